@@ -1,0 +1,11 @@
+"""FLOPs of a JAX function, and the ledger of what was spent. Needs jax only.
+
+Example:
+  >>> def step(params, batch): ...  # forward, backward, optimiser
+  >>> ledger = Ledger().add("train", steps * flops(step, params, batch))
+"""
+
+from ctl_jax.compute.flops import Count, count, flops
+from ctl_jax.compute.ledger import Ledger
+
+__all__ = ["Count", "Ledger", "count", "flops"]

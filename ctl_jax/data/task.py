@@ -1,0 +1,76 @@
+"""What a task is: where it comes from, its images, its splits."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+SPLITS = ("train", "dev", "dev_test", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of a task's examples.
+
+    Attributes:
+        images: uint8 RGB [N, S, S, 3].
+        labels: int32 [N], in 0 .. num_classes - 1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """One task of a stream, before any image is read.
+
+    Attributes:
+        name: unique in its stream and fit for a file name, e.g. "mnist_2".
+        title: the name that Nevis'22 uses, e.g. "MNIST".
+        dataset: name at the source, e.g. "voc/2007".
+        source: "embedded", "tfds" or "nevis".
+        domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality.
+        kind: "single_label" or "multi_label".
+        year: year in the stream; None for a task that belongs to no stream of Nevis'22.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    source: str
+    domain: str
+    kind: str
+    year: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task in memory.
+
+    Attributes:
+        spec: where it comes from.
+        num_classes: number of classes.
+        splits: "train", "dev", "dev_test" and "test".
+        fingerprint: SHA-256 of the arrays, so that equal data can be told from different data.
+    """
+
+    spec: TaskSpec
+    num_classes: int
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+
+def fingerprint(num_classes: int, splits: Mapping[str, Split]) -> str:
+    """SHA-256 (hexadecimal) of everything that a trial can see of a task."""
+    digest = hashlib.sha256(f"{num_classes}".encode())
+    for name in SPLITS:
+        split = splits[name]
+        digest.update(f"{name} {split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels, "<i4").data)
+    return digest.hexdigest()

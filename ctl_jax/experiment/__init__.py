@@ -1,0 +1,15 @@
+"""Methods, trials and their search: what to run, in what order, and what is done already."""
+
+from ctl_jax.experiment.config import check_key, config_arguments, default_config, validate
+from ctl_jax.experiment.methods import Method, parse_method
+from ctl_jax.experiment.run import run
+
+__all__ = [
+    "Method",
+    "check_key",
+    "config_arguments",
+    "default_config",
+    "parse_method",
+    "run",
+    "validate",
+]

@@ -1,0 +1,298 @@
+"""What a run is made of: every key, its default, and what values make sense.
+
+A config file's `get_config` starts from `default_config()`, changes what it needs, and returns it.
+The result is checked once, before any work, and never changes afterwards.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+from ctl_jax import models, pruning
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.methods import parse_method
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every key there is, at its default. Locked: setting another key is an error."""
+    config = ml_collections.ConfigDict(
+        {
+            "stream": {
+                # "embedded", a Nevis'22 variant (FULL, SHORT, TINY, ...), or tasks joined by "+".
+                "variant": "embedded",
+                # Tasks of this year and later are left out: Nevis'22 holds 2020 and 2021 back.
+                "stop_year": 2020,
+                # "error" stops a run that lacks a task's data before any work; "skip" goes on
+                # without it, and the report says so.
+                "missing": "error",
+            },
+            "data": {
+                # Folders with prepared TFDS data, searched in this order.
+                "dirs": (),
+                # Side of the square images, in pixels.
+                "image_size": 32,
+                # At most so many examples of dev and of dev_test are evaluated; 0: all of them.
+                "max_eval_examples": 0,
+            },
+            "model": {
+                "name": "resnet50",
+                # Blocks a stage; () means the standard ones of `name`.
+                "stages": (),
+                # "v1": stride on a bottleneck's first 1x1 (Keras); "v1.5": on its 3x3 (torch).
+                "version": "v1.5",
+                # "imagenet": 7x7 stride 2 and max-pooling; "cifar": 3x3.
+                "stem": "imagenet",
+                "width": 64,
+                "conv_bias": False,
+                # BatchNorm's.
+                "epsilon": 1e-5,
+                # What the weights expect of an image; see models.PREPROCESS.
+                "preprocess": "nevis",
+            },
+            # Pretrained weights: a file or folder. Empty if `pretrain.task` makes them.
+            "weights": "",
+            "pretrain": {
+                # A source task to pretrain on, e.g. "embedded_source"; empty: `weights` are given.
+                "task": "",
+                "steps": 1000,
+                "batch_size": 64,
+                "learning_rate": 0.1,
+                "warmup_fraction": 0.1,
+                "weight_decay": 1e-4,
+                "crop_area": (0.25, 1.0),
+                "flip": True,
+                "seed": 0,
+            },
+            # dense, filters@RATIO, channels@RATIO, scratch, linear_probe.
+            "methods": ("dense", "filters@0.5"),
+            "pruning": {
+                "criterion": "l2",
+                # Kept widths are rounded to a multiple of this.
+                "round_to": 1,
+            },
+            # Training compute of a trial: `num` budgets, log-spaced from the least to the most.
+            "budgets": {"min_flops": 1e10, "max_flops": 1e11, "num": 3},
+            "finetune": {
+                "batch_size": 32,
+                # Each is tried; the one that is best on dev is reported.
+                "learning_rates": (0.01, 0.03, 0.1),
+                "momentum": 0.9,
+                "weight_decay": 1e-4,
+                "warmup_fraction": 0.1,
+                "crop_area": (0.08, 1.0),
+                "crop_aspect": (3 / 4, 4 / 3),
+                "flip": True,
+                # Steps between two training records.
+                "log_every": 10,
+            },
+            "seeds": (0,),
+        }
+    )
+    return config.lock()
+
+
+def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Checks every key, type and value.
+
+    Args:
+      config: what a config file gave, with the command line's overrides.
+
+    Returns:
+      A frozen copy with plain types.
+
+    Raises:
+      UserError: names the key, its value and what was expected.
+    """
+    expected, given = dict(flatten(default_config())), dict(flatten(config))
+    for key in given:
+        check_key(key)
+    for key, default in expected.items():
+        if key not in given:
+            raise UserError(f"config.{key}: missing; start the config from default_config()")
+        given[key] = _typed(key, given[key], default)
+    for key, (holds, wanted) in _RULES.items():
+        if not holds(given[key]):
+            raise UserError(f"config.{key}={given[key]!r}: expected {wanted}")
+    for method in given["methods"]:
+        parse_method(method)
+    _check_together(given)
+    return ml_collections.FrozenConfigDict(_nest(given))
+
+
+def check_key(key: str) -> None:
+    """Raises a `UserError` where there is no such key, e.g. "finetune.batch_sizes"."""
+    known = dict(flatten(default_config()))
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean config.{close[0]}?" if close else "see ctl_jax/experiment/config.py"
+        raise UserError(f"config.{key}: unknown key; {hint}")
+
+
+def config_arguments(text: str, **defaults: str) -> ml_collections.ConfigDict:
+    """Reads a config file's own arguments, `FILE.py:name=value,name=value`.
+
+    Args:
+      text: what stands behind the colon; may be empty.
+      **defaults: the arguments there are, and their values where not given.
+
+    Returns:
+      The values, as attributes.
+
+    Raises:
+      UserError: an argument of another name, or without a value.
+
+    Example:
+      >>> config_arguments("variant=SHORT", variant="FULL").variant
+      'SHORT'
+    """
+    values = dict(defaults)
+    for argument in filter(None, text.split(",")):
+        name, _, value = argument.partition("=")
+        if name not in defaults or not value:
+            known = ", ".join(f"{name}=..." for name in defaults)
+            raise UserError(f"--config=FILE:{text}: {argument!r}: expected {known}")
+        values[name] = value
+    return ml_collections.ConfigDict(values)
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields ("section.key", value) for each value of a nested config or dict."""
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return nested
+
+
+# Element types of the tuples, whose defaults may be empty.
+_ELEMENTS: dict[str, type] = {
+    "data.dirs": str,
+    "model.stages": int,
+    "pretrain.crop_area": float,
+    "methods": str,
+    "finetune.learning_rates": float,
+    "finetune.crop_area": float,
+    "finetune.crop_aspect": float,
+    "seeds": int,
+}
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        # One value is what a command line's `--config.seeds=0` gives.
+        values = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_scalar(f"{key}[{i}]", v, _ELEMENTS[key]) for i, v in enumerate(values))
+    return _scalar(key, value, type(default))
+
+
+def _scalar(key: str, value: Any, wanted: type) -> Any:
+    # An int is a fine float; a bool is no int, although Python says so.
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        found = type(value).__name__
+        raise UserError(f"config.{key}={value!r}: expected {wanted.__name__}, found {found}")
+    return value
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value < 1
+
+
+def _range_within(low: float, high: float) -> Callable[[tuple[float, ...]], bool]:
+    return lambda value: len(value) == 2 and low < value[0] <= value[1] <= high
+
+
+def _distinct(value: tuple[Any, ...]) -> bool:
+    return 0 < len(value) == len(set(value))
+
+
+def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
+    return (lambda value: value in names), "one of " + ", ".join(names)
+
+
+_AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "stream.missing": _one_of("error", "skip"),
+    "data.image_size": (lambda v: 8 <= v <= 1024, "8 to 1024 pixels"),
+    "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
+    "model.name": _one_of(*models.NAMES),
+    "model.stages": (lambda v: all(n > 0 for n in v), "blocks a stage, each at least 1"),
+    "model.version": _one_of("v1", "v1.5"),
+    "model.stem": _one_of("imagenet", "cifar"),
+    "model.width": (lambda v: v >= 1, "at least 1"),
+    "model.epsilon": (_positive, "a positive number"),
+    "model.preprocess": _one_of(*models.PREPROCESS),
+    "pretrain.steps": (lambda v: v >= 1, "at least 1"),
+    "pretrain.batch_size": (lambda v: v >= 1, "at least 1"),
+    "pretrain.learning_rate": (_positive, "a positive number"),
+    "pretrain.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
+    "pretrain.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "pretrain.crop_area": _AREA,
+    "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
+    "methods": (_distinct, "at least one method, each once"),
+    "pruning.criterion": _one_of(*pruning.CRITERIA),
+    "pruning.round_to": (lambda v: v >= 1, "at least 1"),
+    "budgets.min_flops": (_positive, "a positive number of FLOPs"),
+    "budgets.max_flops": (_positive, "a positive number of FLOPs"),
+    "budgets.num": (lambda v: v >= 1, "at least 1"),
+    "finetune.batch_size": (lambda v: v >= 1, "at least 1"),
+    "finetune.learning_rates": (
+        lambda v: _distinct(v) and all(map(_positive, v)),
+        "at least one positive number, each once",
+    ),
+    "finetune.momentum": (_fraction, "a number in [0, 1)"),
+    "finetune.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
+    "finetune.crop_area": _AREA,
+    "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),
+    "finetune.log_every": (lambda v: v >= 1, "at least 1"),
+    "seeds": (
+        lambda v: _distinct(v) and all(0 <= seed < 2**31 for seed in v),
+        "at least one of 0 to 2**31 - 1, each once",
+    ),
+}
+
+
+def _check_together(given: dict[str, Any]) -> None:
+    """Rules over more than one key."""
+    if given["budgets.max_flops"] < given["budgets.min_flops"]:
+        raise UserError(
+            f"config.budgets.max_flops={given['budgets.max_flops']!r}: expected at least "
+            f"config.budgets.min_flops={given['budgets.min_flops']!r}"
+        )
+    if given["budgets.num"] > 1 and given["budgets.max_flops"] == given["budgets.min_flops"]:
+        raise UserError(
+            f"config.budgets.num={given['budgets.num']!r}: expected 1 where the least budget is "
+            f"the most"
+        )
+    if given["weights"] and given["pretrain.task"]:
+        raise UserError(
+            f"config.weights={given['weights']!r}: expected '' where config.pretrain.task="
+            f"{given['pretrain.task']!r} makes the weights"
+        )
+    needing = [name for name in given["methods"] if parse_method(name).pretrained]
+    if needing and not given["weights"] and not given["pretrain.task"]:
+        raise UserError(
+            f"config.weights='': expected a file or folder (or a config.pretrain.task), since "
+            f"{needing[0]!r} starts from pretrained weights"
+        )

@@ -1,0 +1,76 @@
+"""What a step and a forward pass of a method cost, for any number of classes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ctl_jax import compute, finetune, models
+from ctl_jax.finetune import Hyper, Recipe
+from ctl_jax.finetune.step import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Cost of one architecture on one task.
+
+    Attributes:
+      step: FLOPs of a training step: forward, backward, optimiser.
+      forward: FLOPs of one image's forward pass.
+      params: number of parameters (BatchNorm's statistics not counted).
+    """
+
+    step: int
+    forward: int
+    params: int
+
+
+def cost_by_classes(
+    module: nn.Module, recipe: Recipe, variables: Tree, *, batch_size: int, image_size: int
+) -> Callable[[int], Cost]:
+    """Counts an architecture's cost for any number of classes.
+
+    Only the head depends on the number of classes, and each of its costs is proportional to it, so
+    that counts for one class and for two tell all others exactly: a stream of a hundred tasks needs
+    two traces a method, not a hundred.
+
+    Args:
+      module: the network.
+      recipe: how it is trained.
+      variables: parameters and statistics, arrays or abstract.
+      batch_size: images a step.
+      image_size: side of the images in pixels.
+
+    Returns:
+      A function from a number of classes (0: without the head) to the cost.
+    """
+
+    def count(num_classes: int) -> Cost:
+        headed = jax.eval_shape(
+            functools.partial(models.with_head, num_outputs=num_classes), variables
+        )
+        state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), headed)
+        shape = (image_size, image_size, 3)
+        step = compute.flops(
+            functools.partial(finetune.train_step, module, recipe),
+            state,
+            jax.ShapeDtypeStruct((batch_size, *shape), jnp.uint8),
+            jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+            Hyper(0.1, 1, 0, num_classes),
+        )
+        forward = compute.flops(
+            functools.partial(models.apply, module, train=False),
+            headed,
+            jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+        )
+        return Cost(step, forward, models.count_params(headed))
+
+    one, two = (dataclasses.astuple(count(n)) for n in (1, 2))
+
+    def cost(num_classes: int) -> Cost:
+        return Cost(*(a + (num_classes - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+
+    return cost

@@ -1,0 +1,104 @@
+"""From the config to networks: the module, its channel groups, and each method's variables."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ctl_jax import models, pruning
+from ctl_jax.experiment.methods import Method
+from ctl_jax.finetune import Augmentation, Recipe
+from ctl_jax.finetune.step import Tree
+
+
+class Network(NamedTuple):
+    """What a method finetunes.
+
+    Attributes:
+      method: how it came about.
+      recipe: how it is trained.
+      variables: its parameters and statistics; abstract while the run is only planned.
+      keep: which channels stayed; None where nothing is cut.
+    """
+
+    method: Method
+    recipe: Recipe
+    variables: Tree
+    keep: pruning.Keep | None
+
+
+def make_module(config: Any) -> nn.Module:
+    """The Linen module of `config.model`; its head's size follows from the variables."""
+    options = config.model.to_dict()
+    name = options.pop("name")
+    del options["preprocess"]
+    if not options["stages"]:
+        del options["stages"]
+    return models.create(name, num_outputs=1, **options)
+
+
+def abstract_variables(config: Any, module: nn.Module) -> Tree:
+    """Shapes of the whole network's variables."""
+    init = functools.partial(models.init, module, image_size=config.data.image_size)
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def make_recipe(config: Any, method: Method) -> Recipe:
+    """How a method's network is finetuned."""
+    return Recipe(
+        preprocess=config.model.preprocess,
+        augmentation=Augmentation(
+            crop_area=config.finetune.crop_area,
+            crop_aspect=config.finetune.crop_aspect,
+            flip=config.finetune.flip,
+        ),
+        momentum=config.finetune.momentum,
+        weight_decay=config.finetune.weight_decay,
+        train_backbone=method.train_backbone,
+    )
+
+
+def trace_groups(config: Any, module: nn.Module) -> pruning.Groups:
+    """Channel groups of the whole network."""
+    image = jax.ShapeDtypeStruct(
+        (1, config.data.image_size, config.data.image_size, 3), jnp.float32
+    )
+    apply_fn = functools.partial(models.apply, module, train=False)
+    return pruning.trace(apply_fn, abstract_variables(config, module), image)
+
+
+def make_network(config: Any, groups: pruning.Groups, method: Method, variables: Tree) -> Network:
+    """Prunes `variables` as `method` says.
+
+    Args:
+      config: the validated config.
+      groups: from `trace_groups`.
+      method: which channels go.
+      variables: the whole network's. Abstract ones (`jax.ShapeDtypeStruct`) do for a plan: how
+        many channels a uniform ratio keeps does not depend on their scores.
+
+    Returns:
+      The network.
+    """
+    keep = None
+    if method.scope is not None:
+        abstract = any(
+            isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)
+        )
+        scores = (
+            {name: np.zeros(group.size) for name, group in groups.items()}
+            if abstract
+            else pruning.score(groups, variables, criterion=config.pruning.criterion)
+        )
+        keep = pruning.select(
+            groups,
+            scores,
+            ratio=method.ratio,
+            scope=method.scope,
+            round_to=config.pruning.round_to,
+        )
+        variables = pruning.prune(variables, groups, keep)
+    return Network(method, make_recipe(config, method), variables, keep)

@@ -1,0 +1,83 @@
+"""What a run prints about itself: its plan beforehand, a line a trial."""
+
+from typing import Any
+
+import rich.console
+import rich.table
+
+from ctl_jax.experiment.plan import Plan
+from ctl_jax.experiment.store import Record
+from ctl_jax.experiment.trials import budgets
+
+
+def flops_text(flops: float) -> str:
+    """A number of FLOPs for people: three digits and a unit."""
+    for unit in ("", "K", "M", "G", "T", "P"):
+        if flops < 999.5:
+            return f"{flops:.3g} {unit}FLOP"
+        flops /= 1000
+    return f"{flops:.3g} EFLOP"
+
+
+def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: int) -> None:
+    """Prints tasks, methods, budgets, trials and total FLOPs."""
+    tasks = rich.table.Table(title=f"Tasks of {config.stream.variant}", title_justify="left")
+    for column in ("task", "domain"):
+        tasks.add_column(column)
+    for column in ("classes", "train", "dev", "dev_test"):
+        tasks.add_column(column, justify="right")
+    for task in plan.tasks:
+        counts = (task.num_classes, *(task.examples[n] for n in ("train", "dev", "dev_test")))
+        tasks.add_row(task.spec.name, task.spec.domain, *map(str, counts))
+    console.print(tasks)
+    for spec, reason in plan.missing:
+        console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
+
+    methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
+    methods.add_column("method")
+    for column in ("parameters", "forward", "training step", "of dense"):
+        methods.add_column(column, justify="right")
+    for budget in budgets(config):
+        methods.add_column(f"steps in {flops_text(budget)}", justify="right")
+    whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
+    for name, cost_of in plan.costs.items():
+        cost = cost_of(0)
+        methods.add_row(
+            name,
+            f"{cost.params:,}",
+            flops_text(cost.forward),
+            flops_text(cost.step),
+            f"{cost.step / whole:.2f}" if whole else "",
+            *(str(budget // cost.step) for budget in budgets(config)),
+        )
+    console.print(methods)
+    for name, network in plan.networks.items():
+        for note in network.keep.notes if network.keep is not None else ():
+            console.print(f"{name}: {note}", style="yellow", markup=False)
+    if plan.pretraining is not None:
+        console.print(
+            f"Pretraining: {plan.pretraining.steps} steps on {plan.pretraining.task.spec.title}, "
+            f"{flops_text(plan.pretraining.flops)}",
+            highlight=False,
+        )
+    console.print(
+        f"Trials: {len(plan.trials)} = {len(plan.tasks)} tasks x {len(plan.networks)} methods x "
+        f"{config.budgets.num} budgets x {len(config.seeds)} seeds x "
+        f"{len(config.finetune.learning_rates)} learning rates; {done} done already. "
+        f"In all {flops_text(plan.total_flops)}, evaluation included.",
+        highlight=False,
+    )
+
+
+def outcome(record: Record) -> str:
+    """One line about a finished trial."""
+    head = (
+        f"{record['task']} {record['method']} {flops_text(record['budget_flops'])} "
+        f"lr {record['learning_rate']:g} seed {record['seed']}"
+    )
+    if record["diverged"]:
+        return f"{head}: diverged after {record['steps']} steps"
+    return (
+        f"{head}: {record['steps']} steps, dev {record['dev']:.3f}, "
+        f"dev_test {record['dev_test']:.3f}, {record['wall_s']:.1f} s"
+    )

@@ -1,0 +1,163 @@
+"""What a run consists of: every trial, with what it costs, before the first one starts."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctl_jax import data
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.methods import Method
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskInfo:
+    """A task as a plan sees it: no images.
+
+    Attributes:
+      spec: the task's names and kind.
+      num_classes: how many classes it has.
+      examples: examples of each split that is used, after `data.max_eval_examples`.
+      fingerprint: hash of its images and labels.
+    """
+
+    spec: data.TaskSpec
+    num_classes: int
+    examples: Mapping[str, int]
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One finetuning, wholly determined.
+
+    Attributes:
+      id: hash of everything that its numbers depend on.
+      task: what it is trained on.
+      method: how its model comes about.
+      budget_flops: training compute that it may spend.
+      learning_rate: the schedule's peak.
+      seed: of the head's task order, crops, flips, and of `scratch`'s weights.
+      cost: of its architecture on its task.
+      steps: updates that the budget pays for.
+    """
+
+    id: str
+    task: TaskInfo
+    method: Method
+    budget_flops: int
+    learning_rate: float
+    seed: int
+    cost: Cost
+    steps: int
+
+    @property
+    def spent_flops(self) -> int:
+        """Training FLOPs of all its steps, at most the budget."""
+        return self.steps * self.cost.step
+
+    @property
+    def validate_flops(self) -> int:
+        """FLOPs of evaluating it once on dev and once on dev_test."""
+        return self.cost.forward * (self.task.examples["dev"] + self.task.examples["dev_test"])
+
+
+def budgets(config: Any) -> tuple[int, ...]:
+    """The run's budgets in FLOPs: log-spaced, least first, whole numbers."""
+    ends = config.budgets.min_flops, config.budgets.max_flops
+    return tuple(round(float(b)) for b in np.geomspace(*ends, config.budgets.num))
+
+
+def make_trials(
+    config: Any,
+    tasks: Sequence[TaskInfo],
+    methods: Sequence[Method],
+    costs: Mapping[str, Callable[[int], Cost]],
+    weights_id: str,
+) -> tuple[Trial, ...]:
+    """Tasks x methods x budgets x seeds x learning rates, in that order.
+
+    Args:
+      config: the validated config.
+      tasks: the stream's tasks that there are.
+      methods: the run's methods.
+      costs: a cost function for each method's name.
+      weights_id: hash that stands for the pretrained weights.
+
+    Returns:
+      The trials. None depends on another, so their order does not matter to their numbers.
+
+    Raises:
+      UserError: a budget pays for less than one step of some method on some task.
+    """
+    trials: list[Trial] = []
+    amounts = budgets(config)
+    for task, method in itertools.product(tasks, methods):
+        cost = costs[method.name](task.num_classes)
+        if amounts[0] < cost.step:
+            raise UserError(
+                f"config.budgets.min_flops={amounts[0]:.4g}: expected at least one step, which "
+                f"costs {cost.step:.4g} FLOPs for {method.name!r} on task {task.spec.name!r}"
+            )
+        trials.extend(
+            Trial(
+                _trial_id(config, task, method, budget, rate, seed, weights_id),
+                task,
+                method,
+                budget,
+                rate,
+                seed,
+                cost,
+                budget // cost.step,
+            )
+            for budget, seed, rate in itertools.product(
+                amounts, config.seeds, config.finetune.learning_rates
+            )
+        )
+    return tuple(trials)
+
+
+# Part of every trial's id: raise it when a change of the program changes trials' numbers.
+TRIAL_FORMAT = 1
+
+
+def _trial_id(
+    config: Any,
+    task: TaskInfo,
+    method: Method,
+    budget: int,
+    rate: float,
+    seed: int,
+    weights_id: str,
+) -> str:
+    """A hash of what the trial's numbers depend on, and of nothing else.
+
+    Not the list of tasks, budgets or methods that the trial is one of: only its own.
+    """
+    config = config.to_dict()
+    return content_id(
+        {
+            "format": TRIAL_FORMAT,
+            "task": [task.spec.name, task.fingerprint, task.num_classes, dict(task.examples)],
+            "image_size": config["data"]["image_size"],
+            "model": config["model"],
+            "weights": weights_id if method.pretrained else None,
+            "method": method.name,
+            "pruning": config["pruning"] if method.scope else None,
+            "finetune": {k: v for k, v in config["finetune"].items() if k != "learning_rates"},
+            "budget_flops": budget,
+            "learning_rate": rate,
+            "seed": seed,
+        }
+    )
+
+
+def content_id(content: Any) -> str:
+    """A short hash of plain values: the same on every machine and in every process."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Runs one trial: a pure function of the trial, its network and its task."""
+
+import time
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from ctl_jax import data, finetune, models
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment.networks import Network
+from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.store import Record
+from ctl_jax.experiment.trials import Trial
+from ctl_jax.finetune import Hyper, Step
+
+
+def run_trial(
+    config: Any,
+    module: nn.Module,
+    step: Step,
+    network: Network,
+    task: data.Task,
+    trial: Trial,
+    progress: Progress,
+) -> list[Record]:
+    """Finetunes, evaluates on dev and dev_test, and accounts for every FLOP.
+
+    Args:
+      config: the validated config.
+      module: the network's module.
+      step: compiled with the network's recipe.
+      network: of the trial's method.
+      task: of the trial, with images.
+      trial: what to do.
+      progress: shown meanwhile.
+
+    Returns:
+      A "train" record every `finetune.log_every` steps, then the "trial" record.
+    """
+    start = time.monotonic()
+    records: list[Record] = []
+
+    def on_log(entry: finetune.LogEntry) -> None:
+        progress.step(entry.step)
+        records.append(
+            {
+                "type": "train",
+                "trial": trial.id,
+                "step": entry.step,
+                "flops_per_step": trial.cost.step,
+                "flops": entry.step * trial.cost.step,
+                "loss": entry.loss,
+                "learning_rate": entry.learning_rate,
+                "wall_s": entry.wall_s,
+            }
+        )
+
+    variables = network.variables
+    if not network.method.pretrained:
+        variables = models.init(module, jax.random.key(trial.seed), config.data.image_size)
+    train = task.splits["train"]
+    result = finetune.fit(
+        step,
+        network.recipe,
+        models.with_head(variables, padded_outputs(task.num_classes)),
+        jax.device_put(train.images),
+        jax.device_put(train.labels),
+        hyper=Hyper(
+            trial.learning_rate,
+            trial.steps,
+            int(config.finetune.warmup_fraction * trial.steps),
+            task.num_classes,
+        ),
+        batch_size=config.finetune.batch_size,
+        seed=trial.seed,
+        log_every=config.finetune.log_every,
+        on_log=on_log,
+    )
+    accuracy: dict[str, float | None] = {"dev": None, "dev_test": None}
+    ledger = Ledger(train=result.steps * trial.cost.step)
+    if not result.diverged:
+        for name in accuracy:
+            accuracy[name] = finetune.evaluate(
+                module,
+                network.recipe.preprocess,
+                result.variables,
+                task.splits[name].images,
+                task.splits[name].labels,
+                num_classes=task.num_classes,
+            )
+        ledger = ledger.add("validate", trial.validate_flops)
+    records.append(
+        {
+            "type": "trial",
+            **describe(config, trial),
+            "steps": result.steps,
+            "spent_flops": ledger.train,
+            **accuracy,
+            "diverged": result.diverged,
+            "ledger": ledger.as_dict(),
+            "wall_s": time.monotonic() - start,
+        }
+    )
+    return records
+
+
+def describe(config: Any, trial: Trial) -> Record:
+    """What a trial's record says of it beforehand."""
+    spec, method = trial.task.spec, trial.method
+    return {
+        "id": trial.id,
+        "variant": config.stream.variant,
+        "task": spec.name,
+        "title": spec.title,
+        "dataset": spec.dataset,
+        "domain": spec.domain,
+        "year": spec.year,
+        "method": method.name,
+        "scope": method.scope,
+        "ratio": method.ratio,
+        "criterion": config.pruning.criterion if method.scope else None,
+        "budget_flops": trial.budget_flops,
+        "learning_rate": trial.learning_rate,
+        "seed": trial.seed,
+        "flops_per_step": trial.cost.step,
+        "forward_flops": trial.cost.forward,
+        "params": trial.cost.params,
+        "metric": "accuracy",
+    }
+
+
+def padded_outputs(num_classes: int) -> int:
+    """Outputs of the head: a power of two, at least 16, so that tasks share compiled programs.
+
+    Padded outputs get no probability and stay zero; they are not counted as FLOPs.
+    """
+    return max(16, 1 << (num_classes - 1).bit_length())

@@ -1,0 +1,189 @@
+"""One training step: state in, state out, compiled once for all trials of an architecture."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ctl_jax import models
+from ctl_jax.finetune import schedule
+from ctl_jax.finetune.augment import Augmentation, augment
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is constant in the compiled step. SGD with Nesterov momentum, as in Nevis'22.
+
+    Attributes:
+      preprocess: name of an entry of `models.PREPROCESS`.
+      augmentation: crops and flips of training images.
+      momentum: of SGD.
+      weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm).
+      train_backbone: False trains the head alone on frozen features (a linear probe): BatchNorm
+        keeps its statistics, and no gradient is computed for the backbone.
+    """
+
+    preprocess: str
+    augmentation: Augmentation
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    train_backbone: bool = True
+
+
+class Hyper(NamedTuple):
+    """What differs between trials of one program: values, not constants.
+
+    Attributes:
+      learning_rate: the schedule's peak.
+      total_steps: length of the schedule.
+      warmup_steps: updates before the peak.
+      num_classes: outputs of the head beyond it are padding and get no probability.
+    """
+
+    learning_rate: jax.typing.ArrayLike
+    total_steps: jax.typing.ArrayLike
+    warmup_steps: jax.typing.ArrayLike
+    num_classes: jax.typing.ArrayLike
+
+
+class TrainState(NamedTuple):
+    """All that a step changes.
+
+    Attributes:
+      step: updates made so far, an int32 scalar.
+      params: parameters of the network, float32.
+      batch_stats: running statistics of BatchNorm.
+      opt_state: optimiser state over the trained part of `params`.
+      key: PRNG key of the trial; a step folds its number in.
+    """
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+    key: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What a step reports: float32 scalars.
+
+    Attributes:
+      loss: mean cross-entropy before the update, in nats, without the weight decay.
+      learning_rate: the rate of the update.
+    """
+
+    loss: jax.Array
+    learning_rate: jax.Array
+
+
+Step = Callable[[TrainState, jax.Array, jax.Array, Hyper], tuple[TrainState, Metrics]]
+
+
+def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainState:
+    """A trial's state before its first step.
+
+    Args:
+      recipe: decides what is trained, hence what the optimiser remembers.
+      variables: `{"params": ..., "batch_stats": ...}` with a head for the task. Copied, since a
+        step overwrites its state's buffers.
+      seed: of crops and flips.
+
+    Returns:
+      The state, of fresh arrays.
+    """
+    params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
+    trained, _ = _split(recipe, params)
+    opt_state = _optimizer(recipe).init(trained)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, batch_stats, opt_state, jax.random.key(seed))
+
+
+def train_step(
+    module: nn.Module,
+    recipe: Recipe,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    hyper: Hyper,
+) -> tuple[TrainState, Metrics]:
+    """Augments, goes forward and backward, and updates.
+
+    Args:
+      module: the network; its widths follow from `state.params`.
+      recipe: constants of the program.
+      state: see `TrainState`.
+      images: uint8 [batch, height, width, 3].
+      labels: int32 [batch].
+      hyper: values of the trial.
+
+    Returns:
+      The next state, and what the step reports.
+    """
+    images = augment(jax.random.fold_in(state.key, state.step), images, recipe.augmentation)
+    images = models.PREPROCESS[recipe.preprocess](images)
+    trained, frozen = _split(recipe, state.params)
+
+    def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
+        variables = {"params": {**frozen, **trained}, "batch_stats": state.batch_stats}
+        if recipe.train_backbone:
+            logits, batch_stats = models.apply(module, variables, images, train=True)
+        else:
+            logits = models.apply(module, variables, images, train=False)
+            batch_stats = state.batch_stats
+        logits = mask_padding(logits, hyper.num_classes)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), batch_stats
+
+    (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+    direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, trained)
+    rate = schedule.warmup_cosine(
+        state.step,
+        peak=hyper.learning_rate,
+        total_steps=hyper.total_steps,
+        warmup_steps=hyper.warmup_steps,
+    )
+    trained = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
+    params = {**frozen, **trained}
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
+    return state, Metrics(loss, rate)
+
+
+def make_step(module: nn.Module, recipe: Recipe) -> Step:
+    """`train_step`, compiled. Reuse the result: it keeps one program an architecture."""
+    return jax.jit(functools.partial(train_step, module, recipe), donate_argnums=0)
+
+
+def mask_padding(logits: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
+    """Gives outputs beyond `num_classes` no probability (and so no gradient).
+
+    Tasks with different class counts share one padded head, hence one compiled program, and train
+    as they would with a head of their own size: a zero-initialised padded output stays zero.
+    """
+    real = jnp.arange(logits.shape[-1]) < num_classes
+    return jnp.where(real[None, :], logits, jnp.finfo(logits.dtype).min)
+
+
+def _split(recipe: Recipe, params: Tree) -> tuple[Tree, Tree]:
+    """The trained and the frozen part of the parameters, by top-level name."""
+    if recipe.train_backbone:
+        return params, {}
+    return {"head": params["head"]}, {k: v for k, v in params.items() if k != "head"}
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """Direction of the update; the caller scales it by the learning rate of the moment."""
+
+    def is_kernel(params: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay, mask=is_kernel),
+        optax.trace(decay=recipe.momentum, nesterov=True),
+    )

@@ -1,0 +1,31 @@
+"""Flax networks; weights in and out.
+
+Example:
+  >>> module = create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1", conv_bias=True)
+  >>> variables = init(module, jax.random.key(0), image_size=64)
+  >>> variables = load_weights("resnet50.npz", module, variables)
+  >>> logits = apply(module, variables, PREPROCESS["caffe"](images))
+"""
+
+from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models.network import apply, count_params, features, init, with_head
+from ctl_jax.models.preprocess import PREPROCESS
+from ctl_jax.models.registry import NAMES, create
+from ctl_jax.models.resnet import ResNet
+from ctl_jax.models.weights import load_weights
+
+__all__ = [
+    "NAMES",
+    "PREPROCESS",
+    "ResNet",
+    "apply",
+    "content_hash",
+    "count_params",
+    "create",
+    "features",
+    "init",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+    "with_head",
+]

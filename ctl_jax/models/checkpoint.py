@@ -1,0 +1,108 @@
+"""Our own checkpoints: variables of any widths, written by orbax, verified when read."""
+
+import hashlib
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ctl_jax.errors import UserError
+
+# Beside orbax's own files: the hash of what was saved. Orbax notices a damaged index, but not a
+# damaged array.
+_HASH_FILE = "content.sha256"
+
+
+def content_hash(variables: Mapping[str, Any]) -> str:
+    """SHA-256 over paths, shapes, dtypes and bytes of all arrays, in the order of their paths.
+
+    Args:
+      variables: a tree of arrays.
+
+    Returns:
+      64 hexadecimal digits; equal trees have equal ones, on every machine.
+    """
+    digest = hashlib.sha256()
+    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in _leaves(variables)]
+    for path, leaf in sorted(leaves, key=lambda item: item[0]):
+        array = np.asarray(leaf)
+        # Little-endian, row by row, whatever the machine and the layout in memory.
+        array = array.astype(array.dtype.newbyteorder("<"), order="C")
+        digest.update(f"{path} {array.shape} {array.dtype.name}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
+    """Writes variables into a new directory `path`; one that is there already is replaced.
+
+    The directory appears with its content complete or not at all.
+
+    Args:
+      path: of the directory; its parent is made.
+      variables: nested dicts of arrays, of any widths.
+    """
+    final = pathlib.Path(path).absolute()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.tmp")
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(temporary, args=ocp.args.PyTreeSave(dict(variables)), force=True)
+    if jax.process_index() != 0:
+        return
+    (temporary / _HASH_FILE).write_text(content_hash(variables) + "\n")
+    if final.exists():
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(final)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The variables that `save_checkpoint` wrote to `path`; no template is needed.
+
+    Args:
+      path: of the directory.
+
+    Returns:
+      Nested dicts of arrays on the default device.
+
+    Raises:
+      UserError: no such directory, no checkpoint, or a damaged one.
+    """
+    directory = pathlib.Path(path).absolute()
+    if not directory.is_dir():
+        raise UserError(f"checkpoint {path}: no such directory")
+    if not (directory / _HASH_FILE).is_file():
+        raise UserError(f"checkpoint {path}: no {_HASH_FILE}; expected what save_checkpoint wrote")
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            saved = checkpointer.metadata(directory).item_metadata.tree
+            # As numpy arrays: orbax would ask for the devices that the arrays were saved from.
+            types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+            restored = checkpointer.restore(
+                directory, args=ocp.args.PyTreeRestore(restore_args=types)
+            )
+        intact = content_hash(restored) == (directory / _HASH_FILE).read_text().strip()
+    except Exception as error:  # orbax and tensorstore raise whatever the damage led to
+        raise UserError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+    if not intact:
+        raise UserError(f"checkpoint {path} is damaged: its arrays do not match its {_HASH_FILE}")
+    return jax.tree.map(jnp.asarray, restored)
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]

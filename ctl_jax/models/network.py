@@ -1,0 +1,97 @@
+"""Using a network: pure functions of a module and its variables."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+
+from ctl_jax.errors import UserError
+from ctl_jax.models import widths
+from ctl_jax.models.resnet import ResNet
+
+Variables = Mapping[str, Any]
+
+
+def init(module: ResNet, key: jax.Array, image_size: int) -> dict[str, Any]:
+    """Random variables; the task head's kernel is zero.
+
+    Args:
+      module: from `create`.
+      key: a PRNG key.
+      image_size: height and width of the images; shapes do not depend on it.
+
+    Returns:
+      {"params": ..., "batch_stats": ...}, float32.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return dict(module.lazy_init(key, images))
+
+
+@overload
+def apply(
+    module: ResNet, variables: Variables, images: jax.Array, train: Literal[False] = False
+) -> jax.Array: ...
+@overload
+def apply(
+    module: ResNet, variables: Variables, images: jax.Array, train: Literal[True]
+) -> tuple[jax.Array, dict[str, Any]]: ...
+def apply(
+    module: ResNet, variables: Variables, images: jax.Array, train: bool = False
+) -> jax.Array | tuple[jax.Array, dict[str, Any]]:
+    """Logits of images. Widths follow from the variables, so pruned ones run as they are.
+
+    Args:
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}.
+      images: float32 [B, H, W, 3], preprocessed (see `PREPROCESS`).
+      train: BatchNorm normalises by the batch, and its running statistics move a tenth of the way.
+
+    Returns:
+      Logits [B, num_outputs]; with `train`, also the new batch statistics.
+    """
+    if not train:
+        return widths.apply(module, variables, images)
+    logits, updated = widths.apply(module, variables, images, train=True, mutable=["batch_stats"])
+    return logits, updated["batch_stats"]
+
+
+def features(module: ResNet, variables: Variables, images: jax.Array) -> jax.Array:
+    """The representation under the task head, [B, F], in evaluation mode.
+
+    Args:
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}.
+      images: float32 [B, H, W, 3], preprocessed.
+    """
+    return widths.apply(module, variables, images, return_features=True)
+
+
+def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:
+    """The same variables with a new task head, whose kernel and bias are zero.
+
+    Args:
+      variables: {"params": ..., "batch_stats": ...}, perhaps pruned: the inputs of the new head
+        are those of the old.
+      num_outputs: outputs of the new head; `apply` needs no new module for it.
+
+    Returns:
+      New variables; every array but the head's is the same object.
+
+    Raises:
+      UserError: `num_outputs` is not positive.
+    """
+    if num_outputs < 1:
+        raise UserError(f"num_outputs is {num_outputs}; expected a positive int")
+    old = variables["params"]["head"]["kernel"]
+    head = {
+        "kernel": jnp.zeros((old.shape[0], num_outputs), old.dtype),
+        "bias": jnp.zeros((num_outputs,), old.dtype),
+    }
+    return {**variables, "params": {**variables["params"], "head": head}}
+
+
+def count_params(variables: Variables) -> int:
+    """Number of trained numbers, BatchNorm's running statistics not among them."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))

@@ -1,0 +1,33 @@
+"""Structured pruning of any JAX function, read off its jaxpr. Needs only jax.
+
+Four pure steps, each usable alone:
+
+    groups = pruning.trace(apply_fn, variables, images)   # which channels go together
+    scores = pruning.score(groups, variables, criterion="l2")   # how much each matters
+    keep = pruning.select(groups, scores, ratio=0.5, scope="filters", round_to=8)   # which stay
+    small = pruning.prune(variables, groups, keep)   # any tree of the same structure
+
+The pruned network computes what the full one computes once the dropped channels are cut off from
+every kernel that reads them. `print(groups)` and `groups.explain(path)` say what is cut together,
+what is not cut, and why.
+"""
+
+from ctl_jax.pruning.cutting import prune
+from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member
+from ctl_jax.pruning.keep import Keep
+from ctl_jax.pruning.scoring import CRITERIA, score
+from ctl_jax.pruning.selection import select
+from ctl_jax.pruning.tracing import trace
+
+__all__ = [
+    "CRITERIA",
+    "SCOPES",
+    "Group",
+    "Groups",
+    "Keep",
+    "Member",
+    "prune",
+    "score",
+    "select",
+    "trace",
+]

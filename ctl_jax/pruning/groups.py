@@ -1,0 +1,157 @@
+"""What a trace finds: channel groups, and why the other axes are not to be cut."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ctl_jax.errors import UserError
+
+Role = Literal["out", "in", "elementwise"]
+
+# What each scope leaves out: the groups that are part of a stream, or none.
+SCOPES = ("filters", "channels")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """An axis of a parameter that holds the channels of a group.
+
+    Attributes:
+      path: the parameter, its keys joined by "/".
+      axis: which of its axes.
+      role: "out": a kernel's axis that produces the channels; "in": a kernel's axis that reads
+        them; "elementwise": neither, such as a bias, a scale or a statistic.
+      positions: int64 [size, k], the k positions on the axis that belong to each channel. Mostly
+        k = 1 and the positions 0 ... size - 1; k is height x width where a flattened feature map
+        is read, and the positions start later where a concatenation is read.
+    """
+
+    path: str
+    axis: int
+    role: Role
+    positions: npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Channels of several arrays that must be cut together, because the program couples them.
+
+    Attributes:
+      name: path of the parameter that produces these channels first in the program.
+      size: number of channels.
+      members: all parameter axes that hold them, in the order of the tree.
+      stream: why the group is not inside a block, or None where it is (see `partition`).
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    stream: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups(Mapping[str, Group]):
+    """The prunable channel groups of a traced function, by name, in the order of the program.
+
+    Attributes:
+      shapes: the shape of every parameter, by path.
+      frozen: for every parameter, the reason why an axis, or some positions on it, can not be
+        cut: path -> {axis: reason}. Axes that lie in groups with all their positions are absent.
+    """
+
+    _groups: Mapping[str, Group]
+    shapes: Mapping[str, tuple[int, ...]]
+    frozen: Mapping[str, Mapping[int, str]]
+
+    def __getitem__(self, name: str) -> Group:
+        return self._groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def in_scope(self, scope: str) -> tuple[str, ...]:
+        """Names of the groups that may be cut in a scope.
+
+        Args:
+          scope: "channels": every group. "filters": only those inside a block; the residual stream
+            and the final representation keep their size.
+
+        Raises:
+          UserError: there is no such scope.
+        """
+        if scope not in SCOPES:
+            raise UserError(f"scope is {scope!r}, expected one of {', '.join(SCOPES)}")
+        return tuple(
+            name for name, group in self.items() if scope == "channels" or group.stream is None
+        )
+
+    def explain(self, path: str | None = None) -> str:
+        """Says of each axis of a parameter which group it is in, with whom, or what froze it.
+
+        Args:
+          path: the parameter, such as "params/conv1/kernel"; None: all of them.
+
+        Returns:
+          A text, one line an axis.
+
+        Raises:
+          UserError: there is no such parameter.
+        """
+        if path is None:
+            return "\n".join(self.explain(known) for known in self.shapes)
+        if path not in self.shapes:
+            raise UserError(
+                f"path is {path!r}, expected a parameter of the traced variables, such as "
+                f"{next(iter(self.shapes))!r}"
+            )
+        shape = self.shapes[path]
+        lines = [f"{path} {list(shape)}"]
+        for axis, size in enumerate(shape):
+            found = [
+                _explain_member(group, member)
+                for group in self.values()
+                for member in group.members
+                if (member.path, member.axis) == (path, axis)
+            ]
+            if reason := self.frozen[path].get(axis):
+                found.append(f"not cut: {reason}")
+            lines += [f"  axis {axis} ({size}): {text}" for text in found]
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """A short table: one line a group, then how many axes each reason froze."""
+        width = max([5, *map(len, self)])
+        lines = [
+            f"{'group':<{width}}  {'size':>5}  {'out':>4} {'in':>4} {'elem':>4}  kept whole by"
+        ]
+        for group in self.values():
+            count = Counter(member.role for member in group.members)
+            scope = f"filters ({group.stream})" if group.stream else "-"
+            lines.append(
+                f"{group.name:<{width}}  {group.size:>5}  {count['out']:>4} {count['in']:>4} "
+                f"{count['elementwise']:>4}  {scope}"
+            )
+        reasons = Counter(reason for axes in self.frozen.values() for reason in axes.values())
+        lines += [f"{count} axes not cut: {reason}" for reason, count in reasons.most_common()]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def _explain_member(group: Group, member: Member) -> str:
+    others = ", ".join(
+        f"{other.path}[{other.axis}] {other.role}" for other in group.members if other is not member
+    )
+    whole = f", whole in scope filters: {group.stream}" if group.stream else ""
+    return (
+        f"{member.role} of group {group.name!r} ({group.size} channels{whole}) "
+        f"with {others or 'no other axis'}"
+    )

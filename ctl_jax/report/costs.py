@@ -1,0 +1,61 @@
+"""Where the FLOPs went, by method and purpose."""
+
+from typing import Any
+
+from ctl_jax.report.records import Table
+from ctl_jax.report.rows import searches, winner
+from ctl_jax.report.schema import PURPOSES
+
+
+def ledger(table: Table) -> dict[str, dict[str, int]]:
+    """Returns every FLOP of the run's trials by method and purpose.
+
+    What a trial spent on training and validation is `train` and `validate` if it won its search.
+    It is `search` if it lost or if its search is not complete yet. Pruning is counted for each
+    trial. Pretraining that the run did once for all methods is not in here: it belongs to none.
+
+    Returns:
+        Method to purpose to FLOPs, for every method of the run.
+    """
+    won = {winner(trials)[0]["id"] for trials in searches(table).values()}
+    totals = {method: dict.fromkeys(PURPOSES, 0) for method in table.plan("methods")}
+    for trial in table.trials:
+        total, spent = totals[trial["method"]], trial["ledger"]
+        for purpose in PURPOSES:
+            lost = purpose in ("train", "validate") and trial["id"] not in won
+            total["search" if lost else purpose] += spent[purpose]
+    return totals
+
+
+def wall_seconds(table: Table) -> dict[str, float]:
+    """Returns the summed wall-clock time of each method's trials in seconds."""
+    totals = dict.fromkeys(table.plan("methods"), 0.0)
+    for trial in table.trials:
+        totals[trial["method"]] += trial["wall_s"]
+    return totals
+
+
+def learning_rates(table: Table) -> dict[str, dict[float, int]]:
+    """Returns how many searches each learning rate won, by method."""
+    counts: dict[str, dict[float, int]] = {
+        method: dict.fromkeys(sorted(table.plan("learning_rates")), 0)
+        for method in table.plan("methods")
+    }
+    for trials in searches(table).values():
+        best: Any = winner(trials)[0]
+        counts[best["method"]][best["learning_rate"]] += 1
+    return counts
+
+
+def diverged(table: Table) -> list[dict[str, Any]]:
+    """Returns the trials that diverged, in the run's order."""
+    return [trial for trial in table.trials if trial["diverged"]]
+
+
+def unfinished(table: Table) -> tuple[int, int]:
+    """Returns how many trials are not done yet, and how many rows of results they hold up."""
+    rows = 1
+    for axis in ("tasks", "methods", "budgets", "seeds"):
+        rows *= len(table.plan(axis))
+    trials = rows * len(table.plan("learning_rates"))
+    return trials - len(table.trials), rows - len(searches(table))

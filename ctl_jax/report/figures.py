@@ -1,0 +1,186 @@
+"""Figures as PNG bytes: the same records give the same bytes."""
+
+import contextlib
+import dataclasses
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from ctl_jax.report import text
+from ctl_jax.report.curves import DENSE, Point
+
+# Okabe and Ito, "Color Universal Design" (2008), which people with any colour vision tell apart;
+# without their yellow, which is too light for a line. Black is dense, the baseline.
+_BLACK = "#000000"
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+_DASHES = ("-", "--", ":")
+
+_SIZE = (6.4, 4.4)  # inches
+_DPI = 160
+_TITLE = 52  # characters of a title that fit into a line
+_STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.9,
+    "lines.markersize": 6.5,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a method is drawn, the same in every figure."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
+    """Returns each method's style: by its place in the run, dense always black."""
+    others = [method for method in methods if method != DENSE]
+    chosen = {
+        method: Style(
+            _COLOURS[index % len(_COLOURS)],
+            _MARKERS[index % len(_MARKERS)],
+            _DASHES[index // len(_COLOURS) % len(_DASHES)],
+        )
+        for index, method in enumerate(others)
+    }
+    return {DENSE: Style(_BLACK, "o", "-"), **chosen}
+
+
+def accuracy(
+    title: str,
+    metric: str,
+    curves: Mapping[str, Mapping[int, Point]],
+    methods: Sequence[str],
+    chance: float | None = None,
+) -> bytes:
+    """Draws a metric against the training budget, one line a method.
+
+    Args:
+        title: Title of the figure.
+        metric: Name of the metric.
+        curves: Method to budget in FLOPs to point; methods may be absent.
+        methods: The run's methods, which fix order and colours.
+        chance: Level of a guess, drawn as a line, or None.
+
+    Returns:
+        A PNG.
+    """
+    with _figure(title) as (figure, axes):
+        _draw(axes, curves, methods, scale=1.0)
+        axes.set_ylabel(f"{metric} (dev_test)")
+        if chance is not None:
+            label = f"chance ({text.metric(chance)})"
+            axes.axhline(chance, color="#777777", linewidth=1.2, linestyle=(0, (1, 2)), label=label)
+        return _png(figure, axes)
+
+
+def relative(
+    title: str, metric: str, curves: Mapping[str, Mapping[int, Point]], methods: Sequence[str]
+) -> bytes:
+    """Draws the improvement over dense in percent against the training budget.
+
+    Args:
+        title: Title of the figure.
+        metric: Name of the metric.
+        curves: Method to budget in FLOPs to fraction (0.1 is 10% better than dense).
+        methods: The run's methods, which fix order and colours.
+
+    Returns:
+        A PNG.
+    """
+    with _figure(title) as (figure, axes):
+        axes.axhline(0, color=_BLACK, linewidth=1.9, label=DENSE)
+        _draw(axes, curves, methods, scale=100.0)
+        axes.set_ylabel(f"{metric} relative to dense (%)")
+        return _png(figure, axes)
+
+
+@contextlib.contextmanager
+def _figure(title: str) -> Iterator[tuple[Figure, Axes]]:
+    # A user's matplotlibrc must not change the bytes.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=_SIZE, dpi=_DPI)
+        axes = figure.add_subplot()
+        # Titles come from the catalogue: a dollar sign there is no formula.
+        axes.set_title(textwrap.fill(title, _TITLE), parse_math=False)
+        yield figure, axes
+
+
+def _draw(
+    axes: Axes, curves: Mapping[str, Mapping[int, Point]], methods: Sequence[str], scale: float
+) -> None:
+    chosen = styles(methods)
+    budgets = sorted({budget for curve in curves.values() for budget in curve})
+    for method in methods:
+        curve = sorted(curves.get(method, {}).items())
+        if not curve:
+            continue
+        style = chosen[method]
+        # Dense lies on top: it is what the others are compared with.
+        layer = 4 if method == DENSE else 3
+        axes.plot(
+            [budget for budget, _ in curve],
+            [scale * point.mean for _, point in curve],
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.dash,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            label=method.replace("$", r"\$"),
+            zorder=layer,
+        )
+        bars = [(budget, scale * p.mean, scale * p.std) for budget, p in curve if p.std is not None]
+        if bars:
+            x, y, spread = zip(*bars, strict=True)
+            axes.errorbar(
+                x, y, yerr=spread, fmt="none", ecolor=style.colour, capsize=3, zorder=layer - 1
+            )
+    _budget_axis(axes, budgets)
+
+
+def _budget_axis(axes: Axes, budgets: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("training budget (FLOP, log scale)")
+    every = -(-len(budgets) // 7)  # more labels than seven would touch
+    axes.xaxis.set_major_locator(FixedLocator([float(budget) for budget in budgets[::every]]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.si(value)))
+    if budgets:
+        # One budget alone has no range of its own.
+        room = max((budgets[-1] / budgets[0]) ** 0.05, 1.1)
+        axes.set_xlim(budgets[0] / room, budgets[-1] * room)
+
+
+def _png(figure: Figure, axes: Axes) -> bytes:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = len(labels) if len(labels) <= 4 else 3
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    content = io.BytesIO()
+    # Without the writer's version, so that another matplotlib's file differs only if it looks so.
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,56 @@
+"""Installs ctl_jax: `pip install -e .[test]`."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ctl_jax/__init__.py").read_text())
+assert VERSION is not None
+
+setuptools.setup(
+    name="ctl-jax",
+    version=VERSION.group(1),
+    description="Compute-optimal transfer learning: structured pruning before finetuning, in JAX.",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["ctl_jax", "ctl_jax.*"]),
+    package_data={
+        "ctl_jax.data": ["nevis22/*.csv"],
+        "ctl_jax.report": ["*.html"],
+        "ctl_jax": ["py.typed"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        # TFDS reads and writes this format without TensorFlow.
+        "array-record>=0.8",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        # TFDS imports it without declaring it.
+        "importlib_resources>=6",
+        "jax>=0.10",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=11",
+        "rich>=13.9",
+        "scikit-learn>=1.5",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.18",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+        ],
+        "torch": ["torch>=2.6"],
+    },
+)

@@ -1,0 +1,208 @@
+"""Whole programs: nesting, loops, training steps; nothing runs and nothing is compiled."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from ctl_jax import compute, models
+from ctl_jax.errors import UserError
+
+M = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+PRODUCT = 2 * 4**3
+
+
+def square(x):
+    return x @ x
+
+
+@jax.custom_jvp
+def custom_jvp(x):
+    return square(x)
+
+
+custom_jvp.defjvp(lambda primals, tangents: (square(*primals), primals[0] @ tangents[0]))
+
+
+@jax.custom_vjp
+def custom_vjp(x):
+    return square(x)
+
+
+custom_vjp.defvjp(lambda x: (square(x), x), lambda x, g: (g @ x @ x @ x,))
+
+PROGRAMS = {
+    "plain": (square, 1),
+    "jit": (jax.jit(square), 1),
+    "jit in jit": (jax.jit(lambda x: jax.jit(square)(square(x))), 2),
+    "remat": (jax.checkpoint(square), 1),
+    "custom_jvp": (custom_jvp, 1),
+    "custom_vjp": (custom_vjp, 1),
+    "custom_vjp, gradient": (lambda x: jax.vjp(custom_vjp, x)[1](x), 1 + 3),
+    "scan": (lambda x: lax.scan(lambda c, _: (square(c), None), x, length=7)[0], 7),
+    "scan in scan": (
+        lambda x: lax.scan(
+            lambda c, _: (lax.fori_loop(0, 3, lambda i, y: square(y), c), None), x, length=7
+        )[0],
+        21,
+    ),
+    "map": (lambda x: lax.map(lambda row: row @ x, x), 1),
+    "fori_loop": (lambda x: lax.fori_loop(2, 7, lambda i, y: square(y), x), 5),
+    "cond": (lambda x: lax.cond(x[0, 0] > 0, square, lambda y: square(square(y)), x), 2),
+    "switch": (lambda x: lax.switch(1, [square, lambda y: y, lambda y: y + y], x), 1),
+    "vmap": (lambda x: jax.vmap(lambda row: row @ x)(x), 1),
+    "jvp": (lambda x: jax.jvp(square, (x,), (x,)), 3),
+    "two outputs": (lambda x: {"a": square(x), "b": (square(x), 1.0)}, 2),
+    "no product": (lambda x: jnp.sin(x) + x, 0),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nested_programs(name):
+    fn, products = PROGRAMS[name]
+    if name == "switch":
+        fn = lambda x, i: lax.switch(i, [square, lambda y: y, lambda y: y + y], x)  # noqa: E731
+        assert compute.flops(fn, M, 1) == PRODUCT
+    else:
+        assert compute.flops(fn, M) == products * PRODUCT
+
+
+def test_gradient_through_scan():
+    def loss(x):
+        return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c @ x), None), x, length=7)[0])
+
+    assert compute.flops(jax.value_and_grad(loss), M) == 7 * 3 * PRODUCT
+
+
+def conv_transpose(x, k):
+    return lax.conv_transpose(x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "forwards"),
+    [(lambda fn: fn, 1), (jax.jit, 1), (jax.checkpoint, 2), (lambda fn: jax.jit(jax.remat(fn)), 2)],
+    ids=["plain", "jit", "remat", "jit of remat"],
+)
+def test_gradients_of_nested_transposed_convolutions(wrap, forwards):
+    """Equations inside jit or remat do not say themselves that they are gradients."""
+    x = jax.ShapeDtypeStruct((2, 5, 5, 3), jnp.float32)
+    k = jax.ShapeDtypeStruct((3, 3, 3, 4), jnp.float32)
+    inner = wrap(lambda x, k: jnp.sin(conv_transpose(jnp.sin(x), k)))
+
+    def loss(x, k):
+        return jnp.sum(inner(x, k))
+
+    once = compute.flops(conv_transpose, x, k)
+    assert once == 2 * 2 * 25 * 9 * 3 * 4
+    assert compute.flops(jax.grad(loss, argnums=(0, 1)), x, k) == (forwards + 2) * once
+
+
+def test_while_loop_with_flops_is_refused():
+    def fn(x):
+        return lax.while_loop(lambda y: y[0, 0] < 3, square, x)
+
+    with pytest.raises(UserError, match="while loop holds 128 FLOPs a turn"):
+        compute.flops(fn, M)
+    with pytest.raises(UserError, match="Python ints"):
+        compute.flops(lambda x, n: lax.fori_loop(0, n, lambda i, y: square(y), x), M, 3)
+
+
+def test_while_loop_without_flops_counts_one_turn():
+    def fn(x):
+        return lax.while_loop(lambda y: y[0, 0] < 3, lambda y: y + y, x)
+
+    assert compute.count(fn, M) == compute.Count(0, 17, {"add": 16, "lt": 1})
+
+
+@pytest.mark.parametrize("fn", [jnp.linalg.cholesky, jnp.linalg.svd, jnp.fft.fft])
+def test_hidden_algorithms_are_refused(fn):
+    with pytest.raises(UserError, match="cannot count the FLOPs of primitive"):
+        compute.flops(fn, M)
+
+
+def test_callbacks_are_refused():
+    with pytest.raises(UserError, match="pure_callback"):
+        compute.flops(lambda x: jax.pure_callback(np.sin, M, x), M)
+
+
+def test_shards_count_together():
+    mesh = AbstractMesh((4,), ("data",))
+    fn = jax.shard_map(
+        lambda x, y: x @ y,
+        mesh=mesh,
+        in_specs=(PartitionSpec("data"), PartitionSpec()),
+        out_specs=PartitionSpec("data"),
+    )
+    assert compute.flops(fn, M, M) == PRODUCT
+
+
+def test_nothing_runs_and_nothing_is_allocated():
+    big = jax.ShapeDtypeStruct((10**7, 10**7), jnp.float32)
+
+    assert compute.flops(jax.jit(square), big) == 2 * 10**21
+
+
+def test_count_parts_add_up():
+    count = compute.count(lambda x: jnp.sum(jnp.tanh(x @ x)), M)
+    assert count.flops == PRODUCT
+    assert count.elementwise == 32
+    assert count.by_primitive == {"dot_general": PRODUCT, "reduce_sum": 16, "tanh": 16}
+
+
+@functools.cache
+def resnet(name="resnet50", **options):
+    module = models.create(name, 1000, **options)
+    init = functools.partial(models.init, module, image_size=224)
+    return module, jax.eval_shape(init, jax.random.key(0))
+
+
+def images(batch, size):
+    return jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+
+
+def forward_flops(module, variables, x):
+    return compute.flops(functools.partial(models.apply, module), variables, x)
+
+
+def test_dense_resnet50():
+    """4.09 billion multiply-adds, as in the literature."""
+    module, variables = resnet()
+    assert forward_flops(module, variables, images(1, 224)) == 8_178_368_512
+    assert forward_flops(module, variables, images(3, 224)) == 3 * 8_178_368_512
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "first"),
+    [
+        ("resnet18", {}, 32 * 32 * 7 * 7),
+        ("resnet50", {"version": "v1", "conv_bias": True, "stages": (3, 4, 6)}, 32 * 32 * 7 * 7),
+        ("resnet34", {"stem": "cifar", "stages": (1, 1, 1)}, 64 * 64 * 3 * 3),
+    ],
+)
+def test_training_step_is_three_forwards_but_for_the_images_gradient(name, options, first):
+    module, variables = resnet(name, **options)
+    x, labels = images(2, 64), jax.ShapeDtypeStruct((2,), jnp.int32)
+    optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
+
+    def loss(params, batch_stats, x, labels):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, batch_stats = models.apply(module, variables, x, train=True)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), batch_stats
+
+    @jax.jit
+    def step(params, batch_stats, state, x, labels):
+        grads, batch_stats = jax.grad(loss, has_aux=True)(params, batch_stats, x, labels)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), batch_stats, state
+
+    state = jax.eval_shape(optimizer.init, variables["params"])
+    got = compute.count(step, variables["params"], variables["batch_stats"], state, x, labels)
+    forward = forward_flops(module, variables, x)
+    assert got.flops == 3 * forward - 2 * 2 * first * 3 * 64
+    assert got.elementwise > 3 * models.count_params(variables)

@@ -1,0 +1,209 @@
+"""Batches, steps, the loop and evaluation on a small network."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctl_jax import compute, finetune, models
+from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.finetune.loop import batch_indices
+
+SIZE, BATCH, CLASSES = 16, 8, 3
+PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
+RECIPE = Recipe("nevis", augmentation=PLAIN)
+MODULE = models.create("resnet18", num_outputs=1, stages=(1, 1), width=8, stem="cifar")
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return models.with_head(models.init(MODULE, jax.random.key(0), SIZE), 16)
+
+
+@pytest.fixture(scope="module")
+def step():
+    return finetune.make_step(MODULE, RECIPE)
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Images whose brightness tells their class."""
+    labels = np.arange(60, dtype=np.int32) % CLASSES
+    noise = np.random.default_rng(0).integers(0, 40, (60, SIZE, SIZE, 3))
+    return (noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def _fit(step, variables, split, *, steps=20, rate=0.05, recipe=RECIPE, seed=0, classes=CLASSES):
+    images, labels = map(jax.device_put, split)
+    return finetune.fit(
+        step,
+        recipe,
+        variables,
+        images,
+        labels,
+        hyper=Hyper(rate, steps, steps // 10, classes),
+        batch_size=BATCH,
+        seed=seed,
+        log_every=7,
+    )
+
+
+@given(examples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 9))
+def test_every_example_comes_equally_often(examples, batch_size, seed):
+    batches = batch_indices(examples, batch_size, seed)
+    drawn = np.concatenate([next(batches) for _ in range(examples)])
+    counts = np.bincount(drawn, minlength=examples)
+    assert (counts == batch_size).all()
+    assert drawn.dtype == np.int32
+
+
+def test_batches_depend_on_the_seed_alone():
+    draw = lambda seed: np.stack([b for b, _ in zip(batch_indices(20, 6, seed), range(9))])  # noqa: B905, E731
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert (draw(1) != draw(2)).any()
+
+
+def test_learns_and_logs(step, variables, split):
+    entries = []
+    result = finetune.fit(
+        step,
+        RECIPE,
+        variables,
+        *map(jax.device_put, split),
+        hyper=Hyper(0.05, 40, 4, CLASSES),
+        batch_size=BATCH,
+        seed=0,
+        log_every=15,
+        on_log=entries.append,
+    )
+    assert [entry.step for entry in entries] == [15, 30, 40]
+    assert tuple(entries) == result.history
+    assert result.steps == 40
+    assert not result.diverged
+    assert entries[-1].loss < 0.5 < np.log(CLASSES)
+    rate = finetune.warmup_cosine(39, peak=0.05, total_steps=40, warmup_steps=4)
+    assert entries[-1].learning_rate == pytest.approx(float(rate))
+    accuracy = finetune.evaluate(MODULE, "nevis", result.variables, *split, num_classes=CLASSES)
+    assert accuracy > 0.9
+
+
+def test_first_loss_is_that_of_a_guess(step, variables, split):
+    """The head is zero, and its padding gets no probability."""
+    result = _fit(step, variables, split, steps=1)
+    assert result.history[0].loss == pytest.approx(np.log(CLASSES), rel=1e-6)
+
+
+def test_a_padded_head_trains_as_one_of_the_tasks_own_size(step, variables, split):
+    padded = _fit(step, variables, split)
+    exact = _fit(step, models.with_head(variables, CLASSES), split)
+    head = padded.variables["params"]["head"]
+    chex.assert_trees_all_equal(head["kernel"][:, CLASSES:], jnp.zeros((16, 16 - CLASSES)))
+    chex.assert_trees_all_equal(head["bias"][CLASSES:], jnp.zeros(16 - CLASSES))
+    trimmed = jax.tree.map(lambda x: x[..., :CLASSES], head)
+    rest = {k: v for k, v in padded.variables["params"].items() if k != "head"}
+    chex.assert_trees_all_close(
+        {**padded.variables, "params": {**rest, "head": trimmed}}, exact.variables, atol=1e-5
+    )
+
+
+def test_same_seed_same_numbers(step, variables, split):
+    one, two = (_fit(step, variables, split) for _ in range(2))
+    chex.assert_trees_all_equal(one.variables, two.variables)
+    other = _fit(step, variables, split, seed=1)
+    kernels = [r.variables["params"]["head"]["kernel"] for r in (one, other)]
+    assert not np.allclose(*kernels)
+
+
+def test_variables_given_are_not_overwritten(step, variables, split):
+    before = jax.tree.map(np.array, variables)
+    _fit(step, variables, split)
+    chex.assert_trees_all_equal(before, variables)
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(step, variables, split):
+    result = _fit(step, variables, split, steps=100, rate=1e30)
+    assert result.diverged
+    assert result.steps == result.history[-1].step < 100
+
+
+def test_one_program_serves_tasks_rates_budgets_and_seeds(variables, split):
+    @functools.partial(jax.jit, donate_argnums=0)
+    @chex.assert_max_traces(n=1)
+    def step(*args):
+        return finetune.train_step(MODULE, RECIPE, *args)
+
+    _fit(step, variables, split)
+    _fit(step, variables, split, steps=3, rate=0.3, seed=5, classes=7)
+    _fit(step, variables, (split[0][:33], split[1][:33]), steps=2)
+
+
+def test_weight_decay_pulls_kernels_only(variables, split):
+    """With a huge decay and no gradient to speak of, kernels shrink and nothing else moves."""
+    base = Recipe("nevis", augmentation=PLAIN, weight_decay=0.0, momentum=0.0)
+    decayed = Recipe("nevis", augmentation=PLAIN, weight_decay=0.5, momentum=0.0)
+    without, with_decay = (
+        _fit(finetune.make_step(MODULE, r), variables, split, steps=1, recipe=r)
+        for r in (base, decayed)
+    )
+    rate = 0.05
+    for path, start in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        pick = functools.reduce(lambda tree, key: tree[key.key], path, without.variables["params"])
+        other = functools.reduce(
+            lambda tree, key: tree[key.key], path, with_decay.variables["params"]
+        )
+        pull = 0.5 * rate * start if path[-1].key == "kernel" else jnp.zeros_like(start)
+        np.testing.assert_allclose(pick - other, pull, atol=1e-6, err_msg=str(path))
+
+
+def test_linear_probe_moves_the_head_alone(variables, split):
+    recipe = Recipe("nevis", augmentation=PLAIN, train_backbone=False)
+    result = _fit(finetune.make_step(MODULE, recipe), variables, split, recipe=recipe, rate=0.5)
+    for name, leaf in result.variables["params"].items():
+        if name == "head":
+            assert np.abs(leaf["kernel"]).max() > 0
+        else:
+            chex.assert_trees_all_equal(leaf, variables["params"][name])
+    chex.assert_trees_all_equal(result.variables["batch_stats"], variables["batch_stats"])
+
+
+def test_linear_probe_costs_a_forward_pass_and_the_heads_gradient(variables):
+    def flops(recipe):
+        state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), variables)
+        images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8)
+        labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+        step = functools.partial(finetune.train_step, MODULE, recipe)
+        return compute.flops(step, state, images, labels, Hyper(0.1, 1, 0, CLASSES))
+
+    images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
+    forward = compute.flops(functools.partial(models.apply, MODULE), variables, images)
+    head = 2 * BATCH * 16 * 16
+    assert flops(Recipe("nevis", PLAIN, train_backbone=False)) == forward + head
+    # Forward, and twice as much backward but for the gradient of the images, which nobody needs.
+    stem = 2 * BATCH * SIZE * SIZE * 9 * 3 * 8
+    assert flops(RECIPE) == 3 * forward - stem
+
+
+@pytest.mark.parametrize("examples", [1, 7, 8, 9, 60])
+def test_evaluation_counts_every_example_once(step, variables, split, examples):
+    trained = _fit(step, variables, split).variables
+    images, labels = split[0][:examples], split[1][:examples]
+    logits = models.apply(MODULE, trained, models.PREPROCESS["nevis"](jnp.asarray(images)))
+    expected = np.mean(np.argmax(np.asarray(logits)[:, :CLASSES], -1) == labels)
+    found = finetune.evaluate(
+        MODULE, "nevis", trained, images, labels, num_classes=CLASSES, batch_size=8
+    )
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_evaluation_never_answers_with_padding(variables, split):
+    """All logits are zero but those of the padding, which are larger."""
+    head = variables["params"]["head"]
+    biased = {**head, "bias": jnp.where(jnp.arange(16) < CLASSES, 0.0, 5.0)}
+    variables = {**variables, "params": {**variables["params"], "head": biased}}
+    accuracy = finetune.evaluate(MODULE, "nevis", variables, *split, num_classes=CLASSES)
+    assert accuracy == pytest.approx(1 / CLASSES)

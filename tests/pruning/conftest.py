@@ -1,0 +1,79 @@
+"""The test that matters: a pruned network is the full one with channels cut off their readers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctl_jax import pruning
+
+Check = Callable[..., pruning.Groups]
+
+
+@pytest.fixture(scope="session")
+def check_exact() -> Check:
+    """`check_exact(apply_fn, variables, x, criterion=, scope=, ratio=)`; returns the groups."""
+    return _check_exact
+
+
+def _check_exact(
+    apply_fn: Callable[[Any, jax.Array], jax.Array],
+    variables: Any,
+    x: jax.Array,
+    *,
+    criterion: str = "l2",
+    scope: str = "channels",
+    ratio: float = 0.5,
+    round_to: int = 1,
+) -> pruning.Groups:
+    """Compares outputs and gradients, in the weights and in the input, to 1e-4 relative.
+
+    `apply_fn` should be jitted, so that the full network compiles once for all choices.
+    """
+    groups = pruning.trace(apply_fn, variables, x)
+    scores = pruning.score(groups, variables, criterion)
+    keep = pruning.select(groups, scores, ratio=ratio, scope=scope, round_to=round_to)
+    small = pruning.prune(variables, groups, keep)
+    for name in groups.in_scope(scope):
+        assert ratio == 0 or len(keep[name]) < groups[name].size or round_to > 1
+    masked = cut_off_readers(variables, groups, keep)
+
+    full_out = apply_fn(variables, x)
+    out, pullback = jax.vjp(apply_fn, small, x)
+    expected, masked_pullback = jax.vjp(apply_fn, masked, x)
+    assert_near(out, expected, jnp.abs(expected).max())
+    assert ratio == 0 or jnp.abs(full_out - expected).max() > 1e-3  # the cut is no trifle
+
+    cotangent = jnp.asarray(np.random.default_rng(0).normal(size=out.shape), out.dtype)
+    (grad, grad_x), (full_grad, expected_x) = pullback(cotangent), masked_pullback(cotangent)
+    assert_near(grad_x, expected_x, jnp.abs(expected_x).max())
+    pruned_grad = pruning.prune(full_grad, groups, keep)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(pruned_grad))
+    # What BatchNorm makes zero (the gradient of a bias before it) is zero but for rounding.
+    jax.tree.map(
+        lambda a, b: assert_near(a, b, max(jnp.abs(b).max(), 1e-2 * largest)), grad, pruned_grad
+    )
+    return groups
+
+
+def cut_off_readers(variables: Any, groups: pruning.Groups, keep: pruning.Keep) -> Any:
+    """The full variables, with zeros where a kernel reads a channel that is dropped."""
+    flat, tree = jax.tree_util.tree_flatten_with_path(variables)
+    leaves = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): np.array(leaf) for p, leaf in flat
+    }
+    for name, group in groups.items():
+        dropped = np.setdiff1d(np.arange(group.size), keep[name])
+        for member in group.members:
+            if member.role == "in":
+                rows = np.moveaxis(leaves[member.path], member.axis, 0)  # a view
+                rows[member.positions[dropped].ravel()] = 0
+    return tree.unflatten([jnp.asarray(leaf) for leaf in leaves.values()])
+
+
+def assert_near(actual: Any, expected: Any, scale: Any) -> None:
+    assert actual.shape == expected.shape
+    assert float(jnp.abs(actual - expected).max()) <= 1e-4 * float(scale)

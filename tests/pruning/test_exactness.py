@@ -1,0 +1,211 @@
+"""Exactness over model families, written as plain functions: no model library takes part."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from ctl_jax import pruning
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@dataclasses.dataclass
+class Net:
+    """Layers as functions that make their parameters on the first pass, and use them later."""
+
+    rng: np.random.Generator | None = None
+    variables: dict[str, Any] = dataclasses.field(default_factory=dict)
+    train: bool = False
+
+    def param(self, path: str, shape: tuple[int, ...], mean: float, std: float) -> Any:
+        collection, layer, name = path.split("/")
+        layers = self.variables.setdefault(collection, {})
+        if self.rng is not None:
+            value = mean + std * self.rng.normal(size=shape)
+            layers.setdefault(layer, {})[name] = jnp.asarray(value, jnp.float32)
+        return layers[layer][name]
+
+    def conv(
+        self, name: str, x: jax.Array, features: int, size: int = 3, stride: int = 1,
+        groups: int = 1, bias: bool = False, dims: tuple[str, str, str] = NHWC,
+    ) -> jax.Array:  # fmt: skip
+        channels = x.shape[dims[0].index("C")]
+        sizes = {"O": features, "I": channels // groups, "H": size, "W": size}
+        shape = tuple(sizes[letter] for letter in dims[1])
+        kernel = self.param(
+            f"params/{name}/kernel", shape, 0, (size**2 * channels / groups) ** -0.5
+        )
+        if groups > 1:  # like every width here, it follows from the parameters
+            groups = channels // kernel.shape[dims[1].index("I")]
+        y = lax.conv_general_dilated(
+            x, kernel, (stride, stride), "SAME", dimension_numbers=dims, feature_group_count=groups
+        )
+        if bias:
+            along = [-1 if letter == "C" else 1 for letter in dims[2]]
+            y += self.param(f"params/{name}/bias", (features,), 0, 0.5).reshape(along)
+        return y
+
+    def dense(self, name: str, x: jax.Array, features: int) -> jax.Array:
+        kernel = self.param(
+            f"params/{name}/kernel", (x.shape[-1], features), 0, x.shape[-1] ** -0.5
+        )
+        return x @ kernel + self.param(f"params/{name}/bias", (features,), 0, 0.5)[None]
+
+    def matmul_conv(self, name: str, x: jax.Array, features: int) -> jax.Array:
+        """A 1x1 convolution as a product of matrices."""
+        shape = (1, 1, x.shape[-1], features)
+        kernel = self.param(f"params/{name}/kernel", shape, 0, x.shape[-1] ** -0.5)
+        flat = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[2:])
+        return flat.reshape(*x.shape[:-1], -1)
+
+    def norm(self, name: str, x: jax.Array) -> jax.Array:
+        c = (x.shape[-1],)
+        mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+        if not self.train:
+            mean = self.param(f"stats/{name}/mean", c, 0, 0.3)
+            var = self.param(f"stats/{name}/var", c, 0, 0.5) ** 2 + 0.3
+        scale = self.param(f"params/{name}/scale", c, 1, 0.4)
+        bias = self.param(f"params/{name}/bias", c, 0.2, 0.4)
+        mean, var, scale, bias = (value[None, None, None] for value in (mean, var, scale, bias))
+        return (x - mean) * lax.rsqrt(var + 1e-3) * scale + bias
+
+
+def pool(x: jax.Array, kind: str = "max", stride: int = 2) -> jax.Array:
+    init, reducer = (-jnp.inf, lax.max) if kind == "max" else (0.0, lax.add)
+    return lax.reduce_window(x, init, reducer, (1, 3, 3, 1), (1, stride, stride, 1), "SAME")
+
+
+def basic_resnet(net: Net, x: jax.Array) -> jax.Array:
+    """Biased 3x3 stem without pooling, two stages, identity and projection shortcuts."""
+    x = jax.nn.relu(net.norm("bn", net.conv("stem", x, 8, bias=True)))
+    for name, width, stride in (("a", 8, 1), ("b", 12, 2), ("c", 12, 1)):
+        y = jax.nn.relu(
+            net.norm(f"{name}_bn1", net.conv(f"{name}_1", x, width, 3, stride, bias=True))
+        )
+        y = net.norm(f"{name}_bn2", net.conv(f"{name}_2", y, width, bias=True))
+        if stride > 1:
+            x = net.norm(f"{name}_bn0", net.conv(f"{name}_0", x, width, 1, stride, bias=True))
+        x = jax.nn.relu(x + y)
+    return net.dense("head", x.mean((1, 2)), 5)
+
+
+def bottleneck_resnet(
+    net: Net, x: jax.Array, *, first: int = 1, second: int = 1, matmul: bool = False,
+    excite: bool = False, groups: int = 1, remat: bool = False,
+) -> jax.Array:  # fmt: skip
+    """7x7 stem and max pooling; `first` and `second`: strides of the first and second conv."""
+    one = net.matmul_conv if matmul else functools.partial(net.conv, size=1)
+
+    def block(x: jax.Array, name: str, width: int, down: bool, project: bool) -> jax.Array:
+        stride = first if down else 1
+        y = net.conv(f"{name}_1", x, width, 1, stride) if stride > 1 else one(f"{name}_1", x, width)
+        y = jax.nn.relu(net.norm(f"{name}_bn1", y))
+        y = net.conv(f"{name}_2", y, width, 3, second if down else 1, groups=groups)
+        y = jax.nn.relu(net.norm(f"{name}_bn2", y))
+        if excite:
+            gate = jax.nn.relu(net.dense(f"{name}_squeeze", y.mean((1, 2)), 4))
+            y *= jax.nn.sigmoid(net.dense(f"{name}_excite", gate, y.shape[-1]))[:, None, None]
+        y = net.norm(f"{name}_bn3", one(f"{name}_3", y, 3 * width))
+        if project:
+            stride = max(first, second) if down else 1
+            x = net.norm(f"{name}_bn0", net.conv(f"{name}_0", x, 3 * width, 1, stride))
+        return jax.nn.relu(x + y)
+
+    if remat and net.rng is None:
+        block = jax.checkpoint(block, static_argnums=(1, 2, 3, 4))
+    x = pool(jax.nn.relu(net.norm("bn", net.conv("stem", x, 8, 7, 2))))
+    for args in (("a", 8, False, True), ("b", 8, False, False), ("c", 12, True, True)):
+        x = block(x, *args)
+    return net.dense("head", x.mean((1, 2)), 5)
+
+
+def preactivation_resnet(net: Net, x: jax.Array) -> jax.Array:
+    x = net.conv("stem", x, 8)
+    for name, width in (("a", 8), ("b", 12)):
+        y = jax.nn.silu(net.norm(f"{name}_bn1", x))
+        shortcut = x if width == x.shape[-1] else net.conv(f"{name}_0", y, width, 1)
+        if name == "b":
+            shortcut = net.conv("b_0", y, width, 1)
+        y = jax.nn.silu(net.norm(f"{name}_bn2", net.conv(f"{name}_1", y, width)))
+        x = net.conv(f"{name}_2", y, width) + shortcut
+    return net.dense("head", jax.nn.gelu(x).mean((1, 2)), 1)
+
+
+def vgg(net: Net, x: jax.Array) -> jax.Array:
+    """No additions; the feature map is flattened before two dense layers."""
+    for i, width in enumerate((6, 8, 10)):
+        x = pool(jax.nn.gelu(net.conv(f"conv{i}", x, width, bias=True)), "avg")
+    x = jnp.tanh(net.dense("fc1", x.reshape(x.shape[0], -1), 12))
+    return net.dense("fc2", x, 5)
+
+
+def vgg_channels_first(net: Net, x: jax.Array) -> jax.Array:
+    """As torch lays it out: each channel is a run of positions once it is flattened."""
+    dims = ("NCHW", "OIHW", "NCHW")
+    x = x.transpose(0, 3, 1, 2)
+    for i, width in enumerate((6, 8)):
+        x = jax.nn.relu(net.conv(f"conv{i}", x, width, stride=2, bias=True, dims=dims))
+    return net.dense("fc", jnp.flip(x, (1, 2)).reshape(x.shape[0], -1), 5)
+
+
+def concatenations(net: Net, x: jax.Array) -> jax.Array:
+    """A dense block: each layer reads the images and all layers before it."""
+    for i in range(3):
+        y = jax.nn.relu(net.norm(f"bn{i}", net.conv(f"conv{i}", x, 6)))
+        x = jnp.concatenate([x, y], axis=-1)
+    return net.dense("head", x.mean((1, 2)), 5)
+
+
+def separable(net: Net, x: jax.Array) -> jax.Array:
+    """Inverted residuals with depthwise convolutions."""
+    x = net.conv("stem", x, 8, stride=2)
+    for name in "ab":
+        y = jax.nn.relu6(net.norm(f"{name}_bn1", net.conv(f"{name}_1", x, 16, 1)))
+        y = jax.nn.relu6(net.norm(f"{name}_bn2", net.conv(f"{name}_2", y, 16, groups=16)))
+        x += net.norm(f"{name}_bn3", net.conv(f"{name}_3", y, 8, 1))
+    return net.dense("head", x.mean((1, 2)), 5)
+
+
+bottleneck = functools.partial
+NETS: dict[str, Callable[[Net, jax.Array], jax.Array]] = {
+    "basic": basic_resnet,
+    "bottleneck_v1": functools.partial(bottleneck_resnet, first=2),
+    "bottleneck_v1.5": functools.partial(bottleneck_resnet, second=2, remat=True),
+    "matmul": functools.partial(bottleneck_resnet, first=2, matmul=True),
+    "squeeze_excite": functools.partial(bottleneck_resnet, second=2, excite=True),
+    "grouped": functools.partial(bottleneck_resnet, second=2, groups=4),
+    "preactivation": preactivation_resnet,
+    "vgg": vgg,
+    "vgg_channels_first": vgg_channels_first,
+    "concatenations": concatenations,
+    "separable": separable,
+}
+
+
+@functools.cache
+def build(name: str, train: bool = False) -> tuple[Callable[..., jax.Array], Any, jax.Array]:
+    """A jitted function of (variables, images), its variables, and images."""
+    rng = np.random.default_rng(sum(map(ord, name)))
+    x = jnp.asarray(rng.normal(size=(3, 12, 12, 3)), jnp.float32)
+    first = Net(rng, train=train)
+    NETS[name](first, x)
+    apply_fn = jax.jit(lambda variables, x: NETS[name](Net(None, variables, train), x))
+    return apply_fn, first.variables, x
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.8])
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize("criterion", pruning.CRITERIA)
+@pytest.mark.parametrize("name", NETS)
+def test_pruned_is_full_with_channels_cut_off(check_exact, name, criterion, scope, ratio):
+    apply_fn, variables, x = build(name)
+    check_exact(apply_fn, variables, x, criterion=criterion, scope=scope, ratio=ratio)

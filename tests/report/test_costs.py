@@ -1,0 +1,53 @@
+"""No FLOP is lost between the trials and the ledger."""
+
+from ctl_jax import report
+from ctl_jax.report import costs
+from ctl_jax.report.records import read
+
+
+def _spent(records, *purposes):
+    return sum(r["ledger"][p] for r in records if r["type"] == "trial" for p in purposes)
+
+
+def test_ledger_holds_every_flop_once(make_records):
+    records = make_records()
+    ledger = costs.ledger(read(records))
+    assert list(ledger) == records[0]["methods"]
+    everything = _spent(records, "train", "validate", "search", "prune", "pretrain")
+    assert sum(sum(by.values()) for by in ledger.values()) == everything
+    rows = report.results(records)
+    assert sum(by["search"] for by in ledger.values()) == sum(r["search_flops"] for r in rows)
+    assert sum(by["train"] for by in ledger.values()) == sum(r["spent_flops"] for r in rows)
+    assert sum(by["prune"] for by in ledger.values()) == _spent(records, "prune") > 0
+
+
+def test_unfinished_searches_are_search(make_records):
+    records = make_records()
+    whole = costs.ledger(read(records))
+    last = records[-1]
+    table = read(records[:-1])
+    left = costs.ledger(table)
+    method = last["method"]
+    lost = last["ledger"]["train"] + last["ledger"]["validate"]
+    assert (
+        sum(whole[method].values()) - sum(left[method].values()) == lost + last["ledger"]["prune"]
+    )
+    assert left[method]["train"] < whole[method]["train"]
+    assert costs.unfinished(table) == (1, 1)
+    assert costs.unfinished(read(records)) == (0, 0)
+
+
+def test_learning_rates_are_counted_where_they_won(make_records):
+    records = make_records()
+    counts = costs.learning_rates(read(records))
+    for method, won in counts.items():
+        rows = [r for r in report.results(records) if r["method"] == method]
+        assert won == {rate: sum(r["learning_rate"] == rate for r in rows) for rate in won}
+        assert sum(won.values()) == 3 * 3 * 2
+
+
+def test_wall_clock_is_summed_by_method(make_records):
+    records = make_records()
+    seconds = costs.wall_seconds(read(records))
+    total = sum(r["wall_s"] for r in records if r["type"] == "trial")
+    assert abs(sum(seconds.values()) - total) < 1e-6 * total

@@ -1,0 +1,53 @@
+"""The files: which, where, and the same bytes for the same records."""
+
+import random
+
+import pytest
+from PIL import Image
+
+from ctl_jax import report
+from ctl_jax.errors import UserError
+
+
+def _bytes(paths):
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
+    records = make_records()
+    paths = report.write(records, tmp_path / "a")
+    names = [str(path.relative_to(tmp_path / "a")) for path in paths]
+    tasks = [f"figures/task_{task}.png" for task in ("digits", "glyphs", "textures")]
+    assert names == [
+        "results.csv",
+        "report.html",
+        "figures/mean_over_tasks.png",
+        "figures/relative_to_dense.png",
+        *tasks,
+    ]
+    # Nothing but these files: no temporary one is left.
+    written = {path for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert written == set(paths)
+    random.Random(2).shuffle(records)
+    assert _bytes(report.write(records, tmp_path / "b")) == _bytes(paths)
+    assert _bytes(report.write(records, tmp_path / "a")) == _bytes(paths)
+    for path in paths[2:]:
+        with Image.open(path) as image:
+            image.verify()
+            assert image.size == (1024, 704)
+
+
+def test_no_records_give_a_header_and_a_page(tmp_path):
+    paths = report.write([], tmp_path)
+    assert [path.name for path in paths] == ["results.csv", "report.html"]
+    assert paths[0].read_text().splitlines()[0].startswith("variant,task,dataset,domain,method")
+    assert len(paths[0].read_text().splitlines()) == 1
+
+
+def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):
+    records = make_records(tasks=("digits",))
+    before = _bytes(report.write(records, tmp_path))
+    del records[-1]["dev"]
+    with pytest.raises(UserError, match="no field 'dev'"):
+        report.write(records, tmp_path)
+    assert {name: next(tmp_path.rglob(name)).read_bytes() for name in before} == before

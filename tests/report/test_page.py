@@ -1,0 +1,218 @@
+"""The page stands alone, is well formed, escapes what it shows, and says what is wrong."""
+
+import html.parser
+import re
+
+import pytest
+
+from ctl_jax import report
+from ctl_jax.report.curves import means, values
+from ctl_jax.report.records import read
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Reads a page strictly: every element closed in its order, ids unique."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.stack, self.tags, self.ids, self.links, self.text = [], [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.stack == []
+        assert len(self.ids) == len(set(self.ids))
+        self.text = " ".join(" ".join(self.text).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href"):
+                self.links.append(value)
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if not self.stack or self.stack[-1] not in ("style",):
+            self.text.append(data)
+
+
+@pytest.fixture
+def page(tmp_path):
+    def make(records):
+        report.write(records, tmp_path)
+        return Page((tmp_path / "report.html").read_text())
+
+    return make
+
+
+def test_a_finished_run(make_records, page):
+    records = make_records()
+    got = page(records)
+    # Nothing comes from outside: pictures are in the page, links lead into it.
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in got.links)
+    assert {link[1:] for link in got.links if link.startswith("#")} <= set(got.ids)
+    assert got.tags.count("img") == 3 + 2
+    assert not {"script", "link", "iframe", "object"} & set(got.tags)
+    assert not {"missing", "unfinished", "diverged"} & set(got.ids)
+    run = records[0]
+    found = means(
+        values(report.results(records)),
+        [task["name"] for task in run["tasks"]],
+        run["methods"],
+        run["budgets"],
+    )
+    for mean in found.values():
+        for point in mean.points.values():
+            assert f"{point.mean:.3f}" in got.text
+        for gain in mean.relative.values():
+            assert f"{100 * gain.mean:+.1f}%".replace("-", "\N{MINUS SIGN}") in got.text
+            assert gain.mean >= 0 or "is below dense at" in got.text
+    for words in (
+        "resnet18",
+        "pretrained in this run on source",
+        "100 GFLOP",
+        "jax 0.10.2",
+        "0.03",
+    ):
+        assert words in got.text
+    assert "group stem: in the residual stream, kept" in got.text
+    assert "8 of 12" in got.text
+    assert "chosen" in got.text
+
+
+def test_the_best_method_is_in_the_headline(make_records, page):
+    records = make_records()
+    for record in records:
+        if record["type"] == "trial":
+            record["dev_test"] = 0.75 if record["method"] == "filters@0.5" else 0.5
+    assert (
+        "At the smallest budget (100 GFLOP) filters@0.5 is best: 0.750, +50.0%"
+        in page(records).text
+    )
+
+
+def test_what_is_below_dense_is_marked(make_records, page):
+    records = make_records()
+    levels = {"dense": 0.5, "filters@0.5": 0.75, "filters@0.75": 0.5, "scratch": 0.25}
+    for record in records:
+        if record["type"] == "trial":
+            record["dev_test"] = levels[record["method"]]
+    text = page(records).text
+    # Scratch alone, at three budgets: in the mean, in the improvement, in each of three tasks.
+    mark = "\N{BLACK DOWN-POINTING TRIANGLE}"
+    assert text.count(f"0.250 {mark}") == 3 * 4
+    assert text.count(f"\N{MINUS SIGN}50.0% {mark}") == 3
+    assert len(re.findall(rf"\d%? {mark}", text)) == 3 * 5
+    assert "scratch is below dense at 100 GFLOP (\N{MINUS SIGN}50.0%)" in text
+    assert "filters@0.5 is below" not in text
+
+
+def test_everything_shown_is_escaped(make_records, page):
+    records = make_records()
+    evil = "<script>alert('x')</script> & \"<b>\""
+    run = records[0]
+    run["tasks"][0]["title"] = run["tasks"][0]["dataset"] = evil
+    run["model"] = run["device"] = run["config"]["weights"] = evil
+    run["missing"] = [{"name": "m", "title": evil, "reason": evil}]
+    for record in records:
+        if record["type"] == "method":
+            record["notes"] = [evil]
+    got = page(records)
+    assert "script" not in got.tags
+    assert "b" in got.tags  # of the page itself
+    assert got.text.count("<script>alert('x')</script>") >= 8
+
+
+def test_missing_tasks_are_named_before_any_number(make_records, page):
+    records = make_records()
+    reason = "no folder stanford_cars under /data"
+    records[0]["missing"] = [{"name": "cars", "title": "Stanford Cars", "reason": reason}]
+    text = page(records).text
+    assert "1 of 4 tasks are missing" in text
+    assert text.index("Stanford Cars") < text.index(reason) < text.index("Result")
+
+
+def test_unfinished_trials_are_counted(make_records, page):
+    records = make_records()
+    got = page(records[:-1])
+    assert "1 of 216 trials are not done yet" in got.text
+    assert "1 of 72 rows" in got.text
+    assert "1 of 2 seeds" in got.text
+
+
+def test_diverged_trials_are_counted_and_listed(make_records, page):
+    records = make_records()
+    for record in records:
+        if record["type"] == "trial" and (record["task"], record["method"]) == (
+            "digits",
+            "scratch",
+        ):
+            record.update(diverged=True, dev=None, dev_test=None)
+    got = page(records)
+    assert "18 of 216 trials diverged" in got.text
+    assert "6 of 72 rows" in got.text
+    assert "2 of 3" in got.text  # tasks in the mean
+    for record in records:
+        if record["type"] == "trial" and record["diverged"]:
+            assert record["id"] in got.text
+
+
+def test_without_dense_the_comparison_is_left_out_with_a_sentence(make_records, page):
+    got = page(make_records(methods=("filters@0.5", "scratch")))
+    assert "no method dense" in got.text
+    assert got.tags.count("img") == 3 + 1
+    assert "relative to dense" not in got.text.split("What was run")[0]
+
+
+def test_one_seed_is_said_to_have_no_spread(make_records, page):
+    got = page(make_records(seeds=(0,)))
+    assert "One seed" in got.text
+    assert "\N{PLUS-MINUS SIGN}" not in got.text
+
+
+def test_only_a_run_record(make_records, page):
+    got = page(make_records()[:1])
+    assert "216 of 216 trials are not done yet" in got.text
+    assert "There is no mean over tasks yet" in got.text
+    assert got.text.count("No result yet.") == 3
+    assert "not reached yet" in got.text
+    assert "img" not in got.tags
+
+
+def test_a_run_with_nothing_planned(make_records, page):
+    run = make_records()[0]
+    run.update(
+        tasks=[], methods=[], budgets=[], learning_rates=[], seeds=[], config={}, versions={}
+    )
+    assert "not recorded" in page([run]).text
+
+
+def test_no_records(page):
+    assert "nothing to report" in page([]).text
+
+
+def test_tasks_without_known_classes_have_no_chance(make_records, page):
+    records = make_records()
+    assert re.search(r"Chance", page(records).text)
+    for task in records[0]["tasks"]:
+        for key in ("num_classes", "train_examples", "year", "kind"):
+            del task[key]
+    assert "0.091" not in page(records).text
+
+
+def test_the_ledger_is_on_the_page(make_records, page):
+    records = make_records()
+    total = sum(r["flops"] for r in records if r["type"] == "pretrain")
+    total += sum(sum(r["ledger"].values()) for r in records if r["type"] == "trial")
+    text = page(records).text
+    ledger = text[text.index("Ledger") : text.index("How to read this", text.index("Ledger"))]
+    assert "pretraining, shared" in ledger
+    assert f"{total / 1e12:.3g} T" in ledger.split("total")[1]
+    assert read(records).pretrain is not None

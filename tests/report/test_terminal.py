@@ -1,0 +1,51 @@
+"""The table at the end of a run."""
+
+import re
+
+from ctl_jax import report
+
+
+def test_numbers_stand_in_columns(make_records):
+    records = make_records()
+    for record in records:
+        if record["type"] == "trial":
+            record["dev_test"] = 0.4 if record["method"] == "scratch" else 0.5
+    lines = report.summary(records).splitlines()
+    assert lines[0] == "Results on embedded with resnet18 (2, 2, 2, 2)"
+    table = lines[2:9]
+    assert table[0].split() == ["budget", "100", "GFLOP", "400", "GFLOP", "1.6", "TFLOP"]
+    assert table[1].split() == ["tasks", "3", "3", "3"]
+    assert table[3].split() == ["dense", "0.500", "0.500", "0.500"]
+    assert table[6].split() == ["scratch", *["0.400", "-20.0%"] * 3]
+    columns = [[m.start() for m in re.finditer(r"0\.\d{3}", line)] for line in table[3:]]
+    assert len(columns[0]) == 3
+    assert all(column == columns[0] for column in columns)
+
+
+def test_it_fits_into_80_characters_and_into_ascii(make_records):
+    budgets = tuple(10**11 * 2**i for i in range(6))
+    text = report.summary(make_records(budgets=budgets))
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("budget ") == 2
+
+
+def test_what_is_wrong_is_said(make_records):
+    records = make_records()
+    records[0]["missing"] = [{"name": "cars", "title": "Cars", "reason": "no folder"}]
+    records[-2].update(diverged=True, dev=None)
+    text = report.summary(records[:-1])
+    assert "Missing tasks (1): cars" in text
+    assert "Trials not done yet: 1 of 216 (rows held up: 1)" in text
+    assert "Diverged trials: 1 of 215" in text
+
+
+def test_no_dense_no_percent(make_records):
+    text = report.summary(make_records(methods=("filters@0.5",)))
+    assert "%" not in text
+    assert "0." in text
+
+
+def test_nothing_to_say(make_records):
+    assert "no run" in report.summary([])
+    assert "Trials not done yet: 216 of 216" in report.summary(make_records()[:1])
