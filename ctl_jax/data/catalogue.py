@@ -93,9 +93,11 @@ def _read(file: str) -> tuple[dict[str, str], ...]:
 @functools.cache
 def _data_sets() -> dict[str, TaskSpec]:
     """Every known data set, by title and by name, in lower case."""
+    # The year of its first task in the whole benchmark.
     years: dict[str, int] = {}
     for row in _read("streams.csv"):
-        years[row["title"]] = min(int(row["year"]), years.get(row["title"], 9999))
+        if row["variant"] == "FULL":
+            years.setdefault(row["title"], int(row["year"]))
     specs = [
         TaskSpec(
             name=row["name"].replace("/", "_"),
@@ -113,6 +115,7 @@ def _data_sets() -> dict[str, TaskSpec]:
 
 
 def embedded_spec(task: embedded.EmbeddedTask) -> TaskSpec:
+    """How a stream names an embedded task."""
     return TaskSpec(
         name=task.name,
         title=task.title,

@@ -50,8 +50,9 @@ def open_builder(folder: pathlib.Path) -> Any:
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS lets through whatever its JSON and protocol parsers raise.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{str(folder)!r} is not a prepared TFDS data set: {reason}") from error
+        raise UserError(
+            f"{str(folder)!r} is not a prepared TFDS data set: {_line(error)}"
+        ) from error
 
 
 def defect(builder: Any, splits: Sequence[str]) -> str | None:
@@ -109,12 +110,9 @@ def load(builder: Any, cuts: Mapping[str, Slice], image_size: int) -> dict[str, 
 
 def _load_split(builder: Any, name: str, count: int, image_size: int) -> Split:
     """The first `count` examples of a TFDS split, a file at a time."""
-    import tensorflow_datasets as tfds
-
     info = builder.info
     pixels = np.empty((count, image_size, image_size, 3), np.uint8)
     labels = np.empty(count, np.int32)
-    raw = {"image": tfds.decode.SkipDecoding()}
     start = 0
     split = info.splits[name]
     for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
@@ -124,20 +122,11 @@ def _load_split(builder: Any, name: str, count: int, image_size: int) -> Split:
         if len(records) != length:
             raise UserError(f"{str(path)!r} has {len(records)} records; expected {length}")
         stop = min(start + length, count)
-        contents = []
-        for index, record in enumerate(records[: stop - start]):
-            try:
-                example = info.features.deserialize_example_np(record, decoders=raw)
-                contents.append(example["image"])
-                labels[start + index] = example["label"]
-            except Exception as error:  # A protocol buffer's own exceptions, KeyError, ...
-                raise UserError(
-                    f"{str(path)!r}: record {index} is not an example with image and label: {error}"
-                ) from error
         try:
+            contents, labels[start:stop] = _parse(info.features, records[: stop - start])
             images.decode_into(pixels[start:stop], contents)
-        except OSError as error:
-            raise UserError(f"{str(path)!r}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{str(path)!r}: {_line(error)}") from error
         start = stop
     classes = info.features["label"].num_classes
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -147,6 +136,35 @@ def _load_split(builder: Any, name: str, count: int, image_size: int) -> Split:
             f"{labels[outside[0]]}; expected 0 to {classes - 1}"
         )
     return Split(pixels, labels)
+
+
+def _parse(features: Any, records: Sequence[bytes]) -> tuple[list[bytes], list[int]]:
+    """Encoded images and labels.
+
+    Raises:
+        ValueError: a record is something else; the message starts with its number.
+    """
+    import tensorflow_datasets as tfds
+
+    # The others may be costly: segmentation masks are images too.
+    wanted = tfds.features.FeaturesDict({key: features[key] for key in ("image", "label")})
+    raw = {"image": tfds.decode.SkipDecoding()}
+    contents, labels = [], []
+    for index, record in enumerate(records):
+        try:
+            example = wanted.deserialize_example_np(record, decoders=raw)
+            contents.append(bytes(example["image"]))
+            labels.append(int(example["label"]))
+        except Exception as error:  # Protocol buffers have exceptions of their own.
+            raise ValueError(
+                f"record {index} is not an example with image and label: {error}"
+            ) from error
+    return contents, labels
+
+
+def _line(error: Exception) -> str:
+    """The first line of what other libraries say."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _read_array_record(path: str | os.PathLike[str]) -> list[bytes]:
@@ -159,8 +177,9 @@ def _read_array_record(path: str | os.PathLike[str]) -> list[bytes]:
         finally:
             reader.close()
     except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{os.fspath(path)!r} is not a whole ArrayRecord file: {reason}") from error
+        raise UserError(
+            f"{os.fspath(path)!r} is not a whole ArrayRecord file: {_line(error)}"
+        ) from error
     return records
 
 

@@ -2,7 +2,7 @@
 
 from ctl_jax.experiment.config import check_key, config_arguments, default_config, validate
 from ctl_jax.experiment.methods import Method, parse_method
-from ctl_jax.experiment.run import run
+from ctl_jax.experiment.runner import run
 
 __all__ = [
     "Method",

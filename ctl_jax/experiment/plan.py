@@ -1,5 +1,6 @@
 """Everything that is known of a run before its first step."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -54,12 +55,15 @@ class Plan(NamedTuple):
         return trials + (self.pretraining.flops if self.pretraining else 0)
 
 
-def make_plan(config: Any, loader: TaskLoader) -> Plan:
+def make_plan(
+    config: Any, loader: TaskLoader, on_prepare: Callable[[str], None] | None = None
+) -> Plan:
     """Looks at data and weights and lays out every trial; trains nothing.
 
     Args:
       config: the validated config.
       loader: of the stream's tasks.
+      on_prepare: called with the name of an embedded source task that has to be made first.
 
     Returns:
       The plan.
@@ -72,10 +76,11 @@ def make_plan(config: Any, loader: TaskLoader) -> Plan:
     weights, weights_id, pretraining = None, "", None
     if config.weights:
         blank = models.init(module, jax.random.key(0), config.data.image_size)
-        weights = models.load_weights(config.weights, module, blank)
+        path = pathlib.Path(config.weights).expanduser()
+        weights = models.load_weights(path, module, blank)
         weights_id = models.content_hash(weights)
     elif config.pretrain.task:
-        pretraining = plan_pretraining(config, module)
+        pretraining = plan_pretraining(config, module, on_prepare)
         weights_id = pretraining.id
     groups, abstract = trace_groups(config, module), abstract_variables(config, module)
     networks = {

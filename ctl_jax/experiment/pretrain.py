@@ -1,6 +1,7 @@
 """Weights that a run makes itself, on a source task, where none are given."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,10 +41,12 @@ class Pretraining:
         return self.steps * self.cost.step + len(self.task.splits["dev"].labels) * self.cost.forward
 
 
-def plan_pretraining(config: Any, module: nn.Module) -> Pretraining:
-    """What `config.pretrain` asks for."""
+def plan_pretraining(
+    config: Any, module: nn.Module, on_prepare: Callable[[str], None] | None = None
+) -> Pretraining:
+    """What `config.pretrain` asks for; `on_prepare` is told of a source task that is made first."""
     settings = config.pretrain
-    task = data.load_source(settings.task, image_size=config.data.image_size)
+    task = data.load_source(settings.task, image_size=config.data.image_size, on_prepare=on_prepare)
     recipe = Recipe(
         preprocess=config.model.preprocess,
         augmentation=Augmentation(crop_area=settings.crop_area, flip=settings.flip),
@@ -79,8 +82,8 @@ def pretrain(
       progress: shown meanwhile.
 
     Returns:
-      The variables, as read back from the folder: an interrupted run and an undisturbed one go on
-      from the same numbers.
+      The variables without the source task's head, as read back from the folder: an interrupted run
+      and an undisturbed one go on from the same numbers.
     """
     if not store.is_done(plan.id):
         variables, record = _train(config, module, plan, progress)
@@ -88,7 +91,7 @@ def pretrain(
         store.save_trial(plan.id, [record])
     else:
         progress.advance(plan.flops)
-    return models.load_checkpoint(store.pretrained)
+    return models.with_head(models.load_checkpoint(store.pretrained), 1)
 
 
 def _train(

@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def find_tasks(
       UserError: tasks are lacking and `stream.missing` is "error", or none is left.
     """
     specs = data.stream(config.stream.variant, stop_year=config.stream.stop_year)
-    reasons = [data.availability(spec, config.data.dirs) for spec in specs]
+    reasons = [data.availability(spec, data_dirs(config)) for spec in specs]
     found = tuple(spec for spec, reason in zip(specs, reasons, strict=True) if reason is None)
     missing = tuple(
         (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None
@@ -46,11 +47,25 @@ def find_tasks(
     return found, missing
 
 
-class TaskLoader:
-    """Loads tasks, and keeps as many as fit into `memory_bytes`."""
+def data_dirs(config: Any) -> list[pathlib.Path]:
+    """Folders with prepared TFDS data, "~" expanded."""
+    return [pathlib.Path(folder).expanduser() for folder in config.data.dirs]
 
-    def __init__(self, config: Any, memory_bytes: int = MEMORY_BYTES):
+
+class TaskLoader:
+    """Loads tasks, and keeps as many as fit into `memory_bytes`.
+
+    `on_prepare` is called with the name of an embedded task that has to be made first.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        on_prepare: Callable[[str], None] | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ):
         self._config = config
+        self._on_prepare = on_prepare
         self._memory_bytes = memory_bytes
         self._loaded: collections.OrderedDict[str, data.Task] = collections.OrderedDict()
 
@@ -58,7 +73,12 @@ class TaskLoader:
         """The task with all its images, dev and dev_test limited to `data.max_eval_examples`."""
         if spec.name not in self._loaded:
             settings = self._config.data
-            task = data.load(spec, image_size=settings.image_size, data_dirs=settings.dirs)
+            task = data.load(
+                spec,
+                image_size=settings.image_size,
+                data_dirs=data_dirs(self._config),
+                on_prepare=self._on_prepare,
+            )
             if settings.max_eval_examples:
                 limited = {
                     name: _limit(task.splits[name], settings.max_eval_examples)
@@ -96,11 +116,13 @@ def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
 
 
 def _limit(split: data.Split, examples: int) -> data.Split:
-    """At most `examples` of the split, evenly spaced, since sets on disk may be sorted by class."""
-    total = len(split.labels)
-    if total <= examples:
+    """At most `examples` of the split: always the same ones, drawn at random.
+
+    Not the first ones, nor every n-th: sets on disk may be sorted by class, or go round them.
+    """
+    if len(split.labels) <= examples:
         return split
-    index = np.arange(examples) * total // examples
+    index = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:examples])
     return data.Split(split.images[index], split.labels[index])
 
 

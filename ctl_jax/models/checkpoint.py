@@ -14,9 +14,8 @@ import orbax.checkpoint as ocp
 
 from ctl_jax.errors import UserError
 
-# Beside orbax's own files: the hash of what was saved. Orbax notices a damaged index, but not a
-# damaged array.
-_HASH_FILE = "content.sha256"
+# Orbax notices a damaged index, but not a damaged array. As `sha256sum --check` reads it.
+_SUMS = "SHA256SUMS"
 
 
 def content_hash(variables: Mapping[str, Any]) -> str:
@@ -29,8 +28,9 @@ def content_hash(variables: Mapping[str, Any]) -> str:
       64 hexadecimal digits; equal trees have equal ones, on every machine.
     """
     digest = hashlib.sha256()
-    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in _leaves(variables)]
-    for path, leaf in sorted(leaves, key=lambda item: item[0]):
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    for path, leaf in sorted(named.items(), key=lambda item: item[0]):
         array = np.asarray(leaf)
         # Little-endian, row by row, whatever the machine and the layout in memory.
         array = array.astype(array.dtype.newbyteorder("<"), order="C")
@@ -55,7 +55,8 @@ def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) 
         checkpointer.save(temporary, args=ocp.args.PyTreeSave(dict(variables)), force=True)
     if jax.process_index() != 0:
         return
-    (temporary / _HASH_FILE).write_text(content_hash(variables) + "\n")
+    sums = [f"{digest}  {name}\n" for name, digest in _checksums(temporary).items()]
+    (temporary / _SUMS).write_text("".join(sums))
     if final.exists():
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -81,28 +82,35 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     directory = pathlib.Path(path).absolute()
     if not directory.is_dir():
         raise UserError(f"checkpoint {path}: no such directory")
-    if not (directory / _HASH_FILE).is_file():
-        raise UserError(f"checkpoint {path}: no {_HASH_FILE}; expected what save_checkpoint wrote")
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            saved = checkpointer.metadata(directory).item_metadata.tree
-            # As numpy arrays: orbax would ask for the devices that the arrays were saved from.
-            types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-            restored = checkpointer.restore(
-                directory, args=ocp.args.PyTreeRestore(restore_args=types)
-            )
-        intact = content_hash(restored) == (directory / _HASH_FILE).read_text().strip()
-    except Exception as error:  # orbax and tensorstore raise whatever the damage led to
-        raise UserError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
-    if not intact:
-        raise UserError(f"checkpoint {path} is damaged: its arrays do not match its {_HASH_FILE}")
+    if not (directory / _SUMS).is_file():
+        raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
+    _verify(path, directory)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        saved = checkpointer.metadata(directory).item_metadata.tree
+        # As numpy arrays: orbax would ask for the devices that the arrays were saved from.
+        types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        restored = checkpointer.restore(directory, args=ocp.args.PyTreeRestore(restore_args=types))
     return jax.tree.map(jnp.asarray, restored)
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
+def _checksums(directory: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file but the list of them, by its path in the directory, sorted."""
+    files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
+    files.pop(_SUMS, None)
+    return {name: _sha256(files[name]) for name in sorted(files)}
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:200]
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(path: str | os.PathLike[str], directory: pathlib.Path) -> None:
+    found = _checksums(directory)
+    lines = (directory / _SUMS).read_bytes().decode(errors="replace").splitlines()
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"checkpoint {path} is damaged: its file {name!r} is not the one in {_SUMS}"
+            )

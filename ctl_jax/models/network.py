@@ -24,7 +24,11 @@ def init(module: ResNet, key: jax.Array, image_size: int) -> dict[str, Any]:
 
     Returns:
       {"params": ..., "batch_stats": ...}, float32.
+
+    Raises:
+      UserError: `image_size` is no positive int.
     """
+    _check_positive("image_size", image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return dict(module.lazy_init(key, images))
 
@@ -82,8 +86,7 @@ def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:
     Raises:
       UserError: `num_outputs` is not positive.
     """
-    if num_outputs < 1:
-        raise UserError(f"num_outputs is {num_outputs}; expected a positive int")
+    _check_positive("num_outputs", num_outputs)
     old = variables["params"]["head"]["kernel"]
     head = {
         "kernel": jnp.zeros((old.shape[0], num_outputs), old.dtype),
@@ -95,3 +98,8 @@ def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:
 def count_params(variables: Variables) -> int:
     """Number of trained numbers, BatchNorm's running statistics not among them."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _check_positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} is {value!r}; expected a positive int")

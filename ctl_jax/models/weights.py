@@ -86,9 +86,13 @@ def _keras_key(path: Path) -> str:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here because np.load leaves a damaged file open.
+        with open(path, "rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise zipfile.BadZipFile("it is a single array")
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"weights {path}: no readable .npz file ({reason})") from error
 
@@ -109,13 +113,11 @@ def _convert(path: pathlib.Path, key: str, array: np.ndarray, expected: Any) -> 
 
 
 def _check_names(path: pathlib.Path, found: Iterable[str], expected: Iterable[str]) -> None:
-    found, expected = list(found), list(expected)
-    for name in expected:
-        if name not in found:
-            raise UserError(f"weights {path}: {name} is missing; the model has it")
-    for name in found:
-        if name not in expected:
-            raise UserError(f"weights {path}: {name} is surplus; the model has nothing for it")
+    found, expected = set(found), set(expected)
+    for name in sorted(expected - found):
+        raise UserError(f"weights {path}: {name} is missing; the model has it")
+    for name in sorted(found - expected):
+        raise UserError(f"weights {path}: {name} is surplus; the model has nothing for it")
 
 
 def _check_checkpoint(

@@ -109,7 +109,9 @@ def _concatenate(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
     for x, var in zip(operands, eqn.invars, strict=True):
         n, axis = shape_of(var)[along], x.axes[along]
         # How many equal parts there are is the program's own number, not one that fits any width.
-        label = walk.channels.fixed("concatenate") if isinstance(axis, int) else axis
+        label = (
+            walk.channels.fixed("concatenate") if isinstance(axis, int) and axis == FREE else axis
+        )
         parts.append(np.broadcast_to(label, n))
     rest = [Array((*x.axes[:along], FREE, *x.axes[along + 1 :])) for x in operands]
     axes = list(_elementwise(walk, eqn, rest)[0].axes)

@@ -17,9 +17,10 @@ from ctl_jax.report import text
 from ctl_jax.report.curves import DENSE, Point
 
 # Okabe and Ito, "Color Universal Design" (2008), which people with any colour vision tell apart;
-# without their yellow, which is too light for a line. Black is dense, the baseline.
+# without their yellow, which is too light for a line; in its place Tol's wine ("Colour Schemes",
+# 2021), from a palette for the same purpose. Black is dense, the baseline.
 _BLACK = "#000000"
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", ":")
 

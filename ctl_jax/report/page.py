@@ -150,13 +150,17 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[int, Mean]) -> Iterato
             f"{text.metric(mean.points[best].mean)}{change}."
         )
     for method in methods:
-        lost = [
-            f"{text.flops(budget)} ({_percent(mean.relative[method].mean)})"
-            for budget, mean in sorted(known.items())
+        lost = {
+            budget: mean.relative[method].mean
+            for budget, mean in known.items()
             if method in mean.relative and mean.relative[method].mean < 0
-        ]
+        }
         if lost:
-            yield f"{method} is below dense at {', '.join(lost)}."
+            worst = min(lost, key=lost.__getitem__)
+            yield (
+                f"{method} is below dense at {len(lost)} of {len(known)} budgets, "
+                f"at worst {_percent(lost[worst])} ({text.flops(worst)})."
+            )
 
 
 def _percent(fraction: float) -> str:

@@ -98,5 +98,5 @@ def test_bad_names_and_options(name, options, message):
 
 @pytest.mark.parametrize("num_outputs", [0, -1, 2.0, True, None])
 def test_bad_num_outputs(num_outputs):
-    with pytest.raises(UserError, match="num_outputs is .*; expected a positive int"):
+    with pytest.raises(UserError, match=r"num_outputs is .*; expected a positive int"):
         models.create("resnet18", num_outputs)

@@ -123,7 +123,7 @@ def test_features(name, options, size, random_variables):
     got = jax.jit(functools.partial(models.features, module))(variables, images)
     chex.assert_trees_all_close(got, theirs.features(tensor(images)).numpy(), rtol=1e-4, atol=1e-5)
     head = variables["params"]["head"]
-    logits = models.apply(module, variables, images)
+    logits = jax.jit(functools.partial(models.apply, module))(variables, images)
     chex.assert_trees_all_close(logits, got @ head["kernel"] + head["bias"][None], atol=1e-5)
 
 
@@ -146,8 +146,9 @@ def test_training_mode(name, options, random_variables):
     expected = ((theirs.features(tensors, train=True) @ kernel + bias) * tensor(weights)).sum()
     expected.backward()
     chex.assert_trees_all_close(value, expected.detach().numpy(), rtol=1e-3, atol=1e-3)
-    scale = np.abs(tensors.grad.numpy()).max()
-    chex.assert_trees_all_close(gradient, tensors.grad.numpy(), rtol=1e-2, atol=1e-3 * scale)
+    # By norm: a ReLU whose input is nearly zero may open in one and close in the other.
+    error = np.linalg.norm(gradient - tensors.grad.numpy())
+    assert error < 0.02 * np.linalg.norm(tensors.grad.numpy())
 
 
 def test_real_weights(keras_file, keras_module):
@@ -162,38 +163,44 @@ def test_real_weights(keras_file, keras_module):
     chex.assert_trees_all_close(got, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-@pytest.mark.parametrize("version", ["v1", "v1.5"])
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("resnet18", "v1.5"),
+        ("resnet34", "v1.5"),
+        ("resnet50", "v1"),
+        ("resnet50", "v1.5"),
+        pytest.param("resnet101", "v1.5", marks=pytest.mark.slow),
+        pytest.param("resnet152", "v1", marks=pytest.mark.slow),
+    ],
+)
 def test_flops(name, version):
-    """Forward and backward of every network at full size, on torch's meta device."""
+    """Forward and backward at full size, on torch's meta device."""
     module = models.create(name, 1000, version=version)
-    variables = jax.eval_shape(lambda key: models.init(module, key, 64), jax.random.key(0))
-    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    parameters = []
+    shapes = jax.eval_shape(lambda key: models.init(module, key, 64), jax.random.key(0))
+    zeros = fetch_from_variables(jax.tree.map(lambda x: np.broadcast_to(0.0, x.shape), shapes))
 
     def fetch(name):
-        arrays = fetch_shapes(name)
-        for array in arrays[0], *arrays[2:4]:
-            parameters.append(array.requires_grad_())
-        return arrays
+        weight, _, *batch_norm = (None if x is None else x.to("meta") for x in zeros(name))
+        return weight.requires_grad_(), None, *batch_norm
 
-    def fetch_shapes(name):
-        on_host = fetch_from_variables(jax.tree.map(lambda x: np.broadcast_to(0.0, x.shape), variables))
-        return [None if array is None else array.to("meta") for array in on_host(name)]
-
-    twin = torch_twin(module, fetch)
     with FlopCounterMode(display=False) as counter:
-        features = twin.features(torch.empty((2, 64, 64, 3), device="meta"), train=True)
+        images = torch.empty((2, 64, 64, 3), device="meta")
+        features = torch_twin(module, fetch).features(images, train=True)
         kernel = torch.empty((features.shape[1], 1000), device="meta", requires_grad=True)
         logits = features @ kernel
     forward = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
         logits.sum().backward()
     backward = counter.get_total_flops()
-    assert len(parameters) > 50
 
-    def loss(params):
-        logits, _ = models.apply(module, {**variables, "params": params}, images, train=True)
-        return jnp.sum(logits)
+    def gradient(variables, images):
+        def loss(params):
+            logits, _ = models.apply(module, {**variables, "params": params}, images, train=True)
+            return jnp.sum(logits)
 
-    assert compute.flops(functools.partial(models.apply, module), variables, images) == forward
+        return jax.grad(loss)(variables["params"])
+
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    assert compute.flops(functools.partial(models.apply, module), shapes, images) == forward
+    assert compute.flops(gradient, shapes, images) == forward + backward

@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -64,24 +65,25 @@ def _glyph(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
     return np.asarray(square.reduce(2), np.float32) / 255
 
 
-def _regular(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    """A regular polygon, or a star if every second radius is `inner`."""
-    count = corners if inner == 1 else 2 * corners
-    return [
-        (
-            (inner if k % 2 and inner != 1 else 1) * math.sin(2 * math.pi * k / count),
-            -(inner if k % 2 and inner != 1 else 1) * math.cos(2 * math.pi * k / count),
-        )
-        for k in range(count)
-    ]
+Points = list[tuple[float, float]]
 
 
-def _outline(radius_of, points: int = 96) -> list[tuple[float, float]]:  # type: ignore[no-untyped-def]
+def _outline(radius: Callable[[float], float], points: int = 96) -> Points:
+    """A closed curve from its radius at each angle, which runs clockwise from the top."""
     turns = [2 * math.pi * k / points for k in range(points)]
-    return [(radius_of(t) * math.sin(t), -radius_of(t) * math.cos(t)) for t in turns]
+    return [(radius(t) * math.sin(t), -radius(t) * math.cos(t)) for t in turns]
 
 
-def _heart() -> list[tuple[float, float]]:
+def _regular(corners: int) -> Points:
+    return _outline(lambda _: 1.0, corners)
+
+
+def _star(corners: int, inner: float) -> Points:
+    points = _outline(lambda _: 1.0, 2 * corners)
+    return [(x * inner, y * inner) if k % 2 else (x, y) for k, (x, y) in enumerate(points)]
+
+
+def _heart() -> Points:
     turns = [2 * math.pi * k / 96 for k in range(96)]
     return [
         (
@@ -94,33 +96,59 @@ def _heart() -> list[tuple[float, float]]:
 
 # Polygons in -1..1, y downwards. A second polygon, where there is one, is cut out of the first.
 _CIRCLE = _regular(64)
-SILHOUETTES: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = {
+SILHOUETTES: dict[str, tuple[Points, Points]] = {
     "triangle": (_regular(3), []),
     "rectangle": ([(-0.55, -0.9), (0.55, -0.9), (0.55, 0.9), (-0.55, 0.9)], []),
     "pentagon": (_regular(5), []),
-    "star": (_regular(5, 0.42), []),
+    "star": (_star(5, 0.42), []),
     "cross": (
-        [(-0.3, -0.9), (0.3, -0.9), (0.3, -0.3), (0.9, -0.3), (0.9, 0.3), (0.3, 0.3)]
-        + [(0.3, 0.9), (-0.3, 0.9), (-0.3, 0.3), (-0.9, 0.3), (-0.9, -0.3), (-0.3, -0.3)],
+        [
+            (-0.3, -0.9),
+            (0.3, -0.9),
+            (0.3, -0.3),
+            (0.9, -0.3),
+            (0.9, 0.3),
+            (0.3, 0.3),
+            (0.3, 0.9),
+            (-0.3, 0.9),
+            (-0.3, 0.3),
+            (-0.9, 0.3),
+            (-0.9, -0.3),
+            (-0.3, -0.3),
+        ],
         [],
     ),
     "ell": ([(-0.7, -0.9), (-0.1, -0.9), (-0.1, 0.3), (0.7, 0.3), (0.7, 0.9), (-0.7, 0.9)], []),
     "tee": (
-        [(-0.85, -0.8), (0.85, -0.8), (0.85, -0.2), (0.3, -0.2)]
-        + [(0.3, 0.85), (-0.3, 0.85), (-0.3, -0.2), (-0.85, -0.2)],
+        [
+            (-0.85, -0.8),
+            (0.85, -0.8),
+            (0.85, -0.2),
+            (0.3, -0.2),
+            (0.3, 0.85),
+            (-0.3, 0.85),
+            (-0.3, -0.2),
+            (-0.85, -0.2),
+        ],
         [],
     ),
     "crescent": (_CIRCLE, [(0.8 * x + 0.5, 0.8 * y) for x, y in _CIRCLE]),
     "ring": (_CIRCLE, [(0.5 * x, 0.5 * y) for x, y in _CIRCLE]),
     "arrow": (
-        [(0, -0.95), (0.75, -0.1), (0.28, -0.1), (0.28, 0.9), (-0.28, 0.9), (-0.28, -0.1)]
-        + [(-0.75, -0.1)],
+        [
+            (0, -0.95),
+            (0.75, -0.1),
+            (0.28, -0.1),
+            (0.28, 0.9),
+            (-0.28, 0.9),
+            (-0.28, -0.1),
+            (-0.75, -0.1),
+        ],
         [],
     ),
     "disc": (_CIRCLE, []),
     "square": ([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], []),
     "diamond": (_regular(4), []),
-    "octagon": (_regular(8), []),
     "bar": ([(-0.85, -0.28), (0.85, -0.28), (0.85, 0.28), (-0.85, 0.28)], []),
     "heart": (_heart(), []),
     "ellipse": ([(0.5 * x, y) for x, y in _CIRCLE], []),
@@ -134,13 +162,31 @@ SILHOUETTES: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]
     ),
     "drop": (_outline(lambda t: 0.45 + 0.5 * max(math.cos(t), 0) ** 3), []),
     "zed": (
-        [(-0.8, -0.85), (0.8, -0.85), (0.8, -0.4), (-0.1, 0.4), (0.8, 0.4), (0.8, 0.85)]
-        + [(-0.8, 0.85), (-0.8, 0.4), (0.1, -0.4), (-0.8, -0.4)],
+        [
+            (-0.8, -0.85),
+            (0.8, -0.85),
+            (0.8, -0.4),
+            (-0.1, 0.4),
+            (0.8, 0.4),
+            (0.8, 0.85),
+            (-0.8, 0.85),
+            (-0.8, 0.4),
+            (0.1, -0.4),
+            (-0.8, -0.4),
+        ],
         [],
     ),
     "cup": (
-        [(-0.8, -0.85), (-0.3, -0.85), (-0.3, 0.35), (0.3, 0.35), (0.3, -0.85), (0.8, -0.85)]
-        + [(0.8, 0.85), (-0.8, 0.85)],
+        [
+            (-0.8, -0.85),
+            (-0.3, -0.85),
+            (-0.3, 0.35),
+            (0.3, 0.35),
+            (0.3, -0.85),
+            (0.8, -0.85),
+            (0.8, 0.85),
+            (-0.8, 0.85),
+        ],
         [],
     ),
     "house": ([(0, -0.95), (0.85, -0.15), (0.85, 0.9), (-0.85, 0.9), (-0.85, -0.15)], []),
@@ -153,10 +199,19 @@ SILHOUETTES: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]
         [(-0.45, -0.45), (0.45, -0.45), (0.45, 0.45), (-0.45, 0.45)],
     ),
     "flower": (_outline(lambda t: 0.65 + 0.3 * math.cos(5 * t)), []),
-    "hexagram": (_regular(6, 0.55), []),
+    "hexagram": (_star(6, 0.55), []),
     "fish": (
-        [(0.95, 0), (0.45, -0.4), (-0.1, -0.4), (-0.5, -0.08), (-0.95, -0.5), (-0.95, 0.5)]
-        + [(-0.5, 0.08), (-0.1, 0.4), (0.45, 0.4)],
+        [
+            (0.95, 0),
+            (0.45, -0.4),
+            (-0.1, -0.4),
+            (-0.5, -0.08),
+            (-0.95, -0.5),
+            (-0.95, 0.5),
+            (-0.5, 0.08),
+            (-0.1, 0.4),
+            (0.45, 0.4),
+        ],
         [],
     ),
 }

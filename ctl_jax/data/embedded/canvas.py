@@ -1,7 +1,8 @@
 """Drawing many 32x32 images at once: poses, masks, noise, colours.
 
 Everything works on batches: a field is float32 [N, 32, 32], an image float32 [N, 3, 32, 32] in
-0..1 (whole planes: numpy is slow where the last axis is short), a colour float32 [N, 3, 1, 1]. Coordinates run from -1 to 1, y downwards.
+0..1 (planes, as numpy is slow where the last axis is short), a colour float32 [N, 3, 1, 1].
+Coordinates run from -1 to 1, y downwards.
 """
 
 import numpy as np
@@ -156,10 +157,10 @@ def two_tones(
     )
 
 
-def paint(image: np.ndarray, tone: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Lays `tone` (a colour or an image) over `image` where `mask` [N, 32, 32] says so."""
+def paint(image: np.ndarray, tone: np.ndarray | float, mask: np.ndarray) -> np.ndarray:
+    """Lays `tone` (a colour, an image or a grey) over `image` where `mask` [N, 32, 32] says so."""
     mask = mask.astype(np.float32, copy=False)
-    return image + (tone.astype(np.float32, copy=False) - image) * mask[:, None]
+    return image + (np.asarray(tone, np.float32) - image) * mask[:, None]
 
 
 def develop(

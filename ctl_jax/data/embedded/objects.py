@@ -5,7 +5,18 @@ import numpy as np
 from ctl_jax.data.embedded import atlas, canvas, textures
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SHAPES = tuple(atlas.SILHOUETTES)[:10]
+SHAPES = (
+    "triangle",
+    "rectangle",
+    "pentagon",
+    "star",
+    "cross",
+    "ell",
+    "tee",
+    "crescent",
+    "ring",
+    "arrow",
+)
 SIGN_BORDERS = ("triangle", "disc", "diamond", "square")
 SIGN_SYMBOLS = ("bar", "arrow", "cross")
 
@@ -28,6 +39,7 @@ def clutter(rng: np.random.Generator, count: int, strokes: int) -> np.ndarray:
 
 
 def letters(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Capital letters in twelve fonts, bent, on a ground with strokes of their colour."""
     count, fonts = len(labels), atlas.LATIN_FONTS
     index = labels * len(fonts) + rng.integers(len(fonts), size=count)
     u, v = canvas.pose(rng, count, scale=(0.5, 0.9), angle=0.5, shift=0.2, stretch=0.5, wobble=0.25)
@@ -38,12 +50,14 @@ def letters(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 
 def texture(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """A texture family at any scale and angle, in any two colours."""
     field = textures.draw(rng, labels, textures.TASK)
     low, high = canvas.two_tones(rng, len(labels), (0.12, 0.6))
     return canvas.develop(rng, canvas.paint(backdrop(rng, low), high, field), (0.0, 0.12))
 
 
 def shapes(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Silhouettes at any angle, bent and stretched, among strokes of their colour."""
     count = len(labels)
     u, v = canvas.pose(
         rng, count, scale=(0.35, 0.75), angle=np.pi, shift=0.3, stretch=0.4, wobble=0.2
@@ -55,6 +69,7 @@ def shapes(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 
 def signs(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Traffic signs: the class is the border together with the symbol; colours tell nothing."""
     count = len(labels)
     border, symbol = np.divmod(labels, len(SIGN_SYMBOLS))
     u, v = canvas.pose(rng, count, scale=(0.55, 0.95), angle=0.3, shift=0.2, stretch=0.4)

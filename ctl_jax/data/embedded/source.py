@@ -5,11 +5,12 @@ None of its classes is one of an embedded task: other characters, other shapes, 
 
 import numpy as np
 
-from ctl_jax.data.embedded import atlas, canvas, textures
+from ctl_jax.data.embedded import atlas, canvas, objects, textures
 from ctl_jax.data.embedded.objects import backdrop, clutter
 
 GLYPHS = "αβγδεζηθλμξπσφψωΓΔΘΛΞΠΣΦΨΩ"
-SHAPES = tuple(atlas.SILHOUETTES)[15:]
+_TASK_SHAPES = {*objects.SHAPES, *objects.SIGN_BORDERS, *objects.SIGN_SYMBOLS}
+SHAPES = tuple(name for name in atlas.SILHOUETTES if name not in _TASK_SHAPES)
 CLASSES = (*GLYPHS, *SHAPES, *textures.SOURCE)
 
 

@@ -72,7 +72,7 @@ def _road(rng: np.random.Generator, count: int) -> np.ndarray:
     width = uniform(rng, count, 0.1, 0.22)
     image = canvas.paint(_land_cover_mix(rng, count), grey, canvas.fill(abs(curve) - width))
     line = canvas.fill(abs(curve) - 0.02) * (np.sin(14 * u) > 0)
-    return canvas.paint(image, np.float32(0.95), line * 0.8)
+    return canvas.paint(image, 0.95, line * 0.8)
 
 
 def _land_cover_mix(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -109,6 +109,7 @@ _LAND = (_water, _forest, _fields, _houses, _river, _road, _dunes, _industry)
 
 
 def land_cover(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Satellite pictures through haze of any colour."""
     count = len(labels)
     image = np.zeros((count, 3, canvas.SIZE, canvas.SIZE), np.float32)
     for label, family in enumerate(_LAND):

@@ -42,7 +42,7 @@ def _coast(rng: np.random.Generator, count: int) -> np.ndarray:
     image = _below(_sky(rng, count), _earth(rng, count, (0.45, 0.68)), horizon)
     foam = np.sin(uniform(rng, count, 10, 16) * np.log(np.maximum(canvas.Y - horizon, 0.02)))
     water = canvas.fill(horizon - canvas.Y) * np.clip(foam - 0.6, 0, 1)
-    image = canvas.paint(image, np.float32(1), uniform(rng, count, 0.2, 0.9) * water)
+    image = canvas.paint(image, 1, uniform(rng, count, 0.2, 0.9) * water)
     slope = uniform(rng, count, -0.5, 0.5) * canvas.X
     shore = horizon + uniform(rng, count, 0.4, 0.8) + slope
     return _below(image, _earth(rng, count, (0.05, 0.18)), shore)
@@ -58,7 +58,7 @@ def _mountain(rng: np.random.Generator, count: int) -> np.ndarray:
         image = _below(image, np.clip(peak_tone * (1.2 - 0.3 * depth), 0, 1), ridge, rough)
         if depth < 2:
             snow = canvas.fill(ridge + rough - canvas.Y) * canvas.fill(canvas.Y - ridge - 0.25)
-            image = canvas.paint(image, np.float32(0.95), snow * uniform(rng, count, 0, 1))
+            image = canvas.paint(image, 0.95, snow * uniform(rng, count, 0, 1))
     return _below(image, _earth(rng, count, (0.1, 0.4)), uniform(rng, count, 0.5, 0.95))
 
 
@@ -122,7 +122,7 @@ def _street(rng: np.random.Generator, count: int) -> np.ndarray:
     tarmac = canvas.colour(rng, count, (0, 1), (0, 0.15), (0.15, 0.6))
     image = canvas.paint(image, backdrop(rng, tarmac), road * (y > 0))
     line = canvas.fill(abs(x) - 0.06 * y) * (y > 0) * (np.sin(6 / np.maximum(y, 0.05)) > 0)
-    return canvas.paint(image, np.float32(0.95), line)
+    return canvas.paint(image, 0.95, line)
 
 
 def _room(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -162,6 +162,7 @@ _SCENES = (_coast, _mountain, _forest, _field, _skyline, _street, _room, _canyon
 
 
 def scenes(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Landscapes, streets and rooms at any time of day."""
     count = len(labels)
     image = np.zeros((count, 3, canvas.SIZE, canvas.SIZE), np.float32)
     for label, family in enumerate(_SCENES):
@@ -202,7 +203,7 @@ def faces(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
         x, y = u - side * apart, v - eye_y
         closed = (kind == 5) & (winking == side)
         ball = canvas.fill(np.hypot(x * 0.8, y) - open_eye)
-        image = canvas.paint(image, np.float32(0.95), ball * ~closed)
+        image = canvas.paint(image, 0.95, ball * ~closed)
         image = canvas.paint(
             image, ink * 0.4, canvas.fill(np.hypot(x, y) - 0.6 * open_eye) * ~closed
         )
@@ -224,7 +225,7 @@ def faces(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
     rim = abs(np.hypot(abs(u) - apart, v - eye_y) - 0.2) - 0.02
     glasses = canvas.fill(rim) * (rng.random((count, 1, 1)) < 0.3)
-    image = canvas.paint(image, np.float32(0.1), glasses)
+    image = canvas.paint(image, 0.1, glasses)
     light = uniform(rng, count, -0.3, 0.3) * u + uniform(rng, count, 0.6, 1.05)
     return canvas.develop(rng, image * light[:, None], (0.0, 0.06))
 

@@ -37,8 +37,12 @@ def run(
     config = validate(config)
     store = Store(workdir, config.to_dict())
     store.check()
-    loader = TaskLoader(config)
-    plan = make_plan(config, loader)
+
+    def on_prepare(name: str) -> None:
+        console.print(f"making embedded task {name} (once)", highlight=False)
+
+    loader = TaskLoader(config, on_prepare)
+    plan = make_plan(config, loader, on_prepare)
     tables.print_plan(console, config, plan, done=sum(store.is_done(t.id) for t in plan.trials))
     if plan_only:
         return

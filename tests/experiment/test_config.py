@@ -1,0 +1,109 @@
+"""Config files and their checks."""
+
+import importlib.util
+import pathlib
+
+import ml_collections
+import pytest
+
+from ctl_jax.errors import UserError
+from ctl_jax.experiment import config_arguments, default_config, validate
+from ctl_jax.experiment.config import flatten
+
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+
+
+def _valid():
+    config = default_config()
+    config.weights = "weights.npz"
+    return config
+
+
+def _set(config, key, value):
+    with config.ignore_type(), config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_in_the_repository_is_valid(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = validate(module.get_config())
+    assert config.methods[0] == "dense"
+    assert module.__doc__
+    assert f"configs/{path.name}" in module.__doc__
+
+
+def test_validation_keeps_values_and_freezes():
+    config = validate(_valid())
+    assert dict(flatten(config)) == dict(flatten(_valid()))
+    with pytest.raises(AttributeError):
+        config.weights = "other.npz"
+
+
+def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
+    config = _set(_set(_valid(), "finetune.learning_rates", 1), "seeds", 3)
+    config = validate(config)
+    assert config.finetune.learning_rates == (1.0,)
+    assert config.seeds == (3,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("finetune.batch_sizes", 3, r"unknown key; did you mean config\.finetune\.batch_size\?"),
+        ("optimizer", 3, "unknown key"),
+        ("finetune.batch_size", "32", "expected int, found str"),
+        ("finetune.batch_size", True, "expected int, found bool"),
+        ("finetune.batch_size", 0, "expected at least 1"),
+        ("finetune.learning_rates", (), "at least one positive number"),
+        ("finetune.learning_rates", (0.1, 0.1), "each once"),
+        ("finetune.learning_rates", (0.1, -0.1), "positive"),
+        ("finetune.learning_rates", (0.1, "x"), r"learning_rates\[1\]='x': expected float"),
+        ("finetune.momentum", 1.0, r"\[0, 1\)"),
+        ("finetune.momentum", float("nan"), r"\[0, 1\)"),
+        ("finetune.crop_area", (0.5, 0.2), "0 < least <= most <= 1"),
+        ("finetune.crop_area", (0.5,), "two areas"),
+        ("budgets.min_flops", float("inf"), "positive number of FLOPs"),
+        ("budgets.max_flops", 1e9, r"at least config\.budgets\.min_flops"),
+        ("methods", ("dense", "dens"), "unknown method 'dens'"),
+        ("methods", ("dense", "dense"), "each once"),
+        ("methods", (), "at least one method"),
+        ("stream.missing", "ignore", "one of error, skip"),
+        ("model.name", "resnet51", "one of resnet18"),
+        ("model.preprocess", "none", "one of "),
+        ("pruning.criterion", "l3", "one of l1, l2"),
+        ("seeds", (-1,), "0 to"),
+        ("weights", "", "expected a file or folder"),
+        ("pretrain.task", "embedded_source", "expected ''"),
+        ("data.image_size", 4, "pixels"),
+    ],
+)
+def test_bad_values_are_named(key, value, expected):
+    with pytest.raises(UserError, match=expected) as error:
+        validate(_set(_valid(), key, value))
+    assert "config." in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named():
+    config = ml_collections.ConfigDict(_valid().to_dict())
+    del config.pruning.round_to
+    with pytest.raises(UserError, match=r"config\.pruning\.round_to: missing"):
+        validate(config)
+
+
+def test_scratch_alone_needs_no_weights():
+    config = default_config()
+    config.methods = ("scratch",)
+    assert validate(config).weights == ""
+
+
+def test_arguments_of_a_config_file():
+    assert config_arguments("", variant="FULL").variant == "FULL"
+    assert config_arguments("variant=SHORT", variant="FULL").variant == "SHORT"
+    for text in ("SHORT", "variants=SHORT", "variant=", "variant=SHORT,x=1"):
+        with pytest.raises(UserError, match="expected variant="):
+            config_arguments(text, variant="FULL")

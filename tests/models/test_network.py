@@ -1,0 +1,113 @@
+"""init, apply, features, with_head: what holds for every network."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctl_jax import models
+from ctl_jax.errors import UserError
+
+KEY = jax.random.key(0)
+APPLY = jax.jit(models.apply, static_argnums=0)
+TRAIN = jax.jit(functools.partial(models.apply, train=True), static_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(4, 20, 20, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_logits_start_at_zero(name, images):
+    module = models.create(name, 7, stages=(1, 1), width=4)
+    variables = models.init(module, KEY, 20)
+    assert not np.any(variables["params"]["head"]["kernel"])
+    logits = jax.jit(functools.partial(models.apply, module))(variables, images)
+    chex.assert_trees_all_equal(logits, np.zeros((4, 7), np.float32))
+    features = jax.jit(functools.partial(models.features, module))(variables, images)
+    assert np.all(np.isfinite(features))
+    assert np.std(features) > 0.01
+
+
+def test_init_follows_the_key_and_not_the_image_size():
+    module = models.create("resnet18", 3, stages=(1,), width=4)
+    one = models.init(module, KEY, 20)
+    chex.assert_trees_all_equal(one, models.init(module, KEY, 64))
+    other = models.init(module, jax.random.key(1), 20)
+    assert np.any(one["params"]["stem_conv"]["kernel"] != other["params"]["stem_conv"]["kernel"])
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(one))
+
+
+def test_kernels_start_with_hes_variance():
+    module = models.create("resnet18", 3, stages=(1, 1))
+    kernel = models.init(module, KEY, 20)["params"]["stage2_block1"]["conv2"]["kernel"]
+    fan_out = 3 * 3 * 128
+    np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / fan_out), rtol=0.02)
+
+
+def test_training_moves_the_statistics_a_tenth_of_the_way(small, images):
+    module, variables = small
+    logits, stats = TRAIN(module, variables, images)
+    assert logits.shape == (4, 5)
+    kernel, bias = (variables["params"]["stem_conv"][key] for key in ("kernel", "bias"))
+    x = jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x = np.asarray(x) + np.asarray(bias).reshape(1, 1, 1, -1)
+    old = variables["batch_stats"]["stem_bn"]
+    expected = {
+        "mean": 0.9 * old["mean"] + 0.1 * x.mean((0, 1, 2)),
+        "var": 0.9 * old["var"] + 0.1 * x.var((0, 1, 2)),
+    }
+    chex.assert_trees_all_close(stats["stem_bn"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_ignores_the_rest_of_the_batch(small, images):
+    module, variables = small
+    whole = APPLY(module, variables, images)
+    chex.assert_trees_all_close(APPLY(module, variables, images[:1]), whole[:1], atol=1e-5)
+    train, _ = TRAIN(module, variables, images)
+    assert np.abs(train - whole).max() > 1e-3
+
+
+def test_features_are_what_the_head_reads(small, images):
+    module, variables = small
+    head = variables["params"]["head"]
+    features = jax.jit(models.features, static_argnums=0)(module, variables, images)
+    logits = features @ head["kernel"] + head["bias"][None]
+    chex.assert_trees_all_close(APPLY(module, variables, images), logits, atol=1e-5)
+
+
+def test_with_head(small, images):
+    module, variables = small
+    headed = models.with_head(variables, 11)
+    assert APPLY(module, headed, images).shape == (4, 11)
+    assert headed["params"]["head"]["kernel"].shape == (32, 11)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(headed["params"]["head"]))
+    old, new = (
+        {"params": {**tree["params"], "head": 0}, "batch_stats": tree["batch_stats"]}
+        for tree in (variables, headed)
+    )
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a is b, old, new)))
+    assert variables["params"]["head"]["kernel"].shape == (32, 5)
+
+
+@pytest.mark.parametrize("num_outputs", [0, -2])
+def test_with_head_of_nothing(small, num_outputs):
+    with pytest.raises(UserError, match=f"num_outputs is {num_outputs}; expected a positive int"):
+        models.with_head(small[1], num_outputs)
+
+
+@pytest.mark.parametrize("image_size", [0, -3, 2.5])
+def test_init_at_no_size(small, image_size):
+    with pytest.raises(UserError, match=r"image_size is .*; expected a positive int"):
+        models.init(small[0], KEY, image_size)
+
+
+def test_count_params():
+    variables = {"params": {"a": jnp.ones((2, 3)), "b": jnp.ones(())}, "batch_stats": jnp.ones(9)}
+    assert models.count_params(variables) == 7

@@ -1,0 +1,209 @@
+"""Pretrained weights: every array in its place, and every error by name."""
+
+import zipfile
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from ctl_jax import models
+from ctl_jax.errors import UserError
+
+
+def to_keras(variables):
+    """Our variables under Keras' names: the loader's inverse, spelled out by hand."""
+    arrays = {}
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def put(name, conv, bn, params, stats):
+        arrays[f"{name}_conv.weight"] = np.transpose(params[conv]["kernel"], (3, 2, 0, 1))
+        arrays[f"{name}_conv.bias"] = np.asarray(params[conv]["bias"])
+        arrays[f"{name}_bn.gamma"] = np.asarray(params[bn]["scale"])
+        arrays[f"{name}_bn.beta"] = np.asarray(params[bn]["bias"])
+        arrays[f"{name}_bn.mean"] = np.asarray(stats[bn]["mean"])
+        arrays[f"{name}_bn.var"] = np.asarray(stats[bn]["var"])
+
+    put("conv1", "stem_conv", "stem_bn", params, stats)
+    for ours, theirs in [
+        ("stage1_block1", "conv2_block1"),
+        ("stage2_block1", "conv3_block1"),
+        ("stage2_block2", "conv3_block2"),
+    ]:
+        for i in (1, 2, 3):
+            put(f"{theirs}_{i}", f"conv{i}", f"bn{i}", params[ours], stats[ours])
+        if theirs != "conv3_block2":
+            put(f"{theirs}_0", "shortcut_conv", "shortcut_bn", params[ours], stats[ours])
+    return arrays
+
+
+@pytest.fixture
+def file(small, tmp_path):
+    """Writes a file of the right arrays but for some changes; returns its path."""
+
+    def write(**changes):
+        arrays = to_keras(small[1]) | changes
+        path = tmp_path / "weights.npz"
+        np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
+        return path
+
+    return write
+
+
+def load(small, path):
+    module, variables = small
+    return models.load_weights(path, module, variables)
+
+
+def test_every_array_in_its_place(small, file):
+    module, variables = small
+    loaded = load(small, file())
+    expected = models.with_head(variables, 5)
+    chex.assert_trees_all_equal(loaded, expected)
+    template = jax.eval_shape(lambda key: models.init(module, key, 24), jax.random.key(0))
+    chex.assert_trees_all_equal(models.load_weights(str(file()), module, template), expected)
+
+
+def test_arrays_of_another_precision_are_converted(small, file):
+    _, variables = small
+    mean = np.asarray(variables["batch_stats"]["stem_bn"]["mean"], np.float64)
+    loaded = load(small, file(**{"conv1_bn.mean": mean}))
+    chex.assert_trees_all_equal_shapes_and_dtypes(loaded, variables)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv3_block2_3_bn.var": None}, "conv3_block2_3_bn.var is missing"),
+        ({"conv2_block1_0_conv.bias": None}, "conv2_block1_0_conv.bias is missing"),
+        ({"conv5_block1_1_conv.bias": np.ones(3)}, "conv5_block1_1_conv.bias is surplus"),
+        (
+            {"conv1_bn.gamma": np.ones(3, np.float32)},
+            r"conv1_bn.gamma has shape \(3,\); expected \(4,\)",
+        ),
+        (
+            {"conv1_conv.weight": np.ones((7, 7, 3, 4), np.float32)},
+            r"conv1_conv.weight has shape \(3, 4, 7, 7\); expected \(7, 7, 3, 4\) \(HWIO\)",
+        ),
+        ({"conv1_bn.mean": np.full(4, np.nan, np.float32)}, "conv1_bn.mean holds NaN or infinity"),
+        ({"conv1_bn.beta": np.full(4, np.inf, np.float32)}, "conv1_bn.beta holds NaN or infinity"),
+        (
+            {"conv1_bn.mean": np.ones(4, np.int32)},
+            "conv1_bn.mean has dtype int32",
+        ),
+        ({"conv1_bn.mean": np.array([None] * 4)}, "no readable .npz file"),
+    ],
+)
+def test_wrong_arrays(small, file, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(small, file(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_truncated(small, file, part):
+    path = file()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UserError, match=r"weights .*/weights.npz: no readable .npz file"):
+        load(small, path)
+
+
+def test_damaged_inside(small, file):
+    path = file()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"no readable \.npz file"):
+        load(small, path)
+
+
+@pytest.mark.parametrize("content", [b"no zip file at all", b"\x80\x04K\x01."])
+def test_other_content(small, tmp_path, content):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"no readable \.npz file"):
+        load(small, path)
+
+
+def test_single_array_in_place_of_a_file_of_arrays(small, tmp_path):
+    path = tmp_path / "weights.npz"
+    with open(path, "wb") as out:
+        np.save(out, np.ones(3))
+    with pytest.raises(UserError, match=r"no readable \.npz file"):
+        load(small, path)
+
+
+def test_a_zip_of_something_else(small, tmp_path):
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("readme.txt", "hello")
+    with pytest.raises(UserError, match=r"weights.npz: conv1_bn.beta is missing"):
+        load(small, path)
+
+
+def test_missing_and_unknown_files(small, tmp_path):
+    with pytest.raises(UserError, match=r"weights .*/none.npz: no such file or directory"):
+        load(small, tmp_path / "none.npz")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"weights .*/weights.h5: unknown type; expected .npz or"):
+        load(small, tmp_path / "weights.h5")
+
+
+def test_keras_weights_need_version_v1(small, file):
+    module = models.create("resnet50", 5, stages=(1, 2), width=4, conv_bias=True)
+    with pytest.raises(UserError, match=r"are of a ResNet v1; the model's version is v1.5"):
+        models.load_weights(file(), module, small[1])
+
+
+def test_checkpoint(small, tmp_path):
+    """A checkpoint's backbone comes with it, its head does not."""
+    module, variables = small
+    models.save_checkpoint(tmp_path / "c", models.with_head(variables, 9))
+    loaded = models.load_weights(tmp_path / "c", module, variables)
+    chex.assert_trees_all_equal(loaded, models.with_head(variables, 5))
+
+
+def test_pruned_checkpoint(small, tmp_path, random_variables):
+    module, variables = small
+    narrow = models.create("resnet50", 5, stages=(1, 2), width=3, version="v1", conv_bias=True)
+    pruned = random_variables(narrow)
+    models.save_checkpoint(tmp_path / "c", pruned)
+    loaded = models.load_weights(tmp_path / "c", module, variables)
+    assert loaded["params"]["head"]["kernel"].shape == (24, 5)
+    logits = jax.jit(models.apply, static_argnums=0)(module, loaded, np.ones((2, 24, 24, 3)))
+    assert logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stages": (1, 1)}, "stage2_block2.* is missing"),
+        ({"stages": (1, 2, 1)}, "stage3_block1.* is surplus"),
+        ({"conv_bias": False}, "conv.*/bias is missing"),
+        ({"stem": "cifar"}, r"stem_conv/kernel has shape \(3, 3, 3, 4\); expected \(7, 7, 3, 4\)"),
+    ],
+)
+def test_checkpoint_of_another_network(small, tmp_path, options, message, random_variables):
+    other = {"stages": (1, 2), "width": 4, "version": "v1", "conv_bias": True} | options
+    other = models.create("resnet50", 5, **other)
+    models.save_checkpoint(tmp_path / "c", random_variables(other))
+    with pytest.raises(UserError, match=message):
+        load(small, tmp_path / "c")
+
+
+def test_real_file(keras_file, keras_module):
+    template = jax.eval_shape(lambda key: models.init(keras_module, key, 64), jax.random.key(0))
+    loaded = models.load_weights(keras_file, keras_module, template)
+    chex.assert_trees_all_equal_shapes_and_dtypes(loaded, template)
+    with np.load(keras_file, allow_pickle=False) as file:
+        total = sum(file[key].size for key in file.files)
+        chex.assert_trees_all_equal(
+            loaded["params"]["stage3_block6"]["conv3"]["bias"], file["conv4_block6_3_conv.bias"]
+        )
+    head = 1024 * 7 + 7
+    assert sum(leaf.size for leaf in jax.tree.leaves(loaded)) == total + head
+    whole = models.create("resnet50", 7, version="v1", conv_bias=True)
+    template = jax.eval_shape(lambda key: models.init(whole, key, 64), jax.random.key(0))
+    with pytest.raises(UserError, match=r"conv5_block1_0_bn.beta is missing"):
+        models.load_weights(keras_file, whole, template)

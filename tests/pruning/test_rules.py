@@ -1,0 +1,209 @@
+"""What single primitives do to the channels that pass through them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend.core import Primitive
+
+from ctl_jax import pruning
+
+X = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
+A, B = "a/kernel", "b/kernel"
+
+
+def spec(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def conv(x, kernel, **options):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    options = {"window_strides": (1, 1), "padding": "SAME", **options}
+    return lax.conv_general_dilated(x, kernel["kernel"], dimension_numbers=numbers, **options)
+
+
+def between(middle) -> pruning.Groups:
+    """The groups of two 1x1 convolutions with `middle` between them."""
+
+    def apply(v, x):
+        return conv(middle(conv(x, v["a"])), v["b"])
+
+    variables = {"a": {"kernel": spec(1, 1, 3, 8)}, "b": {"kernel": spec(1, 1, 8, 5)}}
+    return pruning.trace(apply, variables, X)
+
+
+def call_with_custom_vjp(x):
+    f = jax.custom_vjp(jnp.sin)
+    f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+    return f(x)
+
+
+def reduce_and_broadcast(x):
+    return x - x.max((1, 2), keepdims=True)
+
+
+PASSES = {
+    "jit": jax.jit(jnp.tanh),
+    "custom_jvp_call": jax.nn.relu,
+    "custom_vjp_call": call_with_custom_vjp,
+    "checkpoint": jax.checkpoint(lambda x: jnp.exp(x) * x),
+    "checkpoint of jit": jax.checkpoint(jax.jit(jnp.exp)),
+    "transpose": lambda x: x.transpose(3, 0, 2, 1).transpose(1, 3, 2, 0),
+    "unit axes": lambda x: jnp.squeeze(x[:, None, ..., None, :], (1, 4)),
+    "merge and split of space": lambda x: x.reshape(2, -1, x.shape[-1]).reshape(x.shape),
+    "merge and split of channels": lambda x: x.reshape(2, 4, -1).reshape(x.shape),
+    "flatten and back": lambda x: x.reshape(-1, *x.shape[-1:]).reshape(x.shape),
+    "reduce_window": lambda x: lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "SAME"
+    ),
+    "space reversed": lambda x: x[:, ::-1],
+    "space padded and sliced": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0)))[:, 1:-2],
+    "space concatenated": lambda x: jnp.concatenate([x, 2 * x], 1),
+    "reduced over space": reduce_and_broadcast,
+    "select_n": lambda x: jnp.where(x > 0, x, jnp.zeros_like(x)),
+    "clamp": lambda x: jnp.clip(x, 0, 6),
+    "convert_element_type": lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
+    "position in space": lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 1),
+    "optimization_barrier": lambda x: lax.optimization_barrier((x, x))[1],
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_channels_pass(name):
+    (group,) = between(PASSES[name]).values()
+    held = [(member.path, member.axis, member.role) for member in group.members]
+    assert held == [(A, 3, "out"), (B, 2, "in")]
+    np.testing.assert_array_equal(group.members[1].positions, np.arange(8)[:, None])
+
+
+FREEZES = {
+    "sort": lambda x: jnp.sort(x, axis=1),
+    "cumsum": lambda x: jnp.cumsum(x, axis=-1),
+    "fft": lambda x: jnp.real(jnp.fft.fft(x)),
+    "scan": lambda x: lax.scan(lambda c, _: (c * 2, None), x, None, length=3)[0],
+    "reduce_sum": lambda x: x - x.sum(-1, keepdims=True),
+    "reduce_max": jax.nn.softmax,
+    "argmax": lambda x: x + jnp.argmax(x, -1, keepdims=True).astype(x.dtype),
+    "reshape": lambda x: x.reshape(*x.shape[:3], 2, 4).swapaxes(3, 4).reshape(x.shape),
+    "iota": lambda x: x * lax.broadcasted_iota(jnp.float32, x.shape, 3),
+    "constant of the program": lambda x: x + np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8),
+    "slice": lambda x: jnp.repeat(x[..., :4], 2, -1) + x,
+    "pad": lambda x: x + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 0)))[..., :-1],
+    "dot_general of two activations": lambda x: x
+    + (jnp.einsum("bhwc,bijc->bhwij", x, x)).sum((3, 4))[..., None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREEZES)
+def test_channels_freeze_and_the_trace_says_why(name):
+    groups = between(FREEZES[name])
+    assert not groups
+    assert name in groups.frozen[A][3]
+    assert name in groups.frozen[B][2]
+    assert f"axis 3 (8): not cut: {groups.frozen[A][3]}" in groups.explain(A)
+
+
+def test_a_primitive_nobody_knows():
+    primitive = Primitive("mystery")
+    primitive.def_abstract_eval(lambda aval: aval)
+    groups = between(primitive.bind)
+    assert not groups
+    assert groups.frozen[A][3] == "mystery"
+    # What comes of it is fixed as well, for the same reason.
+    assert groups.frozen[B][2] == "mystery"
+
+
+def test_strided_dilated_and_transposed_convolutions():
+    def apply(v, x):
+        x = conv(x, v["a"], window_strides=(2, 2), rhs_dilation=(2, 2))
+        return conv(x, v["b"], lhs_dilation=(2, 2), padding=((1, 1), (1, 1)))
+
+    variables = {"a": {"kernel": spec(3, 3, 3, 8)}, "b": {"kernel": spec(3, 3, 8, 5)}}
+    groups = pruning.trace(apply, variables, X)
+    assert list(groups) == [A]
+    assert groups.frozen[A] == {
+        0: "window of conv_general_dilated",
+        1: "window of conv_general_dilated",
+        2: "input of the function",
+    }
+    assert groups.frozen[B][3] == "output of the function"
+
+
+def test_flattened_channels_are_sets_of_positions():
+    def apply(v, x):
+        return conv(x, v["a"]).reshape(2, -1) @ v["b"]["kernel"]
+
+    variables = {"a": {"kernel": spec(1, 1, 3, 8)}, "b": {"kernel": spec(4 * 4 * 8, 5)}}
+    (group,) = pruning.trace(apply, variables, X).values()
+    np.testing.assert_array_equal(group.members[1].positions, np.arange(128).reshape(16, 8).T)
+
+
+def test_concatenated_groups_share_an_axis():
+    def apply(v, x):
+        joined = jnp.concatenate([conv(x, v["a"]), x, conv(x, v["b"])], -1)
+        return conv(joined, v["c"])
+
+    variables = {
+        "a": {"kernel": spec(1, 1, 3, 4)},
+        "b": {"kernel": spec(1, 1, 3, 6)},
+        "c": {"kernel": spec(1, 1, 13, 5)},
+    }
+    groups = pruning.trace(apply, variables, X)
+    read = {name: group.members[-1].positions.ravel().tolist() for name, group in groups.items()}
+    assert read == {A: [0, 1, 2, 3], B: [7, 8, 9, 10, 11, 12]}
+    assert groups.frozen["c/kernel"][2] == "input of the function"
+    text = groups.explain("c/kernel")
+    assert text.count("axis 2 (13)") == 3
+
+
+def test_reversed_channels_keep_their_own_scale():
+    def apply(v, x):
+        return conv(conv(x, v["a"])[..., ::-1] * v["scale"][None, None, None], v["b"])
+
+    variables = {
+        "a": {"kernel": spec(1, 1, 3, 4)},
+        "b": {"kernel": spec(1, 1, 4, 5)},
+        "scale": spec(4),
+    }
+    (group,) = pruning.trace(apply, variables, X).values()
+    for member in group.members[1:]:
+        assert member.positions.ravel().tolist() == [3, 2, 1, 0]
+
+
+def test_depthwise_follows_and_grouped_freezes():
+    def apply(v, x):
+        y = conv(conv(x, v["a"]), v["depthwise"], feature_group_count=8)
+        return conv(conv(y, v["grouped"], feature_group_count=2), v["b"])
+
+    variables = {
+        "a": {"kernel": spec(1, 1, 3, 8)},
+        "b": {"kernel": spec(1, 1, 6, 5)},
+        "depthwise": {"kernel": spec(3, 3, 1, 8)},
+        "grouped": {"kernel": spec(3, 3, 4, 6)},
+    }
+    groups = pruning.trace(apply, variables, X)
+    reason = "conv_general_dilated with feature_group_count=2"
+    assert not groups
+    assert groups.frozen[A][3] == groups.frozen["depthwise/kernel"][3] == reason
+    assert groups.frozen["grouped/kernel"][3] == groups.frozen[B][2] == reason
+
+
+def test_a_scaled_kernel_is_the_kernel():
+    """Weight normalisation by a learned scale: the kernel's slices produce, the scale does not."""
+
+    def apply(v, x):
+        kernel = v["scale"][None, None, None] * v["a"]["kernel"]
+        return conv(conv(x, {"kernel": kernel}), v["b"])
+
+    variables = {
+        "a": {"kernel": spec(1, 1, 3, 8)},
+        "b": {"kernel": spec(1, 1, 8, 5)},
+        "scale": spec(8),
+    }
+    (group,) = pruning.trace(apply, variables, X).values()
+    assert [(member.path, member.role) for member in group.members] == [
+        (A, "out"),
+        (B, "in"),
+        ("scale", "elementwise"),
+    ]
