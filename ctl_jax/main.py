@@ -8,6 +8,7 @@ Any value of a config can be given on the command line, e.g. --config.finetune.b
 command again goes on where the run was stopped, and does nothing twice.
 """
 
+import itertools
 import pathlib
 import sys
 from typing import NoReturn
@@ -67,7 +68,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def _assignments(argv: list[str]) -> list[tuple[str, str]]:
     """(name, value) of each `--name=value` and `--name value`."""
     found = []
-    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for argument, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
         if argument == "--":
             break
         if argument.startswith("-"):
@@ -77,7 +78,9 @@ def _assignments(argv: list[str]) -> list[tuple[str, str]]:
 
 
 def _fail(error: Exception) -> NoReturn:
-    print(f"ctl_jax: {error}", file=sys.stderr)
+    # A config file's own complaint arrives as the last line of a traceback in one of absl's.
+    *_, message = str(error).rpartition("ctl_jax.errors.UserError: ")
+    print(f"ctl_jax: {message.strip()}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -84,7 +84,7 @@ def make_network(config: Any, groups: pruning.Groups, method: Method, variables:
       The network.
     """
     keep = None
-    if method.scope is not None:
+    if method.scope is not None and method.ratio is not None:
         abstract = any(
             isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)
         )

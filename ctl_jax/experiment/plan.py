@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from ctl_jax import data, models, pruning
+from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost, cost_by_classes
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.networks import (
@@ -73,16 +74,15 @@ def make_plan(
     """
     module = make_module(config)
     found, missing = find_tasks(config)
+    abstract = abstract_variables(config, module)
     weights, weights_id, pretraining = None, "", None
     if config.weights:
-        blank = models.init(module, jax.random.key(0), config.data.image_size)
-        path = pathlib.Path(config.weights).expanduser()
-        weights = models.load_weights(path, module, blank)
+        weights = _load_weights(config, module, abstract)
         weights_id = models.content_hash(weights)
     elif config.pretrain.task:
         pretraining = plan_pretraining(config, module, on_prepare)
         weights_id = pretraining.id
-    groups, abstract = trace_groups(config, module), abstract_variables(config, module)
+    groups = trace_groups(config, module)
     networks = {
         name: make_network(config, groups, parse_method(name), abstract) for name in config.methods
     }
@@ -100,3 +100,18 @@ def make_plan(
     methods = [network.method for network in networks.values()]
     trials = make_trials(config, tasks, methods, costs, weights_id)
     return Plan(tasks, missing, module, groups, networks, costs, weights, pretraining, trials)
+
+
+def _load_weights(config: Any, module: nn.Module, expected: Tree) -> Tree:
+    """The variables that `config.weights` names, of the widths that `config.model` says."""
+    weights = models.load_weights(pathlib.Path(config.weights).expanduser(), module, expected)
+    for (path, leaf), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(weights), jax.tree.leaves(expected), strict=True
+    ):
+        if leaf.shape != wanted.shape:
+            name = "/".join(key.key for key in path)
+            raise UserError(
+                f"config.weights={config.weights!r}: {name} has shape {leaf.shape}; expected "
+                f"{wanted.shape} by config.model"
+            )
+    return weights

@@ -34,10 +34,11 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
 
     methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
-    methods.add_column("method")
+    amounts = budgets(config)
+    methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in budgets(config):
+    for budget in dict.fromkeys((amounts[0], amounts[-1])):
         methods.add_column(f"steps in {flops_text(budget)}", justify="right")
     whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
     for name, cost_of in plan.costs.items():
@@ -48,7 +49,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
             flops_text(cost.forward),
             flops_text(cost.step),
             f"{cost.step / whole:.2f}" if whole else "",
-            *(str(budget // cost.step) for budget in budgets(config)),
+            *(str(budget // cost.step) for budget in dict.fromkeys((amounts[0], amounts[-1]))),
         )
     console.print(methods)
     for name, network in plan.networks.items():
@@ -60,6 +61,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
             f"{flops_text(plan.pretraining.flops)}",
             highlight=False,
         )
+    console.print(f"Budgets: {', '.join(map(flops_text, amounts))}", highlight=False)
     console.print(
         f"Trials: {len(plan.trials)} = {len(plan.tasks)} tasks x {len(plan.networks)} methods x "
         f"{config.budgets.num} budgets x {len(config.seeds)} seeds x "

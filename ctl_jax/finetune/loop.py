@@ -103,7 +103,7 @@ def fit(
     )
     state = init_state(recipe, variables, seed)
     history: list[LogEntry] = []
-    total_steps, start = int(hyper.total_steps), time.monotonic()
+    total_steps, start = int(np.asarray(hyper.total_steps)), time.monotonic()
     batches = batch_indices(images.shape[0], batch_size, seed)
     for done in range(1, total_steps + 1):
         batch_images, batch_labels = _take(images, labels, next(batches))

@@ -6,15 +6,15 @@ from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import widths
-from ctl_jax.models.resnet import ResNet
 
 Variables = Mapping[str, Any]
 
 
-def init(module: ResNet, key: jax.Array, image_size: int) -> dict[str, Any]:
+def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
     """Random variables; the task head's kernel is zero.
 
     Args:
@@ -35,14 +35,14 @@ def init(module: ResNet, key: jax.Array, image_size: int) -> dict[str, Any]:
 
 @overload
 def apply(
-    module: ResNet, variables: Variables, images: jax.Array, train: Literal[False] = False
+    module: nn.Module, variables: Variables, images: jax.Array, train: Literal[False] = False
 ) -> jax.Array: ...
 @overload
 def apply(
-    module: ResNet, variables: Variables, images: jax.Array, train: Literal[True]
+    module: nn.Module, variables: Variables, images: jax.Array, train: Literal[True]
 ) -> tuple[jax.Array, dict[str, Any]]: ...
 def apply(
-    module: ResNet, variables: Variables, images: jax.Array, train: bool = False
+    module: nn.Module, variables: Variables, images: jax.Array, train: bool = False
 ) -> jax.Array | tuple[jax.Array, dict[str, Any]]:
     """Logits of images. Widths follow from the variables, so pruned ones run as they are.
 
@@ -61,7 +61,7 @@ def apply(
     return logits, updated["batch_stats"]
 
 
-def features(module: ResNet, variables: Variables, images: jax.Array) -> jax.Array:
+def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
     """The representation under the task head, [B, F], in evaluation mode.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax.errors import UserError
@@ -25,7 +26,7 @@ _BATCH_NORM_ARRAYS = {"scale": "gamma", "bias": "beta", "mean": "mean", "var": "
 
 
 def load_weights(
-    path: str | os.PathLike[str], module: ResNet, variables: Mapping[str, Any]
+    path: str | os.PathLike[str], module: nn.Module, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Variables with the backbone from a file and a zero task head.
 
@@ -57,11 +58,12 @@ def load_weights(
     return with_head(loaded, variables["params"]["head"]["kernel"].shape[-1])
 
 
-def _from_keras(path: pathlib.Path, module: ResNet, variables: Mapping[str, Any]) -> dict[str, Any]:
-    if module.version != "v1":
-        raise UserError(
-            f"weights {path} are of a ResNet v1; the model's version is {module.version}"
-        )
+def _from_keras(
+    path: pathlib.Path, module: nn.Module, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    if not isinstance(module, ResNet) or module.version != "v1":
+        found = getattr(module, "version", type(module).__name__)
+        raise UserError(f"weights {path} are of a ResNet v1; the model's version is {found}")
     arrays = _read_npz(path)
     expected = {p: leaf for p, leaf in flatten_dict(variables).items() if p[1] != "head"}
     keys = {p: _keras_key(p[1:]) for p in expected}
@@ -91,7 +93,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             file = np.load(raw, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise zipfile.BadZipFile("it is a single array")
-            return {key: file[key] for key in file.files}
+            return {key: np.asarray(file[key]) for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"weights {path}: no readable .npz file ({reason})") from error

@@ -119,11 +119,19 @@ def _cut(leaf: Any, stays: Mapping[int, Indices]) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         shape = [len(stays[i]) if i in stays else n for i, n in enumerate(leaf.shape)]
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
-    for axis, indices in stays.items():
-        if isinstance(leaf, np.ndarray):
-            leaf = np.take(leaf, indices, axis)
-        else:
+    if isinstance(leaf, np.ndarray):
+        return _take(leaf, stays)
+    if isinstance(leaf, jax.core.Tracer) or not leaf.sharding.is_fully_replicated:
+        for axis, indices in stays.items():
             leaf = jnp.take(
                 leaf, indices, axis, mode="clip", unique_indices=True, indices_are_sorted=True
             )
+        return leaf
+    # By the host: compiling a gather for each shape would take far longer than the copies.
+    return jax.device_put(_take(np.asarray(leaf), stays), leaf.sharding if leaf.committed else None)
+
+
+def _take(leaf: np.ndarray, stays: Mapping[int, Indices]) -> np.ndarray:
+    for axis, indices in stays.items():
+        leaf = np.take(leaf, indices, axis)
     return leaf

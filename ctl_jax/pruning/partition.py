@@ -109,8 +109,9 @@ def _channels_of(ids: Labels, roots: Labels) -> Mask:
 
 
 def _present(kinds: Labels, ids: Labels) -> list[int]:
-    """The kinds of group that are found among `ids`."""
-    return [int(kind) for kind in np.unique(kinds[ids]) if kind]
+    """The kinds of group that are found among `ids`, in that order."""
+    found, first = np.unique(kinds[ids], return_index=True)
+    return [int(kind) for kind in found[np.argsort(first)] if kind]
 
 
 def _kinds(slots: Sequence[Slot], roots: Labels, prunable: Mask) -> Labels:

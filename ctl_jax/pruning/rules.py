@@ -56,8 +56,9 @@ def _identity(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[
 
 
 @register_rule(
-    "call", "checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2"
-)
+    "call", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2",
+    "checkpoint",  # remat2 by the name it has in other versions of jax
+)  # fmt: skip
 def _call(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
     """A function called with these operands: walked as if it stood here."""
     called = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
@@ -107,12 +108,10 @@ def _concatenate(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
     along = eqn.params["dimension"]
     parts = []
     for x, var in zip(operands, eqn.invars, strict=True):
-        n, axis = shape_of(var)[along], x.axes[along]
         # How many equal parts there are is the program's own number, not one that fits any width.
-        label = (
-            walk.channels.fixed("concatenate") if isinstance(axis, int) and axis == FREE else axis
-        )
-        parts.append(np.broadcast_to(label, n))
+        free = _markers(x)[along] == FREE
+        label = walk.channels.fixed(eqn.primitive.name) if free else x.axes[along]
+        parts.append(np.broadcast_to(label, shape_of(var)[along]))
     rest = [Array((*x.axes[:along], FREE, *x.axes[along + 1 :])) for x in operands]
     axes = list(_elementwise(walk, eqn, rest)[0].axes)
     axes[along] = np.concatenate(parts)

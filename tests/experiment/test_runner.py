@@ -17,10 +17,9 @@ TRIALS = 24
 
 
 @pytest.fixture(scope="module")
-def finished(request, tmp_path_factory):
+def finished(tmp_path_factory):
     """The folder of one undisturbed run."""
-    workdir = tmp_path_factory.mktemp("run")
-    return workdir
+    return tmp_path_factory.mktemp("run")
 
 
 def _records(workdir):
@@ -198,7 +197,8 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeyp
     assert pretraining["steps"] == 3
     assert pretraining["flops"] > 3 * pretraining["flops_per_step"]
     steps = {r["method"]: r["steps"] for r in records if r["type"] == "trial"}
-    assert steps["linear_probe"] > steps["channels@0.5"] > steps["dense"]
+    assert steps["linear_probe"] > steps["dense"]
+    assert steps["channels@0.5"] > steps["dense"]
 
 
 def _interrupt(*args):
@@ -232,7 +232,7 @@ def test_a_budget_below_one_step(config, console, tmp_path):
         ("methods", ("dense", "filter@0.5"), "unknown method 'filter@0.5'"),
         ("weights", "/nowhere/weights.npz", "/nowhere/weights.npz"),
         ("weights", "/nowhere/checkpoint", "/nowhere/checkpoint"),
-        ("model.width", 16, "shape"),
+        ("model.width", 16, r"has shape .* expected .* by config\.model"),
         ("pruning.round_to", 0, "round_to"),
     ],
 )

@@ -12,7 +12,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from ctl_jax import models
 
-PER_CLASS = 10
+PER_CLASS = 16
 
 
 def scenes(path, split):

@@ -49,8 +49,7 @@ def images():
     return np.random.default_rng(0).normal(size=(3, 24, 24, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("keep", [[0, 2, 3, 6], [5]])
+@pytest.mark.parametrize(("keep", "train"), [([0, 2, 3], False), ([1], False), ([0, 5], True)])
 def test_pruned_equals_masked(small, images, keep, train):
     module, variables = small
     pruned = masked = variables
@@ -99,11 +98,11 @@ def test_one_module_runs_at_many_widths(small, images):
     module, variables = small
 
     @jax.jit
-    @chex.assert_max_traces(3)
+    @chex.assert_max_traces(2)
     def fn(variables):
         return models.apply(module, variables, images)
 
-    for width in (1, 2, 3, 1, 2, 3):
+    for width in (1, 3, 1, 3):
         pruned = cut_channels(variables, "stage1_block1", 1, jnp.arange(width))
         assert fn(pruned).shape == (3, 5)
 
@@ -121,7 +120,9 @@ class Depthwise(nn.Module):
 def test_depthwise_convolutions_follow():
     module = Depthwise()
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
-    variables = module.init(jax.random.key(0), x)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     keep = jnp.asarray([0, 3, 4])
     pruned = variables
     for path, axis in [
@@ -136,5 +137,5 @@ def test_depthwise_convolutions_follow():
     head = variables["params"]["head"]
     head = {**head, "kernel": head["kernel"] * mask}
     masked = {"params": {**variables["params"], "head": head}}
-    got = widths.apply(module, pruned, x)
-    chex.assert_trees_all_close(got, module.apply(masked, x), rtol=1e-5, atol=1e-5)
+    got = jax.jit(functools.partial(widths.apply, module))(pruned, x)
+    chex.assert_trees_all_close(got, jax.jit(module.apply)(masked, x), rtol=1e-4, atol=1e-4)

@@ -112,6 +112,24 @@ def test_under_jit_and_on_shapes(variables, groups, keep):
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(abstract))
 
 
+def test_placement_stays(variables, groups, keep):
+    """Committed or not, replicated or sharded over devices."""
+    committed = jax.device_put(variables, jax.devices()[0])
+    for tree in (variables, committed):
+        for leaf in jax.tree.leaves(pruning.prune(tree, groups, keep)):
+            assert leaf.committed == (tree is committed)
+            assert leaf.devices() == {jax.devices()[0]}
+    auto = jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(auto,))
+    sharding = jax.NamedSharding(mesh, jax.P("data"))
+    kernel = jax.device_put(variables["params"]["one"]["kernel"], sharding)
+    sharded = {"params": variables["params"] | {"one": {"kernel": kernel}}}
+    chex.assert_trees_all_equal(
+        pruning.prune(sharded, groups, keep)["params"],
+        pruning.prune(variables, groups, keep)["params"],
+    )
+
+
 @pytest.mark.parametrize("optimizer", [optax.sgd(0.1, momentum=0.9), optax.adamw(0.1)])
 def test_optimiser_states(variables, groups, keep, optimizer):
     """Pruning the state of the full network: that of the pruned one has the same shapes."""

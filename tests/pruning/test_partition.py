@@ -35,16 +35,21 @@ def test_identity_shortcut():
     assert groups.in_scope("channels") == ("stem", "one")
 
 
-def test_projection_shortcut_forks():
+@pytest.mark.parametrize("shortcut_first", [True, False])
+def test_projection_shortcut_forks(shortcut_first):
     def net(layer, x):
         x = layer("stem", x)
-        x = layer("project", x) - layer("two", jnp.tanh(layer("one", x)))
+        if shortcut_first:
+            x = layer("project", x) - layer("two", jnp.tanh(layer("one", x)))
+        else:
+            x = layer("two", jnp.tanh(layer("one", x))) + layer("project", x)
         return layer("head", jnp.tanh(layer("last", x)))
 
     groups = trace(
         net, stem=(3, 8), one=(8, 6), two=(6, 7), project=(8, 7), last=(7, 5), head=(5, 4)
     )
-    assert streams(groups) == {"stem": FORK, "project": ADDITION, "one": None, "last": FINAL}
+    made_first = "project" if shortcut_first else "two"
+    assert streams(groups) == {"stem": FORK, made_first: ADDITION, "one": None, "last": FINAL}
 
 
 def test_rejoining_by_multiplication_is_no_stream():

@@ -23,13 +23,13 @@ def conv(x, kernel, **options):
     return lax.conv_general_dilated(x, kernel["kernel"], dimension_numbers=numbers, **options)
 
 
-def between(middle) -> pruning.Groups:
+def between(middle, width: int = 8) -> pruning.Groups:
     """The groups of two 1x1 convolutions with `middle` between them."""
 
     def apply(v, x):
         return conv(middle(conv(x, v["a"])), v["b"])
 
-    variables = {"a": {"kernel": spec(1, 1, 3, 8)}, "b": {"kernel": spec(1, 1, 8, 5)}}
+    variables = {"a": {"kernel": spec(1, 1, 3, width)}, "b": {"kernel": spec(1, 1, width, 5)}}
     return pruning.trace(apply, variables, X)
 
 
@@ -84,6 +84,9 @@ FREEZES = {
     "scan": lambda x: lax.scan(lambda c, _: (c * 2, None), x, None, length=3)[0],
     "reduce_sum": lambda x: x - x.sum(-1, keepdims=True),
     "reduce_max": jax.nn.softmax,
+    "reduce_window_sum": lambda x: x / (
+        1 + lax.reduce_window(x * x, 0.0, lax.add, (1, 1, 1, 3), (1, 1, 1, 1), "SAME")
+    ),
     "argmax": lambda x: x + jnp.argmax(x, -1, keepdims=True).astype(x.dtype),
     "reshape": lambda x: x.reshape(*x.shape[:3], 2, 4).swapaxes(3, 4).reshape(x.shape),
     "iota": lambda x: x * lax.broadcasted_iota(jnp.float32, x.shape, 3),
@@ -169,6 +172,13 @@ def test_reversed_channels_keep_their_own_scale():
     (group,) = pruning.trace(apply, variables, X).values()
     for member in group.members[1:]:
         assert member.positions.ravel().tolist() == [3, 2, 1, 0]
+
+
+def test_channels_held_twice_and_once_are_two_groups():
+    """Added to their reverse, channels pair up; the middle one of an odd number stays alone."""
+    first, middle = between(lambda x: x + x[..., ::-1], width=5).values()
+    assert [member.positions.tolist() for member in first.members] == [[[0, 4], [1, 3]]] * 2
+    assert [member.positions.tolist() for member in middle.members] == [[[2]]] * 2
 
 
 def test_depthwise_follows_and_grouped_freezes():

@@ -8,7 +8,7 @@ import numpy as np
 from ctl_jax.data.embedded import canvas, objects, source, surfaces, textures, views
 
 # Part of the folder name of what is prepared: raise it when any image changes.
-VERSION = "1.0.0"
+VERSION = "1.0.1"
 
 # Images are drawn in batches of this size, each with its own random numbers.
 _BATCH = 256

@@ -216,10 +216,10 @@ def faces(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     mouth_y = v - uniform(rng, count, 0.38, 0.46)
     smiling = np.where((kind == 1) | ((kind == 5) & (winking > 0)), 1, 0)
     sad = (kind == 2) | (kind == 4)
-    bend = np.where(smiling, 1.6, np.where(sad, -1.3, 0)) * uniform(rng, count, 0.6, 1.1)
-    half = uniform(rng, count, 0.2, 0.32)
+    bend = np.where(smiling, 2.4, np.where(sad, -2.2, 0)) * uniform(rng, count, 0.6, 1.1)
+    half = uniform(rng, count, 0.26, 0.36)
     lips = canvas.colour(rng, count, (-0.04, 0.04), (0.3, 0.8), (0.2, 0.6))
-    image = canvas.paint(image, lips, _line(u, mouth_y + bend * (u * u - 0.03), half) * (kind != 3))
+    image = canvas.paint(image, lips, _line(u, mouth_y + bend * (u * u - 0.04), half) * (kind != 3))
     gape = np.hypot(u, mouth_y * uniform(rng, count, 0.6, 0.9)) - uniform(rng, count, 0.12, 0.17)
     image = canvas.paint(image, ink * 0.3, canvas.fill(gape) * (kind == 3))
 
@@ -232,4 +232,4 @@ def faces(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 
 def _line(along: np.ndarray, across: np.ndarray, half: np.ndarray | float) -> np.ndarray:
     """A stroke of about two pixels, from -half to half."""
-    return canvas.fill(abs(across) - 0.05) * canvas.fill(abs(along) - half)
+    return canvas.fill(abs(across) - 0.06) * canvas.fill(abs(along) - half)

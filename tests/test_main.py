@@ -1,0 +1,104 @@
+"""The command: what it prints and how it ends."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+def _start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ctl_jax.main", *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def _run(*arguments):
+    process = _start(*arguments)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "--config: expected a config file"),
+        ((QUICKSTART,), "--workdir: expected the run's folder"),
+        (("--config=configs/nowhere.py", "--workdir=W"), "there is no 'configs/nowhere.py'"),
+        ((QUICKSTART, "--workdirs=W"), "workdirs"),
+        ((QUICKSTART, "--workdir=W", "stray"), "unexpected argument 'stray'"),
+        (
+            (QUICKSTART, "--workdir=W", "--config.finetune.batchsize=3"),
+            "config.finetune.batchsize: unknown key; did you mean config.finetune.batch_size?",
+        ),
+        ((QUICKSTART, "--workdir=W", "--config.finetune.batch_size=x"), "batch_size=x"),
+        (("--config=configs/nevis.py:variants=TINY", "--workdir=W"), "expected variant="),
+        (
+            (QUICKSTART, "--workdir=W", "--config.methods=('dense', 'densest')"),
+            "unknown method 'densest'",
+        ),
+        (
+            ("--config=configs/nevis.py:variant=HUGE", "--workdir=W"),
+            "HUGE",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_a_status(arguments, expected, tmp_path):
+    arguments = [a.replace("=W", f"={tmp_path}/run") for a in arguments]
+    status, output, errors = _run(*arguments)
+    assert status == 2
+    assert output == ""
+    assert errors.startswith("ctl_jax: ")
+    assert expected in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_explains():
+    status, output, _ = _run("--help")
+    assert status == 1  # absl's way
+    for text in ("configs/quickstart.py", "--config", "--workdir", "--[no]plan"):
+        assert text in output
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path):
+    workdir = tmp_path / "run"
+    arguments = (
+        QUICKSTART,
+        f"--workdir={workdir}",
+        "--config.stream.variant=digits",
+        "--config.pretrain.steps=2",
+        "--config.methods=('dense', 'filters@0.5')",
+        "--config.budgets.num=1",
+        f"--config.budgets.max_flops={4e9}",
+        f"--config.budgets.min_flops={4e9}",
+        "--config.finetune.learning_rates=(0.01, 0.02)",
+    )
+    process = _start(*arguments)
+    deadline = time.monotonic() + 240
+    while not list(workdir.glob("trials/*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert errors == "Interrupted. Nothing done is lost: the same command goes on.\n"
+
+    status, output, errors = _run(*arguments)
+    assert (status, errors) == (0, "")
+    assert "pretrained on" not in output
+    assert "Trials: 4 =" in output
+    for name in ("records.jsonl", "results.csv", "report.html"):
+        assert f"wrote {workdir / name}" in output
+        assert (workdir / name).exists()
