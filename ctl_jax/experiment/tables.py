@@ -35,10 +35,11 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
 
     methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
     amounts = budgets(config)
+    ends = tuple(dict.fromkeys((amounts[0], amounts[-1])))
     methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in dict.fromkeys((amounts[0], amounts[-1])):
+    for budget in ends:
         methods.add_column(f"steps in {flops_text(budget)}", justify="right")
     whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
     for name, cost_of in plan.costs.items():
@@ -49,7 +50,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
             flops_text(cost.forward),
             flops_text(cost.step),
             f"{cost.step / whole:.2f}" if whole else "",
-            *(str(budget // cost.step) for budget in dict.fromkeys((amounts[0], amounts[-1]))),
+            *(str(budget // cost.step) for budget in ends),
         )
     console.print(methods)
     for name, network in plan.networks.items():

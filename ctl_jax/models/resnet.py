@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctl_jax.models.convolution import conv_general_dilated
+
 Version = Literal["v1", "v1.5"]
 Stem = Literal["imagenet", "cifar"]
 
@@ -56,6 +58,7 @@ def _conv(layer: Layer, use_bias: bool, name: str) -> nn.Conv:
         padding=((pad, pad), (pad, pad)),
         use_bias=use_bias,
         kernel_init=_kernel_init,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 
