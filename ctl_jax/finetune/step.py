@@ -26,6 +26,8 @@ class Recipe:
       augmentation: crops and flips of training images.
       momentum: of SGD.
       weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm).
+      statistics_momentum: the share of BatchNorm's running statistics that a step keeps, once
+        there were enough steps; see `average_statistics`.
       train_backbone: False trains the head alone on frozen features (a linear probe): BatchNorm
         keeps its statistics, and no gradient is computed for the backbone.
     """
@@ -34,6 +36,7 @@ class Recipe:
     augmentation: Augmentation
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    statistics_momentum: float = 0.9
     train_backbone: bool = True
 
 
@@ -133,7 +136,10 @@ def train_step(
     def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
         variables = {"params": {**frozen, **trained}, "batch_stats": state.batch_stats}
         if recipe.train_backbone:
-            logits, batch_stats = models.apply(module, variables, images, train=True)
+            logits, of_batch = models.apply(module, variables, images, train=True)
+            batch_stats = average_statistics(
+                state.batch_stats, of_batch, state.step, recipe.statistics_momentum
+            )
         else:
             logits = models.apply(module, variables, images, train=False)
             batch_stats = state.batch_stats
@@ -158,6 +164,28 @@ def train_step(
 def make_step(module: nn.Module, recipe: Recipe) -> Step:
     """`train_step`, compiled. Reuse the result: it keeps one program an architecture."""
     return jax.jit(functools.partial(train_step, module, recipe), donate_argnums=0)
+
+
+def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum: float) -> Tree:
+    """BatchNorm's running statistics after a step: a mean at first, then an exponential average.
+
+    The first step replaces what was there, and up to step 1 / (1 - momentum) each batch counts the
+    same; this is the bias correction of Adam (Kingma & Ba, 2015, section 3), for statistics.
+    Pruning changes the activations that the pretrained statistics describe, and after the few
+    steps of a small budget a plain exponential average would still hold mostly those.
+
+    Args:
+      running: statistics before the step.
+      of_batch: statistics of the step's batch.
+      step: steps made before this one.
+      momentum: the largest share of `running` that stays.
+
+    Returns:
+      The new running statistics.
+    """
+    steps = step.astype(jnp.float32)
+    kept = jnp.minimum(momentum, steps / (steps + 1))
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, running, of_batch)
 
 
 def mask_padding(logits: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:

@@ -50,10 +50,11 @@ def apply(
       module: from `create`.
       variables: {"params": ..., "batch_stats": ...}.
       images: float32 [B, H, W, 3], preprocessed (see `PREPROCESS`).
-      train: BatchNorm normalises by the batch, and its running statistics move a tenth of the way.
+      train: BatchNorm normalises by the batch instead of by `variables["batch_stats"]`.
 
     Returns:
-      Logits [B, num_outputs]; with `train`, also the new batch statistics.
+      Logits [B, num_outputs]; with `train`, also the statistics of this batch, in the form of
+      `variables["batch_stats"]`. Averaging them over batches is the trainer's affair.
     """
     if not train:
         return widths.apply(module, variables, images)

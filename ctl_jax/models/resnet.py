@@ -64,7 +64,8 @@ def _conv(layer: Layer, use_bias: bool, name: str) -> nn.Conv:
 
 
 def _batch_norm(train: bool, epsilon: float, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=epsilon, name=name)
+    # Momentum 0: training gives back each batch's own statistics, for the trainer to average.
+    return nn.BatchNorm(use_running_average=not train, momentum=0.0, epsilon=epsilon, name=name)
 
 
 class Block(nn.Module):

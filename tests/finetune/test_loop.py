@@ -160,6 +160,23 @@ def test_weight_decay_pulls_kernels_only(variables, split):
         np.testing.assert_allclose(pick - other, pull, atol=1e-6, err_msg=str(path))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 14])
+def test_statistics_forget_the_pretrained_ones(step, variables, split, steps):
+    """At learning rate zero only the statistics move: a mean at first, exponential after ten."""
+    result = _fit(step, variables, split, steps=steps, rate=0.0)
+    images = models.PREPROCESS["nevis"](jnp.asarray(split[0]))
+    expected = None
+    for count, (index, _) in enumerate(zip(batch_indices(60, BATCH, seed=0), range(steps))):  # noqa: B905
+        _, of_batch = models.apply(MODULE, variables, images[index], train=True)
+        kept = min(0.9, count / (count + 1))
+        expected = (
+            of_batch
+            if expected is None
+            else jax.tree.map(lambda a, b, k=kept: k * a + (1 - k) * b, expected, of_batch)
+        )
+    chex.assert_trees_all_close(result.variables["batch_stats"], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_linear_probe_moves_the_head_alone(variables, split):
     recipe = Recipe("nevis", augmentation=PLAIN, train_backbone=False)
     result = _fit(finetune.make_step(MODULE, recipe), variables, split, recipe=recipe, rate=0.5)
