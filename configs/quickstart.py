@@ -1,6 +1,6 @@
 """Everything in a few minutes, offline: pretrain a small ResNet, prune it, finetune on ten tasks.
 
-  python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from ctl_jax import experiment

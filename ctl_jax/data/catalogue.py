@@ -29,17 +29,17 @@ def stream(variant: str, stop_year: int = STOP_YEAR) -> tuple[TaskSpec, ...]:
     """The tasks of a stream, in its order.
 
     Args:
-        variant: "embedded", one of `VARIANTS`, or data sets joined by "+", each by its title, its
-            TFDS or dm_nevis name, or the name of an embedded task, in upper or lower case:
-            "mnist+CIFAR 10+letters".
-        stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
-            that are named are not left out.
+      variant: "embedded", one of `VARIANTS`, or data sets joined by "+", each by its title, its
+          TFDS or dm_nevis name, or the name of an embedded task, in upper or lower case:
+          "mnist+CIFAR 10+letters".
+      stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
+          that are named are not left out.
 
     Returns:
-        One spec a task. A data set that comes twice is two tasks, "mnist" and "mnist_2".
+      One spec a task. A data set that comes twice is two tasks, "mnist" and "mnist_2".
 
     Raises:
-        UserError: an unknown name, or no task before `stop_year`.
+      UserError: an unknown name, or no task before `stop_year`.
     """
     if variant == "embedded":
         return tuple(_named(task) for task in embedded.TASKS)

@@ -16,14 +16,14 @@ def decode(content: bytes, size: int) -> np.ndarray:
     antialiased.
 
     Args:
-        content: PNG, JPEG or whatever else Pillow reads; grey images become three equal channels.
-        size: S, in pixels.
+      content: PNG, JPEG or whatever else Pillow reads; grey images become three equal channels.
+      size: S, in pixels.
 
     Returns:
-        uint8 [S, S, 3].
+      uint8 [S, S, 3].
 
     Raises:
-        OSError: not an image, or a damaged one.
+      OSError: not an image, or a damaged one.
     """
     with Image.open(io.BytesIO(content)) as image:
         rgb = image.convert("RGB")
@@ -39,7 +39,7 @@ def decode_into(out: np.ndarray, contents: Sequence[bytes]) -> None:
     """Decodes images into `out` [N, S, S, 3] on all cores.
 
     Raises:
-        OSError: one of them is not an image; the message starts with its number.
+      OSError: one of them is not an image; the message starts with its number.
     """
 
     def one(index: int) -> None:

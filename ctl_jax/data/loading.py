@@ -24,14 +24,14 @@ def availability(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> str | None:
     """Whether a task can be loaded; reads descriptions of data sets, but no image.
 
     Args:
-        spec: from `stream`.
-        data_dirs: TFDS data folders.
+      spec: from `stream`.
+      data_dirs: TFDS data folders.
 
     Returns:
-        None, or one line that says why not.
+      None, or one line that says why not.
 
     Raises:
-        UserError: a data folder does not exist.
+      UserError: a data folder does not exist.
     """
     if spec.source == "embedded":
         return None
@@ -63,17 +63,17 @@ def load(
     """Reads a task.
 
     Args:
-        spec: from `stream`.
-        image_size: S; the short side is resized to it and the middle is cut out.
-        data_dirs: TFDS data folders, for tasks of source "tfds".
-        data_dir: where embedded tasks are kept; None for `embedded_data_dir()`.
-        on_prepare: called with an embedded task's name before it is made, which takes seconds.
+      spec: from `stream`.
+      image_size: S; the short side is resized to it and the middle is cut out.
+      data_dirs: TFDS data folders, for tasks of source "tfds".
+      data_dir: where embedded tasks are kept; None for `embedded_data_dir()`.
+      on_prepare: called with an embedded task's name before it is made, which takes seconds.
 
     Returns:
-        The task with all four splits, uint8 [N, S, S, 3].
+      The task with all four splits, uint8 [N, S, S, 3].
 
     Raises:
-        UserError: the task is not available (see `availability`), or its data is damaged.
+      UserError: the task is not available (see `availability`), or its data is damaged.
     """
     if image_size < 1:
         raise UserError(f"image_size {image_size!r} is not a size in pixels; expected 1 or more")
@@ -102,16 +102,16 @@ def load_source(
     """Reads a task to pretrain on, made on first use.
 
     Args:
-        name: "embedded_source".
-        image_size: S.
-        data_dir: where it is kept; None for `embedded_data_dir()`.
-        on_prepare: called with the name before it is made, which takes seconds.
+      name: "embedded_source".
+      image_size: S.
+      data_dir: where it is kept; None for `embedded_data_dir()`.
+      on_prepare: called with the name before it is made, which takes seconds.
 
     Returns:
-        A task like any other.
+      A task like any other.
 
     Raises:
-        UserError: unknown name, or the folder is not writable.
+      UserError: unknown name, or the folder is not writable.
     """
     if name not in embedded.SOURCES:
         raise UserError(f"unknown source task {name!r}; {_known(embedded.SOURCES)}")

@@ -21,7 +21,7 @@ def find(dataset: str, data_dirs: Sequence[str | os.PathLike[str]]) -> pathlib.P
     """The folder of a data set's highest version, in the first data folder that has it.
 
     Raises:
-        UserError: a data folder does not exist.
+      UserError: a data folder does not exist.
     """
     base = pathlib.Path(dataset, _DEFAULT_CONFIG.get(dataset, ""))
     for data_dir in map(pathlib.Path, data_dirs):
@@ -43,7 +43,7 @@ def open_builder(folder: pathlib.Path) -> Any:
     """TFDS's description of a prepared data set.
 
     Raises:
-        UserError: the folder's description cannot be read.
+      UserError: the folder's description cannot be read.
     """
     import tensorflow_datasets as tfds  # Takes half a second.
 
@@ -85,15 +85,15 @@ def load(builder: Any, cuts: Mapping[str, Slice], image_size: int) -> dict[str, 
     """Reads and decodes slices of a prepared set.
 
     Args:
-        builder: from `open_builder`, without `defect`.
-        cuts: for each wanted split a slice of one of TFDS's.
-        image_size: S.
+      builder: from `open_builder`, without `defect`.
+      cuts: for each wanted split a slice of one of TFDS's.
+      image_size: S.
 
     Returns:
-        uint8 images [N, S, S, 3] and int32 labels of each.
+      uint8 images [N, S, S, 3] and int32 labels of each.
 
     Raises:
-        UserError: a file is damaged.
+      UserError: a file is damaged.
     """
     whole = {}
     for name in dict.fromkeys(cut.split for cut in cuts.values()):
@@ -142,7 +142,7 @@ def _parse(features: Any, records: Sequence[bytes]) -> tuple[list[bytes], list[i
     """Encoded images and labels.
 
     Raises:
-        ValueError: a record is something else; the message starts with its number.
+      ValueError: a record is something else; the message starts with its number.
     """
     import tensorflow_datasets as tfds
 

@@ -47,11 +47,11 @@ def rule(dataset: str, sizes: Mapping[str, int]) -> dict[str, Slice]:
     """Cuts a data set's TFDS splits, in order, into those of a task.
 
     Args:
-        dataset: TFDS name for which `needed` gives splits.
-        sizes: number of examples of each of these.
+      dataset: TFDS name for which `needed` gives splits.
+      sizes: number of examples of each of these.
 
     Returns:
-        Slices of train, dev, dev_test and test.
+      Slices of train, dev, dev_test and test.
     """
     total = sizes["train"]
     # Rounding as in dm_nevis: each fraction by itself, downwards, in floating point.

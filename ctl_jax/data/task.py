@@ -14,8 +14,8 @@ class Split:
     """One part of a task's examples.
 
     Attributes:
-        images: uint8 RGB [N, S, S, 3].
-        labels: int32 [N], in 0 .. num_classes - 1.
+      images: uint8 RGB [N, S, S, 3].
+      labels: int32 [N], in 0 .. num_classes - 1.
     """
 
     images: np.ndarray
@@ -30,13 +30,13 @@ class TaskSpec:
     """One task of a stream, before any image is read.
 
     Attributes:
-        name: unique in its stream and fit for a file name, e.g. "mnist_2".
-        title: the name that Nevis'22 uses, e.g. "MNIST".
-        dataset: name at the source, e.g. "voc/2007".
-        source: "embedded", "tfds" or "nevis".
-        domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality.
-        kind: "single_label" or "multi_label".
-        year: year in the stream; None for a task that belongs to no stream of Nevis'22.
+      name: unique in its stream and fit for a file name, e.g. "mnist_2".
+      title: the name that Nevis'22 uses, e.g. "MNIST".
+      dataset: name at the source, e.g. "voc/2007".
+      source: "embedded", "tfds" or "nevis".
+      domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality.
+      kind: "single_label" or "multi_label".
+      year: year in the stream; None for a task that belongs to no stream of Nevis'22.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Task:
     """A task in memory.
 
     Attributes:
-        spec: where it comes from.
-        num_classes: number of classes.
-        splits: "train", "dev", "dev_test" and "test".
-        fingerprint: SHA-256 of the arrays, so that equal data can be told from different data.
+      spec: where it comes from.
+      num_classes: number of classes.
+      splits: "train", "dev", "dev_test" and "test".
+      fingerprint: SHA-256 of the arrays, so that equal data can be told from different data.
     """
 
     spec: TaskSpec

@@ -22,7 +22,7 @@ def read(path: str | os.PathLike[str]) -> list[bytes]:
     """All records of a file.
 
     Raises:
-        UserError: the file is cut off, or a checksum does not fit what it covers.
+      UserError: the file is cut off, or a checksum does not fit what it covers.
     """
     with open(path, "rb") as file:
         content = file.read()

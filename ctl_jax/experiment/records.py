@@ -1,5 +1,6 @@
 """Records of the run itself and of its methods; trials and pretraining make their own."""
 
+import collections
 import importlib.metadata
 import platform
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 
 import ctl_jax
+from ctl_jax import pruning
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.store import Record
 from ctl_jax.experiment.tasks import describe
@@ -58,7 +60,20 @@ def method_records(config: Any, plan: Plan) -> list[Record]:
                 "flops_per_step": cost.step,
                 "groups": len(plan.groups),
                 "cut_groups": len(cut),
-                "notes": [] if keep is None else list(keep.notes),
+                "notes": [] if keep is None else pruning_notes(plan.groups, keep),
             }
         )
     return records
+
+
+def pruning_notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
+    """What a method could not cut as asked, and what it left whole and why."""
+    whole = collections.Counter(
+        group.stream
+        for name, group in groups.items()
+        if len(keep[name]) == group.size and group.stream is not None
+    )
+    return [
+        *keep.notes,
+        *(f"{count} groups left whole: {reason}" for reason, count in whole.items()),
+    ]

@@ -21,13 +21,13 @@ class EmbeddedTask:
     """A set of images that is made, not downloaded.
 
     Attributes:
-        name: its name, also in file names.
-        title: name for people.
-        domain: one of the domains of Nevis'22.
-        classes: the names of the classes.
-        sizes: examples of train, dev, dev_test and test.
-        seed: of its random numbers.
-        draw: makes uint8 images [N, 32, 32, 3] for labels [N]; None for the real digits.
+      name: its name, also in file names.
+      title: name for people.
+      domain: one of the domains of Nevis'22.
+      classes: the names of the classes.
+      sizes: examples of train, dev, dev_test and test.
+      seed: of its random numbers.
+      draw: makes uint8 images [N, 32, 32, 3] for labels [N]; None for the real digits.
     """
 
     name: str

@@ -34,12 +34,12 @@ def glyphs(characters: str, fonts: tuple[str, ...]) -> np.ndarray:
     """Masks of characters, each scaled to fill most of its square.
 
     Args:
-        characters: what to draw.
-        fonts: names out of `LATIN_FONTS`.
+      characters: what to draw.
+      fonts: names out of `LATIN_FONTS`.
 
     Returns:
-        [len(characters) * len(fonts), 64, 64] float32 in 0..1; the fonts of a character follow
-        one another.
+      [len(characters) * len(fonts), 64, 64] float32 in 0..1; the fonts of a character follow
+      one another.
     """
     import matplotlib  # Only for its fonts: slow to import.
 

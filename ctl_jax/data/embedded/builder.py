@@ -74,15 +74,15 @@ def prepare(
     interrupted process leaves behind is removed by the next one.
 
     Args:
-        task: which one.
-        data_dir: TFDS data folder to keep it in.
-        on_prepare: called with the task's name before work that takes seconds.
+      task: which one.
+      data_dir: TFDS data folder to keep it in.
+      on_prepare: called with the task's name before work that takes seconds.
 
     Returns:
-        The folder that `tfds.builder_from_directory` reads.
+      The folder that `tfds.builder_from_directory` reads.
 
     Raises:
-        UserError: `data_dir` cannot be written to.
+      UserError: `data_dir` cannot be written to.
     """
     final = data_dir / CtlJax.name / task.name / embedded.VERSION
     if final.is_dir():

@@ -34,17 +34,17 @@ def pose(
     """Object coordinates (u, v) of every pixel, for an object that fills -1..1.
 
     Args:
-        rng: source of the random poses.
-        count: number of images.
-        scale: range of the object's size; 1 fills the image.
-        angle: rotations lie in -angle..angle (radians).
-        shift: largest shift along each axis.
-        stretch: the two axes differ by a factor of up to exp(stretch).
-        wobble: amplitude of a smooth random distortion.
-        centre: where the object lies before it is shifted, x and y, each [count, 1, 1].
+      rng: source of the random poses.
+      count: number of images.
+      scale: range of the object's size; 1 fills the image.
+      angle: rotations lie in -angle..angle (radians).
+      shift: largest shift along each axis.
+      stretch: the two axes differ by a factor of up to exp(stretch).
+      wobble: amplitude of a smooth random distortion.
+      centre: where the object lies before it is shifted, x and y, each [count, 1, 1].
 
     Returns:
-        u and v, each [count, 32, 32].
+      u and v, each [count, 32, 32].
     """
     middle_x, middle_y = centre or (np.float32(0), np.float32(0))
     x = X - middle_x - uniform(rng, count, -shift, shift)
@@ -96,13 +96,13 @@ def warp(atlas: np.ndarray, index: np.ndarray, u: np.ndarray, v: np.ndarray) -> 
     """Bilinear samples of atlas images at object coordinates; zero outside.
 
     Args:
-        atlas: [K, A, A] masks.
-        index: [N] which mask each image takes.
-        u: [N, 32, 32] horizontal object coordinates; -1..1 spans the mask.
-        v: [N, 32, 32] vertical ones.
+      atlas: [K, A, A] masks.
+      index: [N] which mask each image takes.
+      u: [N, 32, 32] horizontal object coordinates; -1..1 spans the mask.
+      v: [N, 32, 32] vertical ones.
 
     Returns:
-        [N, 32, 32].
+      [N, 32, 32].
     """
     side = atlas.shape[-1]
     # A border of zeros, so that clipped coordinates read zero.
@@ -144,7 +144,7 @@ def two_tones(
     """Two colours an image whose brightness differs by `contrast`, either one the brighter.
 
     Returns:
-        Two arrays [count, 3, 1, 1].
+      Two arrays [count, 3, 1, 1].
     """
     first = uniform(rng, count, 0, 1, 1, 1, 1)
     step = uniform(rng, count, *contrast, 1, 1, 1)
