@@ -1,4 +1,19 @@
-"""The Nevis'22 stream: a pretrained ResNet-50, whole and pruned, finetuned on every task."""
+"""The Nevis'22 stream: a pretrained ResNet-50, whole and pruned, finetuned on every task.
+
+  python -m ctl_jax.main --config=configs/nevis.py:variant=SHORT --workdir=runs/nevis \\
+    --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.data.dirs=DIR,DIR
+
+A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 training images):
+
+  python -m ctl_jax.main --config=configs/nevis.py:variant=mnist+cifar10+caltech101 \\
+    --workdir=runs/nevis --config.weights=... --config.data.dirs=... \\
+    --config.methods=dense,filters@0.5,channels@0.5,linear_probe \\
+    --config.budgets.num=3 --config.budgets.max_flops=2e12 \\
+    --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
+    --config.data.max_eval_examples=512
+
+NEVIS_TABLE
+"""
 
 from ctl_jax import experiment
 

@@ -1,6 +1,17 @@
-"""Everything in a few minutes, offline: pretrain a small ResNet, prune it, finetune on ten tasks.
+"""Everything in a few minutes, offline: pretrain a small ResNet, prune, finetune on eleven tasks.
 
-python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+216 s on two CPU cores with empty caches. Mean dev_test accuracy, and relative to dense:
+
+  budget              2 GFLOP     5.66 GFLOP       16 GFLOP
+  tasks                    11             11             11
+  ---------------------------------------------------------
+  dense         0.222          0.413          0.561
+  filters@0.25  0.235   +5.8%  0.430   +3.9%  0.579   +3.2%
+  filters@0.5   0.218   -1.6%  0.410   -0.8%  0.569   +1.4%
+  filters@0.75  0.219   -1.2%  0.380   -7.9%  0.539   -4.0%
+  scratch       0.140  -37.0%  0.177  -57.1%  0.281  -49.9%
 """
 
 from ctl_jax import experiment

@@ -194,7 +194,10 @@ _ELEMENTS: dict[str, type] = {
 def _typed(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         # One value is what a command line's `--config.seeds=0` gives.
-        values = value if isinstance(value, tuple | list) else (value,)
+        values = list(value) if isinstance(value, tuple | list) else [value]
+        if len(values) == 1 and isinstance(values[0], str):
+            # So does `--config.methods=dense,scratch`, which is no Python literal.
+            values = values[0].split(",")
         return tuple(_scalar(f"{key}[{i}]", v, _ELEMENTS[key]) for i, v in enumerate(values))
     return _scalar(key, value, type(default))
 

@@ -43,6 +43,11 @@ def test_validation_keeps_values_and_freezes():
         config.weights = "other.npz"
 
 
+@pytest.mark.parametrize("value", ["dense,scratch", ("dense,scratch",), ["dense", "scratch"]])
+def test_names_may_be_joined_by_commas(value):
+    assert validate(_set(_valid(), "methods", value)).methods == ("dense", "scratch")
+
+
 def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
     config = _set(_set(_valid(), "finetune.learning_rates", 1), "seeds", 3)
     config = validate(config)
