@@ -12,7 +12,15 @@ A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 tr
     --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
     --config.data.max_eval_examples=512
 
-NEVIS_TABLE
+It took 23 minutes beside other work. Mean dev_test accuracy, and relative to dense:
+
+  budget            500 GFLOP        1 TFLOP        2 TFLOP
+  tasks                     3              3              3
+  ---------------------------------------------------------
+  dense         0.236          0.469          0.604
+  filters@0.5   0.341  +44.6%  0.489   +4.4%  0.603   -0.1%
+  channels@0.5  0.384  +63.0%  0.453   -3.4%  0.546   -9.5%
+  linear_probe  0.552 +134.2%  0.692  +47.6%  0.755  +25.1%
 """
 
 from ctl_jax import experiment
