@@ -12,7 +12,7 @@ A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 tr
     --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
     --config.data.max_eval_examples=512
 
-It took 23 minutes beside other work. Mean dev_test accuracy, and relative to dense:
+It took 27 minutes beside other work. Mean dev_test accuracy, and relative to dense:
 
   budget            500 GFLOP        1 TFLOP        2 TFLOP
   tasks                     3              3              3
