@@ -2,16 +2,16 @@
 
   python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-216 s on two CPU cores with empty caches. Mean dev_test accuracy, and relative to dense:
+228 s on two CPU cores with empty caches. Mean dev_test accuracy, and relative to dense:
 
   budget              2 GFLOP     5.66 GFLOP       16 GFLOP
   tasks                    11             11             11
   ---------------------------------------------------------
-  dense         0.222          0.413          0.561
-  filters@0.25  0.235   +5.8%  0.430   +3.9%  0.579   +3.2%
-  filters@0.5   0.218   -1.6%  0.410   -0.8%  0.569   +1.4%
-  filters@0.75  0.219   -1.2%  0.380   -7.9%  0.539   -4.0%
-  scratch       0.140  -37.0%  0.177  -57.1%  0.281  -49.9%
+  dense         0.284          0.413          0.561
+  filters@0.25  0.261   -8.0%  0.430   +3.9%  0.578   +2.9%
+  filters@0.5   0.229  -19.1%  0.410   -0.8%  0.564   +0.5%
+  filters@0.75  0.215  -24.4%  0.380   -8.1%  0.542   -3.5%
+  scratch       0.133  -53.2%  0.164  -60.3%  0.274  -51.2%
 """
 
 from ctl_jax import experiment
@@ -42,6 +42,6 @@ def get_config():
     config.budgets.num = 3
 
     config.finetune.batch_size = 16
-    config.finetune.learning_rates = (0.01, 0.05)
+    config.finetune.learning_rates = (0.05, 0.2)
     config.finetune.crop_area = (0.5, 1.0)
     return config
