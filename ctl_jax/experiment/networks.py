@@ -61,13 +61,13 @@ def make_recipe(config: Any, method: Method) -> Recipe:
     )
 
 
-def trace_groups(config: Any, module: nn.Module) -> pruning.Groups:
-    """Channel groups of the whole network."""
+def trace_groups(config: Any, module: nn.Module, variables: Tree) -> pruning.Groups:
+    """Channel groups of the whole network, whose `variables` may be abstract."""
     image = jax.ShapeDtypeStruct(
         (1, config.data.image_size, config.data.image_size, 3), jnp.float32
     )
     apply_fn = functools.partial(models.apply, module, train=False)
-    return pruning.trace(apply_fn, abstract_variables(config, module), image)
+    return pruning.trace(apply_fn, variables, image)
 
 
 def make_network(config: Any, groups: pruning.Groups, method: Method, variables: Tree) -> Network:

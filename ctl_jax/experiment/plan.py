@@ -80,9 +80,9 @@ def make_plan(
         weights = _load_weights(config, module, abstract)
         weights_id = models.content_hash(weights)
     elif config.pretrain.task:
-        pretraining = plan_pretraining(config, module, on_prepare)
+        pretraining = plan_pretraining(config, module, abstract, on_prepare)
         weights_id = pretraining.id
-    groups = trace_groups(config, module)
+    groups = trace_groups(config, module, abstract)
     networks = {
         name: make_network(config, groups, parse_method(name), abstract) for name in config.methods
     }

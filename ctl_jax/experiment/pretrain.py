@@ -9,7 +9,6 @@ from flax import linen as nn
 
 from ctl_jax import data, finetune, models
 from ctl_jax.experiment.costs import Cost, cost_by_classes
-from ctl_jax.experiment.networks import abstract_variables
 from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.store import Record, Store
 from ctl_jax.experiment.trials import TRIAL_FORMAT, content_id
@@ -42,9 +41,22 @@ class Pretraining:
 
 
 def plan_pretraining(
-    config: Any, module: nn.Module, on_prepare: Callable[[str], None] | None = None
+    config: Any,
+    module: nn.Module,
+    variables: Tree,
+    on_prepare: Callable[[str], None] | None = None,
 ) -> Pretraining:
-    """What `config.pretrain` asks for; `on_prepare` is told of a source task that is made first."""
+    """What `config.pretrain` asks for.
+
+    Args:
+      config: the validated config.
+      module: the network.
+      variables: of the whole network; abstract ones do.
+      on_prepare: called with the name of an embedded source task that has to be made first.
+
+    Returns:
+      The pretraining.
+    """
     settings = config.pretrain
     task = data.load_source(settings.task, image_size=config.data.image_size, on_prepare=on_prepare)
     recipe = Recipe(
@@ -55,7 +67,7 @@ def plan_pretraining(
     cost = cost_by_classes(
         module,
         recipe,
-        abstract_variables(config, module),
+        variables,
         batch_size=settings.batch_size,
         image_size=config.data.image_size,
     )(task.num_classes)
@@ -105,8 +117,8 @@ def _train(
             finetune.make_step(module, plan.recipe),
             plan.recipe,
             models.with_head(variables, classes),
-            jax.device_put(train.images),
-            jax.device_put(train.labels),
+            train.images,
+            train.labels,
             hyper=Hyper(
                 settings.learning_rate,
                 plan.steps,

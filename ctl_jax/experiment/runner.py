@@ -9,7 +9,7 @@ import rich.console
 from ctl_jax import finetune, report
 from ctl_jax.experiment import records, tables
 from ctl_jax.experiment.config import validate
-from ctl_jax.experiment.networks import Network, abstract_variables, make_network
+from ctl_jax.experiment.networks import Network, make_network
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.pretrain import pretrain
 from ctl_jax.experiment.progress import Progress
@@ -88,7 +88,7 @@ def _make_networks(config: Any, plan: Plan, store: Store, progress: Progress) ->
         variables = pretrain(config, plan.module, plan.pretraining, store, progress)
     if variables is None:
         # Only `scratch` is left, and draws its weights from each trial's seed.
-        variables = abstract_variables(config, plan.module)
+        return dict(plan.networks)
     networks = {}
     for name, abstract in plan.networks.items():
         networks[name] = make_network(config, plan.groups, abstract.method, variables)

@@ -8,15 +8,7 @@ import rich.table
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.store import Record
 from ctl_jax.experiment.trials import budgets
-
-
-def flops_text(flops: float) -> str:
-    """A number of FLOPs for people: three digits and a unit."""
-    for unit in ("", "K", "M", "G", "T", "P"):
-        if flops < 999.5:
-            return f"{flops:.3g} {unit}FLOP"
-        flops /= 1000
-    return f"{flops:.3g} EFLOP"
+from ctl_jax.report import text
 
 
 def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: int) -> None:
@@ -40,15 +32,15 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
     for budget in ends:
-        methods.add_column(f"steps in {flops_text(budget)}", justify="right")
+        methods.add_column(f"steps in {text.flops(budget)}", justify="right")
     whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
     for name, cost_of in plan.costs.items():
         cost = cost_of(0)
         methods.add_row(
             name,
             f"{cost.params:,}",
-            flops_text(cost.forward),
-            flops_text(cost.step),
+            text.flops(cost.forward),
+            text.flops(cost.step),
             f"{cost.step / whole:.2f}" if whole else "",
             *(str(budget // cost.step) for budget in ends),
         )
@@ -59,15 +51,15 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
     if plan.pretraining is not None:
         console.print(
             f"Pretraining: {plan.pretraining.steps} steps on {plan.pretraining.task.spec.title}, "
-            f"{flops_text(plan.pretraining.flops)}",
+            f"{text.flops(plan.pretraining.flops)}",
             highlight=False,
         )
-    console.print(f"Budgets: {', '.join(map(flops_text, amounts))}", highlight=False)
+    console.print(f"Budgets: {', '.join(map(text.flops, amounts))}", highlight=False)
     console.print(
         f"Trials: {len(plan.trials)} = {len(plan.tasks)} tasks x {len(plan.networks)} methods x "
         f"{config.budgets.num} budgets x {len(config.seeds)} seeds x "
         f"{len(config.finetune.learning_rates)} learning rates; {done} done already. "
-        f"In all {flops_text(plan.total_flops)}, evaluation included.",
+        f"In all {text.flops(plan.total_flops)}, evaluation included.",
         highlight=False,
     )
 
@@ -75,7 +67,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
 def outcome(record: Record) -> str:
     """One line about a finished trial."""
     head = (
-        f"{record['task']} {record['method']} {flops_text(record['budget_flops'])} "
+        f"{record['task']} {record['method']} {text.flops(record['budget_flops'])} "
         f"lr {record['learning_rate']:g} seed {record['seed']}"
     )
     if record["diverged"]:

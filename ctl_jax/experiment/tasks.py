@@ -32,7 +32,8 @@ def find_tasks(
       UserError: tasks are lacking and `stream.missing` is "error", or none is left.
     """
     specs = data.stream(config.stream.variant, stop_year=config.stream.stop_year)
-    reasons = [data.availability(spec, data_dirs(config)) for spec in specs]
+    folders = data_dirs(config)
+    reasons = [data.availability(spec, folders) for spec in specs]
     found = tuple(spec for spec, reason in zip(specs, reasons, strict=True) if reason is None)
     missing = tuple(
         (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None

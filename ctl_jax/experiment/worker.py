@@ -64,8 +64,8 @@ def run_trial(
         step,
         network.recipe,
         models.with_head(variables, padded_outputs(task.num_classes)),
-        jax.device_put(train.images),
-        jax.device_put(train.labels),
+        train.images,
+        train.labels,
         hyper=Hyper(
             trial.learning_rate,
             trial.steps,

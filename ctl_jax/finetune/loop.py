@@ -70,8 +70,8 @@ def fit(
     step: Step,
     recipe: Recipe,
     variables: Tree,
-    images: jax.Array,
-    labels: jax.Array,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
     *,
     hyper: Hyper,
     batch_size: int,
@@ -85,8 +85,8 @@ def fit(
       step: a compiled step, from `make_step(module, recipe)`.
       recipe: the constants that `step` was made with.
       variables: where training starts, with a head for the task.
-      images: uint8 [examples, height, width, 3], on the device.
-      labels: int32 [examples], on the device.
+      images: uint8 [examples, height, width, 3]; kept on the device while it trains.
+      labels: int32 [examples], likewise.
       hyper: learning rate, schedule and class count.
       batch_size: examples an update.
       seed: of the order of the examples, of crops and of flips.
@@ -101,6 +101,7 @@ def fit(
         np.asarray(hyper.learning_rate, np.float32),
         *(np.asarray(value, np.int32) for value in hyper[1:]),
     )
+    images, labels = jax.device_put((images, labels))
     state = init_state(recipe, variables, seed)
     history: list[LogEntry] = []
     total_steps, start = int(np.asarray(hyper.total_steps)), time.monotonic()

@@ -39,13 +39,11 @@ def split():
 
 
 def _fit(step, variables, split, *, steps=20, rate=0.05, recipe=RECIPE, seed=0, classes=CLASSES):
-    images, labels = map(jax.device_put, split)
     return finetune.fit(
         step,
         recipe,
         variables,
-        images,
-        labels,
+        *split,
         hyper=Hyper(rate, steps, steps // 10, classes),
         batch_size=BATCH,
         seed=seed,
@@ -74,7 +72,7 @@ def test_learns_and_logs(step, variables, split):
         step,
         RECIPE,
         variables,
-        *map(jax.device_put, split),
+        *split,
         hyper=Hyper(0.05, 40, 4, CLASSES),
         batch_size=BATCH,
         seed=0,
