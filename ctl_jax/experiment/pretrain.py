@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from ctl_jax import data, finetune, models
+from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost, cost_by_classes
 from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.store import Record, Store
@@ -96,6 +97,10 @@ def pretrain(
     Returns:
       The variables without the source task's head, as read back from the folder: an interrupted run
       and an undisturbed one go on from the same numbers.
+
+    Raises:
+      UserError: the loss stopped being finite. Nothing is kept of such weights: another call would
+        take them for done.
     """
     if not store.is_done(plan.id):
         variables, record = _train(config, module, plan, progress)
@@ -129,6 +134,11 @@ def _train(
             seed=settings.seed,
             on_log=lambda entry: progress.step(entry.step),
         )
+    if result.diverged:
+        raise UserError(
+            f"config.pretrain.learning_rate={settings.learning_rate!r}: the loss was not finite "
+            f"after {result.steps} steps; expected a rate at which pretraining converges"
+        )
     accuracy = finetune.evaluate(
         module,
         plan.recipe.preprocess,
@@ -150,7 +160,6 @@ def _train(
         "flops": plan.flops,
         "metric": accuracy,
         "loss": loss,
-        "diverged": result.diverged,
         "seed": settings.seed,
         "wall_s": result.history[-1].wall_s,
     }

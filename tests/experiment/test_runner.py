@@ -201,6 +201,20 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeyp
     assert steps["channels@0.5"] > steps["dense"]
 
 
+@pytest.mark.slow
+def test_a_pretraining_that_diverges_is_not_kept(config, console, tmp_path):
+    config.weights = ""
+    config.pretrain.task = "embedded_source"
+    config.pretrain.steps = 20
+    config.pretrain.batch_size = 8
+    config.pretrain.learning_rate = 1e30
+    config.stream.variant = "digits"
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"pretrain\.learning_rate=1e\+30: .*not finite"):
+            experiment.run(config, tmp_path, console)
+        assert not (tmp_path / "pretrained").exists()
+
+
 def _interrupt(*args):
     raise KeyboardInterrupt
 
