@@ -1,4 +1,4 @@
-"""FLOPs of a JAX function, and the ledger of what was spent. Needs jax only.
+"""FLOPs and latency of a JAX function, and the ledger of what was spent. Needs jax only.
 
 Example:
   >>> def step(params, batch): ...  # forward, backward, optimiser
@@ -6,6 +6,7 @@ Example:
 """
 
 from ctl_jax.compute.flops import Count, count, flops
+from ctl_jax.compute.latency import latency
 from ctl_jax.compute.ledger import Ledger
 
-__all__ = ["Count", "Ledger", "count", "flops"]
+__all__ = ["Count", "Ledger", "count", "flops", "latency"]

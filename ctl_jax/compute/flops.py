@@ -99,23 +99,40 @@ def _rank(by_primitive: Counter[str]) -> tuple[int, int]:
     return _flops_of(by_primitive), by_primitive.total()
 
 
+def product_flops(jaxpr: Jaxpr) -> Callable[[JaxprEqn], int]:
+    """For the convolutions and matrix products of a jaxpr: equation -> its FLOPs.
+
+    A convolution needs its jaxpr around it: whether it is a gradient shows in its neighbours.
+    """
+    neighbours: list[dict[Var, JaxprEqn]] = []
+
+    def flops_of(eqn: JaxprEqn) -> int:
+        if eqn.primitive.name == "dot_general":
+            return 2 * matmul.dot_multiply_adds(eqn)
+        if not neighbours:  # most jaxprs have no convolution
+            neighbours.append({var: eqn for eqn in jaxpr.eqns for var in eqn.outvars})
+            neighbours.append(
+                {var: eqn for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)}
+            )
+        producers, consumers = neighbours
+        return 2 * matmul.conv_multiply_adds(
+            eqn,
+            kernel_reversed=_is_reversed(eqn, producers, lambda e: e.invars, 1),
+            output_reversed=_is_reversed(eqn, consumers, lambda e: e.outvars, 0),
+        )
+
+    return flops_of
+
+
 def _count_jaxpr(jaxpr: Jaxpr) -> Counter[str]:
     total: Counter[str] = Counter()
-    producers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
-    consumers = {var: eqn for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)}
+    flops_of = product_flops(jaxpr)
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if name in _UNCOUNTABLE:
             raise UserError(f"cannot count the FLOPs of primitive {name!r}: no jaxpr tells them")
-        if name == "conv_general_dilated":
-            macs = matmul.conv_multiply_adds(
-                eqn,
-                kernel_reversed=_is_reversed(eqn, producers, lambda e: e.invars, 1),
-                output_reversed=_is_reversed(eqn, consumers, lambda e: e.outvars, 0),
-            )
-            total[name] += 2 * macs
-        elif name == "dot_general":
-            total[name] += 2 * matmul.dot_multiply_adds(eqn)
+        if name in _MATMULS:
+            total[name] += flops_of(eqn)
         elif name == "while":
             total += _count_while(eqn)
         elif name == "cond":

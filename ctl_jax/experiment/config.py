@@ -253,7 +253,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pretrain.crop_area": _AREA,
     "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
     "methods": (_distinct, "at least one method, each once"),
-    "pruning.criterion": _one_of(*pruning.CRITERIA),
+    "pruning.criterion": _one_of(*pruning.ZERO_SHOT),
     "pruning.round_to": (lambda v: v >= 1, "at least 1"),
     "budgets.min_flops": (_positive, "a positive number of FLOPs"),
     "budgets.max_flops": (_positive, "a positive number of FLOPs"),

@@ -1,5 +1,7 @@
 """Flax networks; weights in and out.
 
+`apply_pruned` runs any Linen module, one of these or not, with pruned parameters.
+
 Example:
   >>> module = create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1", conv_bias=True)
   >>> variables = init(module, jax.random.key(0), image_size=64)
@@ -10,15 +12,17 @@ Example:
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
 from ctl_jax.models.network import apply, count_params, features, init, with_head
 from ctl_jax.models.preprocess import PREPROCESS
-from ctl_jax.models.registry import NAMES, create
+from ctl_jax.models.registry import NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.weights import load_weights
+from ctl_jax.models.widths import apply as apply_pruned
 
 __all__ = [
     "NAMES",
     "PREPROCESS",
     "ResNet",
     "apply",
+    "apply_pruned",
     "content_hash",
     "count_params",
     "create",
@@ -26,6 +30,7 @@ __all__ = [
     "init",
     "load_checkpoint",
     "load_weights",
+    "options_of",
     "save_checkpoint",
     "with_head",
 ]

@@ -20,17 +20,18 @@ def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
     Args:
       module: from `create`.
       key: a PRNG key.
-      image_size: height and width of the images; shapes do not depend on it.
+      image_size: height and width of the images. Only networks of tokens (ViT, Mixer) have arrays
+        whose shapes depend on it, and run at that size alone.
 
     Returns:
-      {"params": ..., "batch_stats": ...}, float32.
+      {"params": ..., "batch_stats": ...}, float32; without BatchNorm "batch_stats" is {}.
 
     Raises:
       UserError: `image_size` is no positive int.
     """
     _check_positive("image_size", image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    return dict(module.lazy_init(key, images))
+    return {"batch_stats": {}, **module.lazy_init(key, images)}
 
 
 @overload
@@ -54,12 +55,13 @@ def apply(
 
     Returns:
       Logits [B, num_outputs]; with `train`, also the statistics of this batch, in the form of
-      `variables["batch_stats"]`. Averaging them over batches is the trainer's affair.
+      `variables["batch_stats"]` ({} without BatchNorm). Averaging them over batches is the
+      trainer's affair.
     """
     if not train:
         return widths.apply(module, variables, images)
     logits, updated = widths.apply(module, variables, images, train=True, mutable=["batch_stats"])
-    return logits, updated["batch_stats"]
+    return logits, updated.get("batch_stats", {})
 
 
 def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
@@ -88,10 +90,9 @@ def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:
       UserError: `num_outputs` is not positive.
     """
     _check_positive("num_outputs", num_outputs)
-    old = variables["params"]["head"]["kernel"]
+    old = variables["params"]["head"]
     head = {
-        "kernel": jnp.zeros((old.shape[0], num_outputs), old.dtype),
-        "bias": jnp.zeros((num_outputs,), old.dtype),
+        name: jnp.zeros((*leaf.shape[:-1], num_outputs), leaf.dtype) for name, leaf in old.items()
     }
     return {**variables, "params": {**variables["params"], "head": head}}
 

@@ -1,59 +1,74 @@
 """Networks by name, with their options checked."""
 
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
 from ctl_jax.errors import UserError
-from ctl_jax.models.resnet import ResNet
+from ctl_jax.models import (
+    convnext,
+    densenet,
+    efficientnet,
+    mixer,
+    mobilenet,
+    resnet,
+    shufflenet_v1,
+    shufflenet_v2,
+    unet,
+    vgg,
+    vit,
+)
+from ctl_jax.models.options import COUNT, Options
 
 
-class _Preset(NamedTuple):
-    bottleneck: bool
-    stages: tuple[int, ...]
+class _Family(NamedTuple):
+    """One module class: fields that differ by name, and fields that a user may set."""
+
+    module: type[nn.Module]
+    presets: dict[str, dict[str, Any]]
+    options: Options
 
 
-_PRESETS = {
-    "resnet18": _Preset(False, (2, 2, 2, 2)),
-    "resnet34": _Preset(False, (3, 4, 6, 3)),
-    "resnet50": _Preset(True, (3, 4, 6, 3)),
-    "resnet101": _Preset(True, (3, 4, 23, 3)),
-    "resnet152": _Preset(True, (3, 8, 36, 3)),
-}
+_FAMILIES = (
+    _Family(resnet.ResNet, resnet.PRESETS, resnet.OPTIONS),
+    _Family(vgg.VGG, vgg.PRESETS, vgg.OPTIONS),
+    _Family(densenet.DenseNet, densenet.PRESETS, densenet.OPTIONS),
+    _Family(mobilenet.MobileNetV2, mobilenet.PRESETS, mobilenet.OPTIONS),
+    _Family(efficientnet.EfficientNet, efficientnet.PRESETS, efficientnet.OPTIONS),
+    _Family(shufflenet_v1.ShuffleNetV1, shufflenet_v1.PRESETS, shufflenet_v1.OPTIONS),
+    _Family(shufflenet_v2.ShuffleNetV2, shufflenet_v2.PRESETS, shufflenet_v2.OPTIONS),
+    _Family(unet.UNet, unet.PRESETS, unet.OPTIONS),
+    _Family(convnext.ConvNeXt, convnext.PRESETS, convnext.OPTIONS),
+    _Family(vit.ViT, vit.PRESETS, vit.OPTIONS),
+    _Family(mixer.Mixer, mixer.PRESETS, mixer.OPTIONS),
+)
 
-NAMES = tuple(_PRESETS)
+_BY_NAME = {name: family for family in _FAMILIES for name in family.presets}
 
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_stages(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) > 0 and all(map(_is_count, value))
-
-
-def _is_epsilon(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and value > 0
+NAMES = tuple(_BY_NAME)
 
 
-# Of each option: what it may be, and the words for it.
-_OPTIONS = {
-    "stages": (_is_stages, "a non-empty list of positive block counts, such as (3, 4, 6)"),
-    "version": (lambda value: value in ("v1", "v1.5"), "'v1' or 'v1.5'"),
-    "stem": (lambda value: value in ("imagenet", "cifar"), "'imagenet' or 'cifar'"),
-    "conv_bias": (lambda value: isinstance(value, bool), "True or False"),
-    "width": (_is_count, "a positive int"),
-    "epsilon": (_is_epsilon, "a positive float"),
-}
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that `create` takes for a network.
+
+    Args:
+      name: one of `NAMES`.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    return tuple(_family(name).options)
 
 
-def create(name: str, num_outputs: int, **options: Any) -> ResNet:
+def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
     """A network by name.
 
     Args:
       name: one of `NAMES`.
       num_outputs: outputs of the task head.
-      **options: of `ResNet`: stages (default: those of the name), version "v1" or "v1.5" (default),
-        stem "imagenet" (default) or "cifar", conv_bias (False), width (64), epsilon (1e-5).
+      **options: fields of the network's module other than those of its name, see `options_of` and
+        the module's docstring: of a ResNet, for instance, `stages` or `width`.
 
     Returns:
       The Linen module; hashable, so it can be a static argument of a jitted function.
@@ -65,17 +80,27 @@ def create(name: str, num_outputs: int, **options: Any) -> ResNet:
       >>> create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1").stages
       (3, 4, 6)
     """
-    if name not in _PRESETS:
-        raise UserError(f"unknown model {name!r}; expected one of {', '.join(NAMES)}")
-    if not _is_count(num_outputs):
-        raise UserError(f"num_outputs is {num_outputs!r}; expected a positive int")
-    for key, value in options.items():
-        if key not in _OPTIONS:
-            known = ", ".join(_OPTIONS)
+    family = _family(name)
+    for key in options:
+        if key not in family.options:
+            known = ", ".join(family.options)
             raise UserError(f"unknown option {key!r} of model {name}; expected one of {known}")
-        is_valid, expected = _OPTIONS[key]
-        if not is_valid(value):
-            raise UserError(f"option {key} of model {name} is {value!r}; expected {expected}")
-    preset = _PRESETS[name]
-    stages = tuple(options.pop("stages", preset.stages))
-    return ResNet(num_outputs, stages, preset.bottleneck, **options)
+    _check("num_outputs", num_outputs, COUNT)
+    for key, value in options.items():
+        _check(f"option {key} of model {name}", value, family.options[key])
+    fields = {**family.presets[name], **options}
+    # A config's lists, as a module's hash can not hold them.
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return family.module(num_outputs=num_outputs, **fields)
+
+
+def _family(name: str) -> _Family:
+    if name not in _BY_NAME:
+        raise UserError(f"unknown model {name!r}; expected one of {', '.join(NAMES)}")
+    return _BY_NAME[name]
+
+
+def _check(label: str, value: Any, option: tuple[Callable[[Any], bool], str]) -> None:
+    is_valid, expected = option
+    if not is_valid(value):
+        raise UserError(f"{label} is {value!r}; expected {expected}")

@@ -1,71 +1,61 @@
 """Residual networks in Flax Linen: one definition for the ImageNet and the CIFAR families.
 
-He et al., Deep Residual Learning for Image Recognition, 2015 (arXiv:1512.03385). Padding is
-explicit, as in torchvision and Keras, so that weights trained there give the same outputs here.
+He et al., Deep Residual Learning for Image Recognition, 2015 (arXiv:1512.03385). ResNeXt: Xie et
+al., Aggregated Residual Transformations for Deep Neural Networks, 2016 (arXiv:1611.05431). Wide:
+Zagoruyko and Komodakis, Wide Residual Networks, 2016 (arXiv:1605.07146). Padding is explicit, as
+in torchvision and Keras, so that weights trained there give the same outputs here.
 """
 
-import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from ctl_jax.models.convolution import conv_general_dilated
+from ctl_jax.errors import UserError
+from ctl_jax.models.layers import batch_norm, conv, global_mean, head, max_pool
+from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 
 Version = Literal["v1", "v1.5"]
 Stem = Literal["imagenet", "cifar"]
 
-# Of a bottleneck block: outputs per width of its 3x3 convolution.
+# Of a bottleneck block: outputs per width of its stage.
 EXPANSION = 4
 
+# Names and sizes are torchvision's.
+PRESETS: dict[str, dict[str, Any]] = {
+    "resnet18": {"stages": (2, 2, 2, 2), "bottleneck": False},
+    "resnet34": {"stages": (3, 4, 6, 3), "bottleneck": False},
+    "resnet50": {"stages": (3, 4, 6, 3), "bottleneck": True},
+    "resnet101": {"stages": (3, 4, 23, 3), "bottleneck": True},
+    "resnet152": {"stages": (3, 8, 36, 3), "bottleneck": True},
+}
+PRESETS |= {
+    "resnext50_32x4d": PRESETS["resnet50"] | {"groups": 32, "width_per_group": 4},
+    "resnext101_32x8d": PRESETS["resnet101"] | {"groups": 32, "width_per_group": 8},
+    "resnext101_64x4d": PRESETS["resnet101"] | {"groups": 64, "width_per_group": 4},
+    "wide_resnet50_2": PRESETS["resnet50"] | {"width_per_group": 128},
+    "wide_resnet101_2": PRESETS["resnet101"] | {"width_per_group": 128},
+}
 
-def _kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """He initialisation with the fan of the outputs, as in the paper and in torchvision.
-
-    XLA compiles a draw anew for each shape, a quarter of a second each. Drawing powers of four
-    and cutting them leaves a handful of shapes in all.
-    """
-    size = math.prod(shape)
-    drawn = jax.random.normal(key, (4 ** math.ceil(math.log(size, 4)),), dtype)
-    fan_out = size // shape[-2]
-    return (drawn[:size] * math.sqrt(2 / fan_out)).reshape(shape)
+OPTIONS: Options = {
+    "stages": STAGES,
+    "version": (lambda value: value in ("v1", "v1.5"), "'v1' or 'v1.5'"),
+    "stem": (lambda value: value in ("imagenet", "cifar"), "'imagenet' or 'cifar'"),
+    "conv_bias": BOOL,
+    "width": COUNT,
+    "groups": COUNT,
+    "width_per_group": COUNT,
+    "epsilon": POSITIVE,
+}
 
 
 class Layer(NamedTuple):
-    """One convolution of a block: `size` x `size` kernel, output channels, stride."""
+    """One convolution of a block: `size` x `size` kernel, output channels, stride, groups."""
 
     size: int
     features: int
     stride: int
-
-
-def block_layers(bottleneck: bool, version: Version, width: int, stride: int) -> tuple[Layer, ...]:
-    """The convolutions of one block, first to last."""
-    if not bottleneck:
-        return Layer(3, width, stride), Layer(3, width, 1)
-    # v1 (the paper, Keras) strides in the first 1x1, v1.5 (torchvision) in the 3x3.
-    first, second = (stride, 1) if version == "v1" else (1, stride)
-    return Layer(1, width, first), Layer(3, width, second), Layer(1, EXPANSION * width, 1)
-
-
-def _conv(layer: Layer, use_bias: bool, name: str) -> nn.Conv:
-    pad = (layer.size - 1) // 2
-    return nn.Conv(
-        layer.features,
-        (layer.size, layer.size),
-        strides=layer.stride,
-        padding=((pad, pad), (pad, pad)),
-        use_bias=use_bias,
-        kernel_init=_kernel_init,
-        conv_general_dilated=conv_general_dilated,
-        name=name,
-    )
-
-
-def _batch_norm(train: bool, epsilon: float, name: str) -> nn.BatchNorm:
-    # Momentum 0: training gives back each batch's own statistics, for the trainer to average.
-    return nn.BatchNorm(use_running_average=not train, momentum=0.0, epsilon=epsilon, name=name)
+    groups: int = 1
 
 
 class Block(nn.Module):
@@ -87,10 +77,10 @@ class Block(nn.Module):
             stride = max(layer.stride for layer in self.layers)
             layer = Layer(1, self.layers[-1].features, stride)
             shortcut = _conv(layer, self.conv_bias, "shortcut_conv")(shortcut)
-            shortcut = _batch_norm(train, self.epsilon, "shortcut_bn")(shortcut)
+            shortcut = batch_norm(train, self.epsilon, "shortcut_bn")(shortcut)
         for i, layer in enumerate(self.layers, start=1):
             x = _conv(layer, self.conv_bias, f"conv{i}")(x)
-            x = _batch_norm(train, self.epsilon, f"bn{i}")(x)
+            x = batch_norm(train, self.epsilon, f"bn{i}")(x)
             if i < len(self.layers):
                 x = nn.relu(x)
         return nn.relu(x + shortcut)
@@ -108,7 +98,13 @@ class ResNet(nn.Module):
       stem: "imagenet", a 7x7/2 convolution and a 3x3/2 max pool; "cifar", a 3x3 convolution.
       conv_bias: convolutions have a bias although BatchNorm follows (Keras's do).
       width: channels of the stem and the first stage.
+      groups: of a bottleneck's 3x3 convolution (ResNeXt's cardinality).
+      width_per_group: channels of one of those groups in a first stage of width 64; in stage i
+        they are `width * 2**i * width_per_group / 64`, rounded down, at least 1.
       epsilon: of BatchNorm.
+
+    Raises:
+      UserError: `groups` or `width_per_group` of blocks that are no bottlenecks.
     """
 
     num_outputs: int
@@ -118,7 +114,19 @@ class ResNet(nn.Module):
     stem: Stem = "imagenet"
     conv_bias: bool = False
     width: int = 64
+    groups: int = 1
+    width_per_group: int = 64
     epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, only in (("groups", 1), ("width_per_group", 64)):
+            value = getattr(self, name)
+            if not self.bottleneck and value != only:
+                raise UserError(
+                    f"option {name} is {value!r}; expected {only}, since only bottleneck blocks "
+                    "have groups"
+                )
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -128,19 +136,38 @@ class ResNet(nn.Module):
         small = self.stem == "cifar"
         layer = Layer(3, self.width, 1) if small else Layer(7, self.width, 2)
         x = _conv(layer, self.conv_bias, "stem_conv")(images)
-        x = nn.relu(_batch_norm(train, self.epsilon, "stem_bn")(x))
+        x = nn.relu(batch_norm(train, self.epsilon, "stem_bn")(x))
         if not small:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
         features = self.width
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1
-                layers = block_layers(self.bottleneck, self.version, self.width * 2**i, stride)
+                layers = self._block_layers(self.width * 2**i, stride)
                 project = stride != 1 or layers[-1].features != features
                 name = f"stage{i + 1}_block{j + 1}"
                 x = Block(layers, project, self.conv_bias, self.epsilon, name=name)(x, train)
                 features = layers[-1].features
-        x = jnp.mean(x, axis=(1, 2))
-        if return_features:
-            return x
-        return nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="head")(x)
+        x = global_mean(x)
+        return x if return_features else head(self.num_outputs)(x)
+
+    def _block_layers(self, width: int, stride: int) -> tuple[Layer, ...]:
+        """The convolutions of one block, first to last."""
+        if not self.bottleneck:
+            return Layer(3, width, stride), Layer(3, width, 1)
+        inner = max(1, width * self.width_per_group // 64) * self.groups
+        # v1 (the paper, Keras) strides in the first 1x1, v1.5 (torchvision) in the 3x3.
+        first, second = (stride, 1) if self.version == "v1" else (1, stride)
+        middle = Layer(3, inner, second, self.groups)
+        return Layer(1, inner, first), middle, Layer(1, EXPANSION * width, 1)
+
+
+def _conv(layer: Layer, use_bias: bool, name: str) -> nn.Conv:
+    return conv(
+        layer.features,
+        layer.size,
+        stride=layer.stride,
+        groups=layer.groups,
+        use_bias=use_bias,
+        name=name,
+    )

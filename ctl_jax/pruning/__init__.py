@@ -12,16 +12,18 @@ every kernel that reads them. `print(groups)` and `groups.explain(path)` say wha
 what is not cut, and why.
 """
 
+from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT
 from ctl_jax.pruning.cutting import prune
 from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member
 from ctl_jax.pruning.keep import Keep
-from ctl_jax.pruning.scoring import CRITERIA, score
+from ctl_jax.pruning.scoring import score
 from ctl_jax.pruning.selection import select
 from ctl_jax.pruning.tracing import trace
 
 __all__ = [
     "CRITERIA",
     "SCOPES",
+    "ZERO_SHOT",
     "Group",
     "Groups",
     "Keep",

@@ -2,7 +2,8 @@
 
 Every axis of every array in the program carries a *label* for each of its positions:
 
-    label >= 0    an element: one position of one axis of one parameter
+    label >= 0    an element: one position of one axis of one parameter, or of an axis that the
+                  program makes by reshaping (see `products`)
     FREE          nothing: the same value at every position (a broadcast), fits any width
     label < FREE  fixed: not a parameter's, and not to be cut; stands for the reason why
 
@@ -32,9 +33,19 @@ class Channels:
 
     def __init__(self, size: int) -> None:
         self._parent: Labels = np.arange(size, dtype=np.int64)
+        self.size = size
         self._frozen: dict[str, list[Labels]] = {}
+        self._normalised: dict[str, list[Labels]] = {}
         self._fixed: dict[str, int] = {}
         self._reasons: list[str] = []
+
+    def new(self, count: int) -> Labels:
+        """Elements of an axis that is no parameter's."""
+        start, self.size = self.size, self.size + count
+        if self.size > len(self._parent):
+            more = np.arange(len(self._parent), 2 * self.size, dtype=np.int64)
+            self._parent = np.concatenate([self._parent, more])
+        return np.arange(start, self.size)
 
     def fixed(self, reason: str) -> int:
         """The label of positions that are never cut, for `reason`."""
@@ -51,6 +62,15 @@ class Channels:
         """Each reason with the elements that it froze, in the order of the program."""
         for reason, found in self._frozen.items():
             yield reason, np.concatenate(found)
+
+    def normalise(self, axis: Axis, by: str) -> None:
+        """Notes that the program reduces over the channels of `axis` with the primitive `by`."""
+        self._normalised.setdefault(by, []).append(elements(axis))
+
+    def normalised(self) -> Iterator[tuple[str, Labels]]:
+        """Each reduction with the elements that it was made over, in the order of the program."""
+        for by, found in self._normalised.items():
+            yield by, np.concatenate(found)
 
     def find(self, ids: Labels) -> Labels:
         """The representative of each element: the same for all that are joined."""

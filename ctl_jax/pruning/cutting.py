@@ -4,15 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ctl_jax.errors import UserError
 from ctl_jax.pruning.groups import Groups
-from ctl_jax.pruning.keep import Indices, Keep
+from ctl_jax.pruning.keep import Keep
 from ctl_jax.pruning.paths import leaf_paths
-
-Plan = Mapping[str, Mapping[int, Indices]]  # parameter -> axis -> positions that stay
+from ctl_jax.pruning.arrays import cut_all
+from ctl_jax.pruning.structure import Structure
 
 
 def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
@@ -22,64 +21,66 @@ def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
     the variables that were traced, their gradients, or an optimiser state that holds trees like
     them. Where no path fits, the tree may mirror one collection of the variables, or hold trees
     that do (`variables["params"]`, an optimiser state made from it): the parameters' first keys are
-    left away. All other leaves stay as they are.
+    left away. All other leaves stay as they are, and so do scalars.
 
-    Pure; runs under `jax.jit` and `jax.eval_shape`, too.
+    Pure; runs under `jax.jit`, `jax.vmap` and `jax.eval_shape`, too. On abstract arrays it takes no
+    memory, whatever their size. Host arrays, and those of a CPU or an accelerator that are not
+    large, are cut in the host's memory, so that nothing is compiled.
+
+    Arrays that are split over devices stay so, by the same `PartitionSpec`. Where a cut dimension
+    is no multiple of its mesh axes any more, the last of these are left away from the spec.
 
     Args:
-      tree: a tree of arrays or `jax.ShapeDtypeStruct`.
+      tree: a tree of arrays of NumPy or JAX, or of `jax.ShapeDtypeStruct`.
       groups: from `trace`.
-      keep: from `select` on the same groups.
+      keep: from `select` on the same groups, or on those of another trace of the same structure.
 
     Returns:
-      A tree of the same structure; leaves that are not cut are the same objects.
+      A tree of the same structure, types, dtypes and placement; leaves that are not cut are the
+      same objects.
 
     Raises:
-      UserError: `keep` is for other groups, no leaf is a parameter, or one has another shape than
-        when traced.
+      UserError: `keep` is for another structure (the first difference is named), no leaf is a
+        parameter, or one has another shape than when traced.
 
     Example:
       >>> small = prune(variables, groups, keep)
       >>> logits = model.apply(small, images)  # widths follow from the parameters
+      >>> state = prune(state, groups, keep)  # the optimiser's, as far as it is trained
     """
-    sizes = {name: group.size for name, group in groups.items()}
-    if keep.sizes != sizes:
-        odd = next(n for n in {**sizes, **keep.sizes} if sizes.get(n) != keep.sizes.get(n))
-        raise UserError(
-            f"keep has {keep.sizes.get(odd)} channels of group {odd!r}, the trace has "
-            f"{sizes.get(odd)}; expected a keep for these groups"
-        )
-    plan = _plan(groups, keep)
-    leaves = leaf_paths(tree)
-    owners = _owners([path for path, _ in leaves], list(groups.shapes))
+    keep.check(groups)
+    leaves: list[Any]
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(tree)
+    owners = _owners_of(tree, treedef, groups.structure)
     cut = []
-    for (path, leaf), owner in zip(leaves, owners, strict=True):
+    for i, owner in enumerate(owners):
         if owner is None:
-            cut.append(leaf)
             continue
-        shape = groups.shapes[owner]
-        if np.shape(leaf) != shape:
-            raise UserError(f"leaf {path} has shape {np.shape(leaf)}, expected {shape} of {owner}")
-        cut.append(_cut(leaf, plan.get(owner, {})))
-    return jax.tree.unflatten(jax.tree.structure(tree), cut)
+        shape, expected = np.shape(leaves[i]), groups.shapes[owner]
+        if shape != expected and shape != ():
+            path, _ = leaf_paths(tree)[i]
+            raise UserError(f"leaf {path} has shape {shape}, expected {expected} of {owner}")
+        if shape and owner in keep.positions:
+            cut.append(i)
+    stays = [keep.positions[owner] for i in cut if (owner := owners[i]) is not None]
+    for i, leaf in zip(cut, cut_all([leaves[i] for i in cut], stays), strict=True):
+        leaves[i] = leaf
+    return treedef.unflatten(leaves)
 
 
-def _plan(groups: Groups, keep: Keep) -> Plan:
-    """Which positions stay, for the axes that lose some."""
-    stays: dict[str, dict[int, np.ndarray]] = {}
-    for name, group in groups.items():
-        dropped = np.delete(np.arange(group.size), keep[name])
-        if dropped.size:
-            for member in group.members:
-                # One axis may hold channels of several groups.
-                size = groups.shapes[member.path][member.axis]
-                axes = stays.setdefault(member.path, {})
-                mask = axes.setdefault(member.axis, np.ones(size, bool))
-                mask[member.positions[dropped]] = False
-    return {
-        path: {axis: np.flatnonzero(mask) for axis, mask in axes.items()}
-        for path, axes in stays.items()
-    }
+def _owners_of(tree: Any, treedef: Any, structure: Structure) -> Sequence[str | None]:
+    """`_owners` of the leaves of `tree`; the same trees are pruned over and over."""
+    try:
+        known = structure.owners.get(treedef)
+    except TypeError:  # a tree with static parts that have no hash
+        return _owners([path for path, _ in leaf_paths(tree)], structure.shapes)
+    if known is None:
+        known = _owners([path for path, _ in leaf_paths(tree)], structure.shapes)
+        if len(structure.owners) >= 8:
+            structure.owners.clear()
+        structure.owners[treedef] = known
+    return known
 
 
 def _owners(paths: Sequence[str], parameters: Iterable[str]) -> list[str | None]:
@@ -111,27 +112,3 @@ def _owner(path: str, known: Mapping[str, Sequence[str]]) -> str | None:
         if owners:
             return owners[0]
     return None
-
-
-def _cut(leaf: Any, stays: Mapping[int, Indices]) -> Any:
-    if not stays:
-        return leaf
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        shape = [len(stays[i]) if i in stays else n for i, n in enumerate(leaf.shape)]
-        return jax.ShapeDtypeStruct(shape, leaf.dtype)
-    if isinstance(leaf, np.ndarray):
-        return _take(leaf, stays)
-    if isinstance(leaf, jax.core.Tracer) or not leaf.sharding.is_fully_replicated:
-        for axis, indices in stays.items():
-            leaf = jnp.take(
-                leaf, indices, axis, mode="clip", unique_indices=True, indices_are_sorted=True
-            )
-        return leaf
-    # By the host: compiling a gather for each shape would take far longer than the copies.
-    return jax.device_put(_take(np.asarray(leaf), stays), leaf.sharding if leaf.committed else None)
-
-
-def _take(leaf: np.ndarray, stays: Mapping[int, Indices]) -> np.ndarray:
-    for axis, indices in stays.items():
-        leaf = np.take(leaf, indices, axis)
-    return leaf

@@ -1,19 +1,22 @@
 """What a trace finds: channel groups, and why the other axes are not to be cut."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ctl_jax.errors import UserError
+from ctl_jax.pruning.costs import Costs
+from ctl_jax.pruning.structure import Structure
 
 Role = Literal["out", "in", "elementwise"]
 
-# What each scope leaves out: the groups that are part of a stream, or none.
-SCOPES = ("filters", "channels")
+# From the narrowest to the widest; see `Groups.in_scope`.
+SCOPES = ("filters", "channels", "all")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +48,35 @@ class Group:
       size: number of channels.
       members: all parameter axes that hold them, in the order of the tree.
       stream: why the group is not inside a block, or None where it is (see `partition`).
+      normalised: the reduction over its channels that the program makes (LayerNorm, GroupNorm, a
+        softmax), or None. A pruned network normalises over the channels that stay.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     stream: str | None
+    normalised: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """An operand of a product that holds the channels of a group.
+
+    Attributes:
+      equation: which equation of the program, counted from 0 as the walk enters them: calls count
+        as one, and then each equation of what they call.
+      operand: which operand of it holds the activations.
+      axis: which of its axes.
+      group: name of the group.
+      channels: int64 [n], the channel at each position of the axis; -1 where it is not the group's.
+    """
+
+    equation: int
+    operand: int
+    axis: int
+    group: str
+    channels: npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,11 +87,18 @@ class Groups(Mapping[str, Group]):
       shapes: the shape of every parameter, by path.
       frozen: for every parameter, the reason why an axis, or some positions on it, can not be
         cut: path -> {axis: reason}. Axes that lie in groups with all their positions are absent.
+      readings: where products read the channels of groups, in the order of the program.
+      apply_fn, variables, inputs: what was traced; its arrays as `jax.ShapeDtypeStruct`.
     """
 
     _groups: Mapping[str, Group]
     shapes: Mapping[str, tuple[int, ...]]
     frozen: Mapping[str, Mapping[int, str]]
+    readings: tuple[Reading, ...] = ()
+    _costs: Callable[[], Costs] | None = None
+    apply_fn: Callable[..., Any] | None = None
+    variables: Any = None
+    inputs: tuple[Any, ...] = ()
 
     def __getitem__(self, name: str) -> Group:
         return self._groups[name]
@@ -76,12 +109,25 @@ class Groups(Mapping[str, Group]):
     def __len__(self) -> int:
         return len(self._groups)
 
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """FLOPs, parameters and peak memory in closed form, for any widths of the groups."""
+        assert self._costs is not None, "these groups are not from trace"
+        return self._costs()
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """What a `Keep` of these groups is for: names, sizes, positions and shapes alone."""
+        return Structure.of(self)
+
     def in_scope(self, scope: str) -> tuple[str, ...]:
         """Names of the groups that may be cut in a scope.
 
         Args:
-          scope: "channels": every group. "filters": only those inside a block; the residual stream
-            and the final representation keep their size.
+          scope: "filters": the groups inside a block; the residual stream and the final
+            representation keep their size. "channels": these too. "all": also groups over whose
+            channels the program normalises. In the first two, the pruned network is the full one
+            with channels cut off from their readers; in the last it normalises over fewer.
 
         Raises:
           UserError: there is no such scope.
@@ -89,7 +135,10 @@ class Groups(Mapping[str, Group]):
         if scope not in SCOPES:
             raise UserError(f"scope is {scope!r}, expected one of {', '.join(SCOPES)}")
         return tuple(
-            name for name, group in self.items() if scope == "channels" or group.stream is None
+            name
+            for name, group in self.items()
+            if scope == "all"
+            or (group.normalised is None and (scope == "channels" or group.stream is None))
         )
 
     def explain(self, path: str | None = None) -> str:
@@ -134,6 +183,8 @@ class Groups(Mapping[str, Group]):
         for group in self.values():
             count = Counter(member.role for member in group.members)
             scope = f"filters ({group.stream})" if group.stream else "-"
+            if group.normalised:
+                scope = f"filters, channels ({group.normalised} over them)"
             lines.append(
                 f"{group.name:<{width}}  {group.size:>5}  {count['out']:>4} {count['in']:>4} "
                 f"{count['elementwise']:>4}  {scope}"
@@ -151,6 +202,8 @@ def _explain_member(group: Group, member: Member) -> str:
         f"{other.path}[{other.axis}] {other.role}" for other in group.members if other is not member
     )
     whole = f", whole in scope filters: {group.stream}" if group.stream else ""
+    if group.normalised:
+        whole = f", cut in scope all only: {group.normalised} over its channels"
     return (
         f"{member.role} of group {group.name!r} ({group.size} channels{whole}) "
         f"with {others or 'no other axis'}"

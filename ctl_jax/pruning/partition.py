@@ -27,10 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ctl_jax.pruning.channels import Labels
-from ctl_jax.pruning.groups import Group, Groups, Member, Role
-from ctl_jax.pruning.walk import Array, Product, Walk
+from ctl_jax.pruning.grids import spread_to_sources
+from ctl_jax.pruning.groups import Group, Member, Role
+from ctl_jax.pruning.walk import Array, Walk
 
 NOT_PRODUCED = "no convolution or matrix product of the inputs produces it"
+SINGLE = "all of it is one channel"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -44,73 +46,108 @@ class Slot:
     ids: Labels
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Partition:
+    """The groups of a program, and where each element is in them.
+
+    Attributes:
+      groups: by name, in the order of the program.
+      frozen: for every parameter, why an axis, or some positions on it, can not be cut.
+      index: int [elements], the number of the group that an element is in; -1 for none.
+      channel: int [elements], which of its channels that is.
+    """
+
+    groups: Mapping[str, Group]
+    frozen: Mapping[str, Mapping[int, str]]
+    index: Labels
+    channel: Labels
+
+
 def partition(
     walk: Walk,
     outputs: Sequence[Array],
     slots: Sequence[Slot],
     shapes: Mapping[str, tuple[int, ...]],
-) -> Groups:
-    """Makes the groups of a program that was walked.
+) -> Partition:
+    """Makes the groups of a program that was walked, its grids resolved.
 
     Args:
       walk: after the walk.
       outputs: what the function returns.
       slots: all parameter axes, in the order of the tree.
       shapes: the parameters' shapes, in the same order.
-
-    Returns:
-      The groups.
     """
-    size = sum(len(slot.ids) for slot in slots)
+    size = walk.channels.size
     roots = walk.channels.find(np.arange(size))
+    made = _first((product.makes for product in walk.products), size)
+    spread_to_sources(made, walk.grids)
+    read = _first((product.reads for product in walk.products), size)
+    spread_to_sources(read, walk.grids)
     reasons = {reason: _channels_of(ids, roots) for reason, ids in walk.channels.frozen()}
-    made = _any_of((product.makes for product in walk.products), size)
-    read = _any_of((product.reads for product in walk.products), size)
-    produced = _channels_of(np.flatnonzero(made), roots)
+    produced = _channels_of(np.flatnonzero(made < size), roots)
     reasons[NOT_PRODUCED] = ~np.any([produced, *reasons.values()], axis=0)
     kinds = _kinds(slots, roots, ~np.any(list(reasons.values()), axis=0))
+    channels = np.bincount(kinds[roots == np.arange(size)], minlength=kinds.max(initial=0) + 1)
+    reasons[SINGLE] = (kinds > 0) & (channels == 1)[kinds]
+    kinds[reasons[SINGLE]] = 0
+    on = [(slot, _present(kinds, slot.ids)) for slot in slots]
 
-    def role(ids: Labels) -> Role:
-        return "out" if made[ids].any() else "in" if read[ids].any() else "elementwise"
-
-    # Channels are numbered as they lie on the axis that names their group.
-    origins = _origins(walk.products, slots, kinds)
-    number = np.zeros(size, np.int64)
-    for kind, slot in origins.items():
+    origins = _origins(on, kinds, made)
+    index = np.full(size, -1)
+    channel = np.zeros(size, np.int64)
+    for i, (kind, slot) in enumerate(origins.items()):
+        # Channels are numbered as they lie on the axis that names their group.
         of_kind, first = np.unique(roots[slot.ids[kinds[slot.ids] == kind]], return_index=True)
-        number[of_kind[np.argsort(first)]] = np.arange(len(of_kind))
-    members: dict[int, list[Member]] = {kind: [] for kind in origins}
-    for slot in slots:
-        for kind in _present(kinds, slot.ids):
-            at = np.flatnonzero(kinds[slot.ids] == kind)
-            channel = number[roots[slot.ids[at]]]
-            positions = at[np.lexsort((at, channel))].reshape(channel.max() + 1, -1)
-            members[kind].append(Member(slot.path, slot.axis, role(slot.ids[at]), positions))
+        channel[of_kind[np.argsort(first)]] = np.arange(len(of_kind))
+        index[kinds == kind] = i
+    channel = np.where(index >= 0, channel[roots], 0)
 
+    members: dict[int, list[Member]] = {kind: [] for kind in origins}
+    for slot, present in on:
+        for kind in present:
+            at = np.flatnonzero(kinds[slot.ids] == kind)
+            ids = slot.ids[at]
+            role: Role = "elementwise"
+            if (made[ids] < size).any():
+                role = "out"
+            elif (read[ids] < size).any():
+                role = "in"
+            positions = _by_channel(at, channel[ids])
+            members[kind].append(Member(slot.path, slot.axis, role, positions))
     streams = _streams(walk, kinds, outputs)
+    normalised = _normalised(walk, kinds)
     groups: dict[str, Group] = {}
     for kind, slot in origins.items():
         name = _unused(slot.path, groups)
-        width = len(members[kind][0].positions)
-        groups[name] = Group(name, width, tuple(members[kind]), streams.get(kind))
-    return Groups(groups, shapes, _frozen(slots, shapes, kinds, reasons))
+        found = tuple(members[kind])
+        width = len(found[0].positions)
+        groups[name] = Group(name, width, found, streams.get(kind), normalised.get(kind))
+    return Partition(groups, _frozen(slots, shapes, kinds, reasons), index, channel)
 
 
-def _any_of(runs: Iterable[Labels], size: int) -> Mask:
-    mask = np.zeros(size, bool)
-    for ids in runs:
-        mask[ids] = True
-    return mask
+def _first(runs: Iterable[Labels], size: int) -> Labels:
+    """Per element the first of the runs that has it, `size` where none has."""
+    first = np.full(size, size)
+    for i, ids in reversed(list(enumerate(runs))):
+        first[ids] = i
+    return first
 
 
 def _channels_of(ids: Labels, roots: Labels) -> Mask:
     """Which elements are of the same channel as one of `ids`."""
-    return _any_of([roots[ids]], len(roots))[roots]
+    mask = np.zeros(len(roots), bool)
+    mask[roots[ids]] = True
+    return mask[roots]
 
 
 def _present(kinds: Labels, ids: Labels) -> list[int]:
     """The kinds of group that are found among `ids`, in that order."""
-    found, first = np.unique(kinds[ids], return_index=True)
+    of = kinds[ids]
+    if not of.size:
+        return []
+    if (of == of[0]).all():
+        return [int(of[0])] if of[0] else []
+    found, first = np.unique(of, return_index=True)
     return [int(kind) for kind in found[np.argsort(first)] if kind]
 
 
@@ -122,26 +159,43 @@ def _kinds(slots: Sequence[Slot], roots: Labels, prunable: Mask) -> Labels:
     """
     kind = prunable.astype(np.int64)
     fresh = 2
+    seen: set[bytes] = set()
     for slot in slots:
-        found, counts = np.unique(roots[slot.ids[prunable[slot.ids]]], return_counts=True)
-        if found.size:
-            before = kind[found] * (counts.max() + 1) + counts
+        channels = roots[slot.ids[prunable[slot.ids]]]
+        key = channels.tobytes()
+        if not channels.size or key in seen:
+            continue  # an axis with the same channels has parted them already
+        seen.add(key)
+        found, counts = np.unique(channels, return_counts=True)
+        before = kind[found] * (counts.max() + 1) + counts
+        if (before == before[0]).all():
+            parts, part = before[:1], np.zeros(len(before), np.int64)
+        else:
             parts, part = np.unique(before, return_inverse=True)
-            kind[found] = fresh + part
-            fresh += len(parts)
+        kind[found] = fresh + part
+        fresh += len(parts)
     return np.where(prunable, kind[roots], 0)
 
 
-def _origins(products: Sequence[Product], slots: Sequence[Slot], kinds: Labels) -> dict[int, Slot]:
+def _origins(
+    on: Sequence[tuple[Slot, Sequence[int]]], kinds: Labels, made: Labels
+) -> dict[int, Slot]:
     """For each group the axis that first produces it, in the order of the program."""
-    starts = np.cumsum([0, *(len(slot.ids) for slot in slots)])
-    origins: dict[int, Slot] = {}
-    for product in products:
-        for kind in _present(kinds, product.makes):
-            if kind not in origins:
-                first = product.makes[np.argmax(kinds[product.makes] == kind)]
-                origins[kind] = slots[int(np.searchsorted(starts, first, side="right")) - 1]
-    return origins
+    found: dict[int, tuple[int, Slot]] = {}
+    for slot, present in on:
+        for kind in present:
+            first = int(made[slot.ids[kinds[slot.ids] == kind]].min())
+            if first < len(made) and (kind not in found or first < found[kind][0]):
+                found[kind] = first, slot
+    ranked = sorted(found.items(), key=lambda item: item[1][0])
+    return {kind: slot for kind, (_, slot) in ranked}
+
+
+def _by_channel(at: Labels, channel: Labels) -> Labels:
+    """The positions `at` in rows, one a channel, ascending."""
+    if (channel == np.arange(len(at))).all():
+        return at[:, None]
+    return at[np.lexsort((at, channel))].reshape(channel.max() + 1, -1)
 
 
 def _streams(walk: Walk, kinds: Labels, outputs: Sequence[Array]) -> dict[int, str]:
@@ -161,6 +215,15 @@ def _streams(walk: Walk, kinds: Labels, outputs: Sequence[Array]) -> dict[int, s
         if bits & last:
             streams.setdefault(kind, "final representation")
     return streams
+
+
+def _normalised(walk: Walk, kinds: Labels) -> dict[int, str]:
+    """For the groups over whose channels the program reduces: by which primitive first."""
+    normalised: dict[int, str] = {}
+    for by, ids in walk.channels.normalised():
+        for kind in _present(kinds, ids):
+            normalised.setdefault(kind, by)
+    return normalised
 
 
 def _unused(path: str, groups: Mapping[str, Group]) -> str:

@@ -1,11 +1,16 @@
 """Networks and variables that several files use."""
 
+import functools
+
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import models
+from ctl_jax import compute, models
 
+KEY = jax.random.key(0)
 KERAS_FILE = "pretrained/resnet50_imagenet_keras_conv1-conv4.npz"
 
 
@@ -56,3 +61,137 @@ def keras_module():
     return models.create(
         "resnet50", 7, stages=(3, 4, 6), version="v1", conv_bias=True, epsilon=1.001e-5
     )
+
+
+class TorchLayers:
+    """A network's layers in functional torch, by the paths of our variables.
+
+    Attributes:
+      train: BatchNorm normalises by the batch.
+    """
+
+    def __init__(self, variables, train=False):
+        self.torch = pytest.importorskip("torch")
+        self.variables, self.train = variables, train
+
+    def tensor(self, array):
+        return self.torch.from_numpy(np.array(array, np.float32))
+
+    def images(self, images):
+        """[B, H, W, C] -> [B, C, H, W]."""
+        return self.tensor(images).permute(0, 3, 1, 2)
+
+    def arrays(self, kind, path, *names):
+        tree = functools.reduce(lambda tree, key: tree[key], path.split("/"), self.variables[kind])
+        return [self.tensor(tree[name]) if name in tree else None for name in names]
+
+    def conv(self, x, path, stride=1):
+        weight, bias = self.arrays("params", path, "kernel", "bias")
+        weight = weight.permute(3, 2, 0, 1)
+        groups, pad = x.shape[1] // weight.shape[1], weight.shape[-1] // 2
+        conv2d = self.torch.nn.functional.conv2d
+        return conv2d(x, weight, bias, stride, pad, groups=groups)
+
+    def batch_norm(self, x, path, epsilon=1e-5):
+        gamma, beta = self.arrays("params", path, "scale", "bias")
+        mean, var = self.arrays("batch_stats", path, "mean", "var")
+        norm = self.torch.nn.functional.batch_norm
+        return norm(x, mean, var, gamma, beta, training=self.train, eps=epsilon)
+
+    def conv_bn(self, x, path, stride=1):
+        """Layers {path}_conv and {path}_bn."""
+        return self.batch_norm(self.conv(x, f"{path}_conv", stride), f"{path}_bn")
+
+    def dense(self, x, path):
+        kernel, bias = self.arrays("params", path, "kernel", "bias")
+        return x @ kernel + bias
+
+
+@pytest.fixture(scope="session")
+def torch_layers():
+    """variables, train -> TorchLayers."""
+    return TorchLayers
+
+
+def _check_torch(module, features, sizes=((32, 32), (45, 38)), contrast=1.0):
+    variables = _random_variables(module)
+    rng = np.random.default_rng(1)
+    for size in sizes:
+        images = (contrast * rng.normal(size=(3, *size, 3))).astype(np.float32)
+        layers = TorchLayers(variables)
+        expected = features(layers, layers.images(images)).numpy()
+        got = jax.jit(functools.partial(models.features, module))(variables, images)
+        chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    layers = TorchLayers(variables, train=True)
+    expected = layers.dense(features(layers, layers.images(images)), "head").numpy()
+    got, _ = jax.jit(functools.partial(models.apply, module, train=True))(variables, images)
+    chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="session")
+def check_torch():
+    """Asserts that a module equals `features(layers, images NCHW)` in torch.
+
+    In evaluation mode at images of `sizes`, and in training mode at the last of them.
+    """
+    return _check_torch
+
+
+def _check_size(module, params, flops):
+    """Parameters and forward FLOPs of one image of 224x224."""
+    shapes = jax.eval_shape(functools.partial(models.init, module, image_size=224), KEY)
+    assert models.count_params(shapes) == params
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    assert compute.flops(functools.partial(models.apply, module), shapes, images) == flops
+
+
+@pytest.fixture(scope="session")
+def check_size():
+    """Asserts parameters and forward FLOPs of one image of 224x224."""
+    return _check_size
+
+
+def _check_conventions(module, narrow, features, size=(36, 40)):
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(4, *size, 3)).astype(np.float32)
+    apply = functools.partial(models.apply, module)
+    both = jax.jit(lambda v, x: (apply(v, x), models.features(module, v, x)))
+
+    variables = models.init(module, KEY, size[0])
+    logits, got = both(variables, images)
+    chex.assert_shape(got, (4, *features))
+    assert np.all(np.isfinite(got))
+    assert np.std(got, axis=0).max() > 0
+    chex.assert_trees_all_equal(logits, np.zeros((4, *features[:-1], module.num_outputs)))
+
+    # Statistics are those of the batch: evaluation with them is training mode.
+    variables = _random_variables(module)
+    logits, stats = jax.jit(functools.partial(apply, train=True))(variables, images)
+    chex.assert_trees_all_equal_shapes_and_dtypes(stats, variables["batch_stats"])
+    again, _ = both({**variables, "batch_stats": stats}, images)
+    chex.assert_trees_all_close(again, logits, rtol=1e-3, atol=1e-3 * np.abs(logits).max())
+    other, got = both(variables, images)
+    assert (np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()) == bool(stats)
+    kernel, bias = (np.asarray(variables["params"]["head"][key]) for key in ("kernel", "bias"))
+    expected = np.asarray(got) @ kernel + bias
+    chex.assert_trees_all_close(other, expected, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+    # Widths follow from the arrays: the same program as that of a module built at those widths.
+    variables = _random_variables(narrow)
+    programs = [
+        str(jax.make_jaxpr(functools.partial(models.apply, m))(variables, images))
+        for m in (module, narrow)
+    ]
+    assert programs[0] == programs[1]
+    full = jax.make_jaxpr(apply)(_random_variables(module), images)
+    assert str(full) != programs[0]
+
+
+@pytest.fixture(scope="session")
+def check_conventions():
+    """Asserts of a module what holds for every network.
+
+    A head that starts at zero over features of a shape (but for the batch), statistics of the
+    batch in training mode, and that it runs with the variables of a narrower module.
+    """
+    return _check_conventions

@@ -24,12 +24,31 @@ def abstract(module):
     return jax.eval_shape(functools.partial(models.init, module, image_size=64), jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", PARAMS)
 def test_parameter_count(name):
     assert models.count_params(abstract(models.create(name, 1000))) == PARAMS[name]
 
 
 @pytest.mark.parametrize("name", models.NAMES)
+def test_every_name_builds(name):
+    module = models.create(name, 7)
+    assert module.num_outputs == 7
+    assert hash(module) == hash(models.create(name, 7))
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_options_are_fields_with_valid_defaults(name):
+    """What the module's fields say by default could be given as an option too."""
+    module = models.create(name, 7)
+    assert models.options_of(name)
+    for option in models.options_of(name):
+        value = getattr(module, option)
+        assert models.create(name, 7, **{option: value}) == module
+        with pytest.raises(UserError, match=f"option {option} of model {name} is .*; expected"):
+            models.create(name, 7, **{option: object()})
+
+
+@pytest.mark.parametrize("name", PARAMS)
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 @pytest.mark.parametrize("version", ["v1", "v1.5"])
 def test_shapes(name, stem, version):
@@ -75,6 +94,7 @@ def test_equal_options_make_equal_modules():
     ("name", "options", "message"),
     [
         ("resnet49", {}, "unknown model 'resnet49'; expected one of resnet18, resnet34, resnet50"),
+        ("vit_s16", {"stages": (1, 1)}, "unknown option 'stages' of model vit_s16; .*heads, depth"),
         ("resnet18", {"witdh": 3}, "unknown option 'witdh' of model resnet18; expected.*width"),
         ("resnet18", {"bottleneck": True}, "unknown option 'bottleneck'"),
         ("resnet18", {"stages": ()}, r"option stages of model resnet18 is \(\); expected"),
@@ -100,3 +120,8 @@ def test_bad_names_and_options(name, options, message):
 def test_bad_num_outputs(num_outputs):
     with pytest.raises(UserError, match=r"num_outputs is .*; expected a positive int"):
         models.create("resnet18", num_outputs)
+
+
+def test_options_of_an_unknown_name():
+    with pytest.raises(UserError, match="unknown model 'vit'; expected one of resnet18"):
+        models.options_of("vit")

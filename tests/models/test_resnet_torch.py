@@ -33,7 +33,8 @@ class TorchResNet:
 
     def conv_bn(self, x, name, stride, train):
         weight, bias, gamma, beta, mean, var = self.fetch(name)
-        x = F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2)
+        groups = x.shape[1] // weight.shape[1]
+        x = F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=groups)
         if train:
             mean, var = torch.zeros_like(mean), torch.ones_like(var)
         return F.batch_norm(x, mean, var, gamma, beta, training=train, eps=self.epsilon)
@@ -108,6 +109,7 @@ CASES = [
     ("resnet18", {}),
     ("resnet50", {"version": "v1.5"}),
     ("resnet50", {"version": "v1", "conv_bias": True, "stem": "cifar", "epsilon": 1e-3}),
+    ("resnext50_32x4d", {"groups": 4, "width_per_group": 16}),
 ]
 
 

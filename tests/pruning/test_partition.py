@@ -129,8 +129,8 @@ def test_shared_kernel_reads_and_makes_one_stream():
     ]
 
 
-def test_two_groups_of_one_kernel_have_two_names():
-    """A kernel [3, heads, width] makes both axes; each is cut on its own."""
+def test_heads_are_cut_as_wholes():
+    """A kernel [3, heads, width] makes both axes: the heads are the channels, not their widths."""
 
     def apply(v, x):
         y = jnp.einsum("bi,ihd->bhd", x, v["a"])
@@ -141,7 +141,25 @@ def test_two_groups_of_one_kernel_have_two_names():
         "b": jax.ShapeDtypeStruct((4, 6, 2), jnp.float32),
     }
     groups = pruning.trace(apply, variables, X)
-    assert {name: group.size for name, group in groups.items()} == {"a": 4, "a#2": 6}
+    assert {name: group.size for name, group in groups.items()} == {"a": 4}
+    assert "whole rows (heads" in groups.frozen["a"][2]
+
+
+def test_two_groups_of_one_kernel_have_two_names():
+    """What a makes is added to two arrays side by side, of which only one has another reader."""
+
+    def apply(v, x):
+        both = x @ v["a"]
+        left, right = x @ v["left"], x @ v["right"]
+        both += jnp.concatenate([left, right], 1)
+        return both @ v["b"] + left @ v["reader"]
+
+    shapes = {"left": (3, 4), "right": (3, 2), "a": (3, 6), "b": (6, 2), "reader": (4, 2)}
+    variables = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()}
+    groups = pruning.trace(apply, variables, X)
+    assert {name: group.size for name, group in groups.items()} == {"a": 4, "a#2": 2}
+    held = {(m.path, m.axis): m.positions.ravel().tolist() for m in groups["a#2"].members}
+    assert held == {("a", 1): [4, 5], ("b", 0): [4, 5], ("right", 1): [0, 1]}
 
 
 def test_unused_and_unproduced_parameters_say_so():

@@ -66,7 +66,24 @@ PASSES = {
     "convert_element_type": lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
     "position in space": lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 1),
     "optimization_barrier": lambda x: lax.optimization_barrier((x, x))[1],
-}
+    "sort over space": lambda x: jnp.sort(x, axis=1),
+    "cumsum over space": lambda x: jnp.cumsum(x, axis=2),
+    "scan": lambda x: lax.scan(lambda c, _: (c * 2, None), x, None, length=3)[0],
+    "scan over space": lambda x: lax.scan(lambda c, y: (c, y * 2), 0.0, x)[1],
+    "scan from nothing": lambda x: lax.scan(
+        lambda c, y: (c + y, None), jnp.zeros(x.shape[1:]), x
+    )[0][None],
+    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, x))[1],
+    "cond": lambda x: lax.cond(True, lambda x: x, lambda x: 2 * x, x),
+    "one end of a batch": lambda x: x[:1] * x[1:],
+    "indexed space": lambda x: x[:, jnp.asarray([0, 2])],
+    "placed in space": lambda x: x.at[:, 1].set(0.0),
+    "updated in space": lambda x: lax.dynamic_update_slice(x, x[:, :2], (0, 1, 0, 0)),
+    "dropout": lambda x: x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape),
+    "stack and unstack": lambda x: sum(jnp.unstack(jnp.stack([x, 2 * x], 1), axis=1)),
+    "tiled space": lambda x: jnp.tile(x, (1, 2, 1, 1)),
+    "grouped and back": lambda x: x.reshape(*x.shape[:-1], 1, -1)[..., 0, :],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -78,12 +95,9 @@ def test_channels_pass(name):
 
 
 FREEZES = {
-    "sort": lambda x: jnp.sort(x, axis=1),
+    "sort": jnp.sort,
     "cumsum": lambda x: jnp.cumsum(x, axis=-1),
     "fft": lambda x: jnp.real(jnp.fft.fft(x)),
-    "scan": lambda x: lax.scan(lambda c, _: (c * 2, None), x, None, length=3)[0],
-    "reduce_sum": lambda x: x - x.sum(-1, keepdims=True),
-    "reduce_max": jax.nn.softmax,
     "reduce_window_sum": lambda x: x / (
         1 + lax.reduce_window(x * x, 0.0, lax.add, (1, 1, 1, 3), (1, 1, 1, 1), "SAME")
     ),
@@ -91,8 +105,11 @@ FREEZES = {
     "reshape": lambda x: x.reshape(*x.shape[:3], 2, 4).swapaxes(3, 4).reshape(x.shape),
     "iota": lambda x: x * lax.broadcasted_iota(jnp.float32, x.shape, 3),
     "constant of the program": lambda x: x + np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8),
-    "slice": lambda x: jnp.repeat(x[..., :4], 2, -1) + x,
-    "pad": lambda x: x + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 0)))[..., :-1],
+    "slice": lambda x: x * x[..., 1:4].sum(),
+    "slice by numbers that do not follow the width": lambda x: (
+        x * jnp.concatenate([x[..., 4:], x[..., :4]], -1)
+    ),
+    "pad": lambda x: lax.pad(x, 0.0, ((0, 0, 0),) * 3 + ((1, -1, 0),)),
     "dot_general of two activations": lambda x: x
     + (jnp.einsum("bhwc,bijc->bhwij", x, x)).sum((3, 4))[..., None],
 }  # fmt: skip
@@ -105,6 +122,43 @@ def test_channels_freeze_and_the_trace_says_why(name):
     assert name in groups.frozen[A][3]
     assert name in groups.frozen[B][2]
     assert f"axis 3 (8): not cut: {groups.frozen[A][3]}" in groups.explain(A)
+
+
+PAIRS = {
+    "halves": lambda x: jnp.concatenate(
+        [x[..., : x.shape[-1] // 2], -x[..., x.shape[-1] // 2 :]], -1
+    ),
+    "split": lambda x: jnp.concatenate([jnp.sin(y) for y in jnp.split(x, 2, -1)], -1),
+    "shuffle": lambda x: x.reshape(*x.shape[:3], 2, -1).swapaxes(3, 4).reshape(x.shape),
+    "stride": lambda x: jnp.stack([x[..., ::2], x[..., 1::2]], -1).reshape(x.shape),
+    "rows of two": lambda x: jnp.flip(x.reshape(*x.shape[:3], -1, 2), -1).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_equal_parts_lose_as_many_each(name):
+    (group,) = between(PAIRS[name]).values()
+    by_half, side_by_side = ([[i, i + 4] for i in range(4)], [[2 * i, 2 * i + 1] for i in range(4)])
+    made, read = (member.positions.tolist() for member in group.members)
+    assert made == (side_by_side if name in ("stride", "rows of two") else by_half)
+    assert read == (side_by_side if name in ("shuffle", "stride", "rows of two") else by_half)
+
+
+NORMALISES = {
+    "reduce_sum": lambda x: x - x.mean(-1, keepdims=True),
+    "reduce_max": jax.nn.softmax,
+    "reduce_min": lambda x: x - x.min(-1, keepdims=True),
+    "dot_general": lambda x: x - (x @ jnp.ones((x.shape[-1], 1))),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISES)
+def test_a_reduction_over_channels_leaves_them_to_the_widest_scope(name):
+    groups = between(NORMALISES[name])
+    (group,) = groups.values()
+    assert group.normalised == name
+    assert [len(groups.in_scope(scope)) for scope in pruning.SCOPES] == [0, 0, 1]
+    assert name in groups.explain(A)
 
 
 def test_a_primitive_nobody_knows():
@@ -174,14 +228,15 @@ def test_reversed_channels_keep_their_own_scale():
         assert member.positions.ravel().tolist() == [3, 2, 1, 0]
 
 
-def test_channels_held_twice_and_once_are_two_groups():
+def test_channels_held_twice_are_pairs_and_one_alone_is_no_group():
     """Added to their reverse, channels pair up; the middle one of an odd number stays alone."""
-    first, middle = between(lambda x: x + x[..., ::-1], width=5).values()
-    assert [member.positions.tolist() for member in first.members] == [[[0, 4], [1, 3]]] * 2
-    assert [member.positions.tolist() for member in middle.members] == [[[2]]] * 2
+    groups = between(lambda x: x + x[..., ::-1], width=5)
+    (pairs,) = groups.values()
+    assert [member.positions.tolist() for member in pairs.members] == [[[0, 4], [1, 3]]] * 2
+    assert groups.frozen[A][3] == "all of it is one channel"
 
 
-def test_depthwise_follows_and_grouped_freezes():
+def test_depthwise_follows_and_groups_lose_as_many_each():
     def apply(v, x):
         y = conv(conv(x, v["a"]), v["depthwise"], feature_group_count=8)
         return conv(conv(y, v["grouped"], feature_group_count=2), v["b"])
@@ -193,10 +248,25 @@ def test_depthwise_follows_and_grouped_freezes():
         "grouped": {"kernel": spec(3, 3, 4, 6)},
     }
     groups = pruning.trace(apply, variables, X)
-    reason = "conv_general_dilated with feature_group_count=2"
-    assert not groups
-    assert groups.frozen[A][3] == groups.frozen["depthwise/kernel"][3] == reason
-    assert groups.frozen["grouped/kernel"][3] == groups.frozen[B][2] == reason
+    assert {name: group.size for name, group in groups.items()} == {A: 4, "grouped/kernel": 3}
+    held = {(m.path, m.axis): m.positions.tolist() for m in groups[A].members}
+    pairs = [[i, i + 4] for i in range(4)]
+    assert held == {
+        (A, 3): pairs,
+        ("depthwise/kernel", 3): pairs,
+        ("grouped/kernel", 2): [[i] for i in range(4)],
+    }
+    held = {(m.path, m.axis): m.positions.tolist() for m in groups["grouped/kernel"].members}
+    assert held == dict.fromkeys([("grouped/kernel", 3), (B, 2)], [[i, i + 3] for i in range(3)])
+
+
+def test_batch_groups_freeze():
+    def apply(v, x):
+        return conv(conv(x, v["a"]), v["b"], batch_group_count=2)
+
+    variables = {"a": {"kernel": spec(1, 1, 3, 8)}, "b": {"kernel": spec(1, 1, 8, 6)}}
+    groups = pruning.trace(apply, variables, X)
+    assert groups.frozen[A][3] == "conv_general_dilated with batch_group_count=2"
 
 
 def test_a_scaled_kernel_is_the_kernel():

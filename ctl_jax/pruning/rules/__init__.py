@@ -1,0 +1,10 @@
+"""The rules that are built in; importing this fills the table (see `walk.register_rule`)."""
+
+from ctl_jax.pruning.rules import (  # noqa: F401
+    control,
+    elementwise,
+    indexing,
+    products,
+    reductions,
+    shapes,
+)

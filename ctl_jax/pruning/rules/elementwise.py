@@ -1,0 +1,86 @@
+"""Rules for what does the same at every position, and for arrays made of no other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jax.extend.core import JaxprEqn
+
+from ctl_jax.pruning.channels import FREE, Axis, elements, merged
+from ctl_jax.pruning.walk import Addition, Array, Walk, derived, register_rule, shape_of
+
+# fmt: off
+ELEMENTWISE = (
+    "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+    "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "cos", "cosh", "digamma",
+    "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag",
+    "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
+    "mul", "name", "ne", "neg", "nextafter", "not", "or", "population_count", "pow", "real",
+    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sharding_constraint", "shift_left",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square",
+    "stop_gradient", "tan", "tanh", "xor",
+)
+# fmt: on
+
+
+@register_rule(*ELEMENTWISE)
+def elementwise(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """Same position, same channel. Scalars join nothing, sizes 1 broadcast and are FREE."""
+    # The operand with most channels gives the labels: in `scale * kernel` the result's axes are
+    # the kernel's, and it is the kernel's slices that produce a channel.
+    ranked = sorted(
+        operands, key=lambda x: (-sum(axis != FREE for axis in markers(x)), -len(x.axes))
+    )
+    axes: list[Axis] = list(ranked[0].axes)
+    for other in ranked[1:]:
+        for i, axis in enumerate(other.axes):
+            if axes[i] is not axis:
+                walk.channels.join(axes[i], axis)
+                axes[i] = merged(axes[i], axis)
+    return [derived(axes, operands)]
+
+
+@register_rule("add", "add_any", "sub")
+def _add(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """Elementwise; a sum of two activations that were different channels is a residual one."""
+    left, right = operands
+    joined = []
+    if left.data and right.data:
+        pairs = zip(left.axes, right.axes, strict=False)  # a scalar has no axes
+        joined = [elements(a, b) for a, b in pairs if walk.channels.join(a, b)]
+    walk.additions += [Addition(ids, left.readers, right.readers) for ids in joined]
+    (result,) = elementwise(walk, eqn, operands)
+    return [dataclasses.replace(result, makers=0) if joined else result]
+
+
+@register_rule("bitcast_convert_type")
+def _bitcast(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    (x,), rank = operands, len(shape_of(eqn.outvars[0]))
+    if rank == len(x.axes):
+        return [derived(x.axes, operands)]
+    return [derived([walk.freeze(x.axes, eqn.primitive.name)] * rank, operands)]
+
+
+@register_rule("device_put", "optimization_barrier")
+def _identity(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    return list(operands)
+
+
+@register_rule("iota")
+def _iota(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    axes = [FREE] * len(eqn.params["shape"])
+    axes[eqn.params["dimension"]] = walk.channels.fixed("iota")
+    return [derived(axes, operands)]
+
+
+@register_rule(
+    "random_bits", "random_clone", "random_fold_in", "random_seed", "random_split",
+    "random_unwrap", "random_wrap", "rng_bit_generator", "threefry2x32",
+)  # fmt: skip
+def _random(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """Random numbers are as good for one width as for another (dropout)."""
+    return [derived([FREE] * len(shape_of(var)), operands) for var in eqn.outvars]
+
+
+def markers(x: Array) -> list[int]:
+    """Each axis as one label: its own if it has only one, 0 where it carries channels."""
+    return [axis if isinstance(axis, int) else 0 for axis in x.axes]

@@ -1,0 +1,85 @@
+"""Rules for matrix products and convolutions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from ctl_jax.pruning.channels import FREE, Axis, merged
+from ctl_jax.pruning.walk import Array, Walk, derived, register_rule, shape_of
+
+
+@register_rule("dot_general")
+def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    left, right = operands
+    contracted, batch = eqn.params["dimension_numbers"]
+    joined: dict[int, Axis] = {}
+    for i, j in (*zip(*contracted, strict=True), *zip(*batch, strict=True)):
+        walk.channels.join(left.axes[i], right.axes[j])
+        joined[i] = merged(left.axes[i], right.axes[j])
+    for i, j in zip(*contracted, strict=True):
+        free = any(isinstance(axis, int) and axis == FREE for axis in (left.axes[i], right.axes[j]))
+        if free and not isinstance(joined[i], int):
+            walk.channels.normalise(joined[i], eqn.primitive.name)  # a sum by another name
+    others = [
+        [i for i in range(len(x.axes)) if i not in (*contracted[side], *batch[side])]
+        for side, x in enumerate(operands)
+    ]
+    bit = 0
+    if left.data and right.data:
+        # Attention divides by the square root of this width, a literal in the jaxpr.
+        walk.freeze([left.axes[i] for i in contracted[0]], "dot_general of two activations")
+    elif left.data or right.data:
+        side = 0 if right.data else 1
+        bit = walk.product(operands[side], contracted[side], others[side])
+        walk.read(1 - side, operands[1 - side], contracted[1 - side])
+    axes = [
+        *(joined[i] for i in batch[0]),
+        *(left.axes[i] for i in others[0]),
+        *(right.axes[j] for j in others[1]),
+    ]
+    walk.cost(eqn, [*axes, *(joined[i] for i in contracted[0])])
+    return [derived(axes, operands, bit)]
+
+
+@register_rule("conv_general_dilated")
+def _conv(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    x, kernel = operands
+    name, params = eqn.primitive.name, eqn.params
+    numbers = params["dimension_numbers"]
+    batch, feature, *space = numbers.lhs_spec
+    out, into, *window = numbers.rhs_spec
+    axes: list[Axis] = [walk.freeze([x.axes[i] for i in space], name)] * len(x.axes)
+    walk.freeze([kernel.axes[i] for i in window], f"window of {name}")
+    axes[numbers.out_spec[0]] = x.axes[batch]
+    groups = params["feature_group_count"]
+    bit = 0
+    if params["batch_group_count"] > 1:
+        touched = x.axes[batch], x.axes[feature], kernel.axes[into], kernel.axes[out]
+        reason = f"{name} with batch_group_count={params['batch_group_count']}"
+        axes = [walk.freeze(touched, reason)] * len(axes)
+        made: Axis = axes[0]
+    elif groups > 1 and shape_of(eqn.invars[1])[into] == 1:
+        # Depthwise: a channel is made from itself, as by a scale; or several from one.
+        multiplier = shape_of(eqn.invars[1])[out] // groups
+        source = x.axes[feature]
+        if not isinstance(source, int):
+            source = np.repeat(source, multiplier) if multiplier > 1 else source
+        walk.channels.join(source, kernel.axes[out])
+        made = merged(source, kernel.axes[out])
+    else:
+        # With several groups the j-th channels of all of them are one: so each group loses as
+        # many, their number stays, and the kernel's one input axis serves them all.
+        source, made = kernel.axes[into], kernel.axes[out]
+        if groups > 1 and not isinstance(source, int):
+            source = np.tile(source, groups)
+        walk.channels.join(x.axes[feature], source)
+        if groups > 1 and not isinstance(made, int):
+            rows = made.reshape(groups, -1)
+            walk.channels.join(rows[:-1].ravel(), rows[1:].ravel())
+        if x.data and not kernel.data:
+            bit = walk.product(kernel, [into], [out])
+            walk.read(0, x, [feature])
+    axes[numbers.out_spec[1]] = made
+    walk.cost(eqn, [x.axes[batch], made, kernel.axes[into]])
+    return [derived(axes, operands, bit)]

@@ -1,0 +1,166 @@
+"""Rules for what rearranges positions: broadcast, transpose, reverse, reshape."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from ctl_jax.pruning.channels import FREE, Axis
+from ctl_jax.pruning.walk import Array, Grid, Walk, register_rule, shape_of, view
+
+
+@register_rule("broadcast_in_dim")
+def _broadcast(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    axes: list[Axis] = [FREE] * len(eqn.params["shape"])
+    for axis, i in zip(operands[0].axes, eqn.params["broadcast_dimensions"], strict=True):
+        axes[i] = axis
+    return [view(axes, operands[0])]
+
+
+@register_rule("transpose")
+def _transpose(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    (x,) = operands
+    return [view([x.axes[i] for i in eqn.params["permutation"]], x)]
+
+
+@register_rule("squeeze")
+def _squeeze(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    (x,) = operands
+    gone = eqn.params["dimensions"]
+    return [view([axis for i, axis in enumerate(x.axes) if i not in gone], x)]
+
+
+@register_rule("rev")
+def _rev(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    axes = list(operands[0].axes)
+    for i in eqn.params["dimensions"]:
+        axis = axes[i]
+        axes[i] = axis if isinstance(axis, int) else axis[::-1]
+    return [view(axes, operands[0])]
+
+
+@register_rule("tile")
+def _tile(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """As a broadcast to a new axis before each, and a merge."""
+    (x,), shape = operands, shape_of(eqn.invars[0])
+    return [
+        view(
+            [
+                axis if repeats == 1 else _pair(walk, FREE, repeats, axis, n)
+                for axis, n, repeats in zip(x.axes, shape, eqn.params["reps"], strict=True)
+            ],
+            x,
+        )
+    ]
+
+
+@register_rule("reshape")
+def _reshape(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """Runs of axes merge or split; sizes of 1 come and go."""
+    (x, *_), old, new = operands, shape_of(eqn.invars[0]), eqn.params["new_sizes"]
+    if 0 in old or eqn.params.get("dimensions") is not None:
+        return [view([walk.freeze(x.axes, "reshape")] * len(new), x)]
+    axes: list[Axis] = [FREE] * len(new)
+    for before, after in _runs(old, new):
+        sizes = [old[i] for i in before], [new[i] for i in after]
+        regrouped = _regroup(walk, [x.axes[i] for i in before], *sizes)
+        for i, axis in zip(after, regrouped, strict=True):
+            axes[i] = axis
+    return [view(axes, x)]
+
+
+def _runs(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The shortest runs of axes (of size > 1) of two shapes that hold the same positions."""
+    left = [i for i, n in enumerate(old) if n > 1]
+    right = [i for i, n in enumerate(new) if n > 1]
+    while left:
+        before, after = [left.pop(0)], [right.pop(0)]
+        while (a := prod(old[i] for i in before)) != (b := prod(new[i] for i in after)):
+            if a < b:
+                before.append(left.pop(0))
+            else:
+                after.append(right.pop(0))
+        yield before, after
+
+
+def _regroup(
+    walk: Walk, axes: Sequence[Axis], old: Sequence[int], new: Sequence[int]
+) -> Sequence[Axis]:
+    """The labels of a run of axes of sizes `old` once it is reshaped to sizes `new`."""
+    if len(old) == len(new) == 1:
+        return axes
+    plain = [axis for axis in axes if isinstance(axis, int)]
+    if len(plain) == len(axes):
+        return [min(plain)] * len(new)
+    # Both shapes are coarser forms of one fine shape: split the axes to it, then merge.
+    inner = sorted({prod(sizes[i:]) for sizes in (old, new) for i in range(len(sizes))})
+    if any(b % a for a, b in itertools.pairwise(inner)):
+        return [walk.freeze(axes, "reshape")] * len(new)
+    fine = [b // a for a, b in zip([1, *inner], inner, strict=False) if b > a][::-1]
+    parts: list[Axis] = []
+    for axis, n in zip(axes, old, strict=True):
+        parts += _split(walk, axis, _take(fine, n, len(parts)))
+    merged, at = [], 0
+    for n in new:
+        sizes = _take(fine, n, at)
+        merged.append(_merge(walk, parts[at : at + len(sizes)], sizes))
+        at += len(sizes)
+    return merged
+
+
+def _take(fine: Sequence[int], size: int, start: int) -> list[int]:
+    """The sizes of `fine` from `start` on whose product is `size`."""
+    end = start + 1
+    while prod(fine[start:end]) < size:
+        end += 1
+    return list(fine[start:end])
+
+
+def _split(walk: Walk, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+    """The labels of axes of these sizes that one axis is reshaped to."""
+    if len(sizes) == 1 or isinstance(axis, int):
+        return [axis] * len(sizes)
+    ids = axis.reshape(sizes)
+    for i, n in enumerate(sizes):
+        line = np.moveaxis(ids, i, -1).reshape(-1, n)
+        if (line == line[0]).all():  # they vary along this one alone
+            result: list[Axis] = [walk.channels.fixed("reshape")] * len(sizes)
+            result[i] = line[0]
+            return result
+    choice = walk.guess(axis, "reshape")
+    if choice > 1:
+        return [walk.channels.fixed("reshape")] * len(sizes)
+    rows, columns = walk.channels.new(sizes[0]), walk.channels.new(prod(sizes[1:]))
+    walk.grids.append(Grid(ids.reshape(len(rows), -1), rows, columns, True, bool(choice)))
+    return [rows, *_split(walk, columns, sizes[1:])]
+
+
+def _merge(walk: Walk, axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
+    """The labels of the one axis that axes of these sizes are reshaped to."""
+    result = axes[-1]
+    width = sizes[-1]
+    for axis, n in zip(axes[-2::-1], sizes[-2::-1], strict=True):
+        result = _pair(walk, axis, n, result, width)
+        width *= n
+    return result
+
+
+def _pair(walk: Walk, rows: Axis, n: int, columns: Axis, m: int) -> Axis:
+    """The labels of an axis of n * m positions, row by row."""
+    if isinstance(rows, int) and isinstance(columns, int):
+        return min(rows, columns)
+    # Of equal rows or columns there may be fewer once the program runs at other widths.
+    rows = walk.channels.new(n) if isinstance(rows, int) and rows == FREE else rows
+    columns = walk.channels.new(m) if isinstance(columns, int) and columns == FREE else columns
+    if isinstance(columns, int):
+        return np.repeat(rows, m)
+    if isinstance(rows, int):
+        return np.tile(columns, n)
+    for grid in walk.grids:  # merged again as it was split
+        if grid.rows is rows and grid.columns is columns and grid.whole is not None:
+            return grid.whole.ravel()
+    whole = walk.channels.new(n * m).reshape(n, m)
+    walk.grids.append(Grid(whole, rows, columns, split=False))
+    return whole.ravel()

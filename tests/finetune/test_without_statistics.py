@@ -1,0 +1,50 @@
+"""Networks without BatchNorm are finetuned, saved and read like any other."""
+
+import jax
+import numpy as np
+import pytest
+
+from ctl_jax import finetune, models
+
+OPTIONS = {"heads": 2, "depth": 1, "head_width": 4, "patch": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "train_backbone"), [("vit_s16", True), ("deit_s16_distilled", False)]
+)
+def test_fit_and_checkpoint(name, train_backbone, tmp_path):
+    module = models.create(name, 3, **OPTIONS)
+    variables = models.init(module, jax.random.key(0), 8)
+    rng = np.random.default_rng(0)
+    labels = np.arange(12, dtype=np.int32) % 3
+    noise = rng.integers(0, 40, (12, 8, 8, 3))
+    images = (100 * labels.reshape(-1, 1, 1, 1) // 2 + noise).astype(np.uint8)
+    augmentation = finetune.Augmentation(crop_area=(1.0, 1.0), flip=False)
+    recipe = finetune.Recipe("nevis", augmentation, train_backbone=train_backbone)
+    hyper = finetune.Hyper(0.05, 12, 2, 3)
+    result = finetune.fit(
+        finetune.make_step(module, recipe),
+        recipe,
+        variables,
+        images,
+        labels,
+        hyper=hyper,
+        batch_size=12,
+        seed=0,
+    )
+    assert result.history[-1].loss < np.log(3)  # the head starts at zero
+    assert result.variables["batch_stats"] == {}
+    kernels = [tree["params"]["patch_conv"]["kernel"] for tree in (variables, result.variables)]
+    assert np.any(kernels[0] != kernels[1]) == train_backbone
+    accuracy = finetune.evaluate(
+        module, "nevis", result.variables, images, labels, num_classes=3, batch_size=12
+    )
+    x = models.PREPROCESS["nevis"](images)
+    logits = models.apply(module, result.variables, x)
+    assert accuracy == np.mean(np.argmax(logits, -1) == labels)
+
+    models.save_checkpoint(tmp_path / "c", result.variables)
+    loaded = models.load_weights(tmp_path / "c", module, variables)
+    expected = models.with_head(result.variables, 3)
+    assert models.content_hash(loaded) == models.content_hash(expected)
+    assert jax.tree.structure(loaded) == jax.tree.structure(expected)

@@ -1,0 +1,60 @@
+"""EfficientNets: sizes of the literature, equality with torch, what holds for every network."""
+
+import pytest
+
+from ctl_jax.models.efficientnet import PRESETS, EfficientNet
+
+# Of torchvision's models with 1000 outputs: parameters, FLOPs by torch's counter.
+SIZES = {
+    "efficientnet_b0": (5_288_548, 771_629_504),
+    "efficientnet_b1": (7_794_184, 1_139_303_360),
+    "efficientnet_b2": (9_109_994, 1_317_926_880),
+    "efficientnet_b3": (12_233_232, 1_925_416_480),
+    "efficientnet_b4": (19_341_616, 3_007_420_864),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", *(pytest.param(n, marks=pytest.mark.slow) for n in list(SIZES)[1:])]
+)
+def test_size(name, check_size):
+    check_size(EfficientNet(1000, **PRESETS[name]), *SIZES[name])
+    assert SIZES.keys() == PRESETS.keys()
+
+
+def test_conventions(check_conventions):
+    module = EfficientNet(5, (1, 2), width_multiplier=0.75)
+    check_conventions(module, EfficientNet(5, (1, 2), width_multiplier=0.5), (4 * 24,))
+
+
+def torch_features(t, x):
+    """Features [B, F] by torch, of torch layers and images."""
+    silu = t.torch.nn.functional.silu
+    x = silu(t.conv_bn(x, "stem", 2))
+    for name, expand, stride, residual in (
+        ("stage1_block1", False, 1, False),
+        ("stage2_block1", True, 2, False),
+        ("stage2_block2", True, 1, True),
+        ("stage3_block1", True, 2, False),
+    ):
+        shortcut = x
+        if expand:
+            x = silu(t.conv_bn(x, f"{name}/expand"))
+        x = silu(t.conv_bn(x, f"{name}/depthwise", stride))
+        gate = silu(t.conv(x.mean((2, 3), keepdim=True), f"{name}/squeeze"))
+        x = x * t.conv(gate, f"{name}/excite").sigmoid()
+        x = t.conv_bn(x, f"{name}/project")
+        if residual:
+            x = x + shortcut
+    return silu(t.conv_bn(x, "last")).mean((2, 3))
+
+
+def test_equals_torch(check_torch):
+    check_torch(EfficientNet(5, (1, 2, 1), width_multiplier=0.5), torch_features)
+
+
+def test_squeezed_channels_are_a_quarter_of_the_blocks_inputs(random_variables):
+    params = random_variables(EfficientNet(5, (1, 2, 1)))["params"]
+    assert params["stage1_block1"]["squeeze"]["kernel"].shape == (1, 1, 32, 8)
+    assert params["stage2_block1"]["squeeze"]["kernel"].shape == (1, 1, 96, 4)
+    assert params["stage3_block1"]["depthwise_conv"]["kernel"].shape == (5, 5, 1, 144)
