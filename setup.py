@@ -45,6 +45,9 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            # Libraries whose networks `ctl_jax.pruning` is tested on.
+            "dm-haiku>=0.0.16",
+            "equinox>=0.13",
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.3",

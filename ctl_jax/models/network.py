@@ -54,9 +54,9 @@ def apply(
       train: BatchNorm normalises by the batch instead of by `variables["batch_stats"]`.
 
     Returns:
-      Logits [B, num_outputs]; with `train`, also the statistics of this batch, in the form of
-      `variables["batch_stats"]` ({} without BatchNorm). Averaging them over batches is the
-      trainer's affair.
+      Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]); with `train`, also the
+      statistics of this batch, in the form of `variables["batch_stats"]` ({} without BatchNorm).
+      Averaging them over batches is the trainer's affair.
     """
     if not train:
         return widths.apply(module, variables, images)
@@ -65,7 +65,7 @@ def apply(
 
 
 def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
-    """The representation under the task head, [B, F], in evaluation mode.
+    """The representation under the task head, [B, F] (of a U-Net: [B, H, W, F]), in evaluation.
 
     Args:
       module: from `create`.

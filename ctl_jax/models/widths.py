@@ -28,10 +28,11 @@ def apply(module: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs:
 
     - `nn.Conv` with groups has as many as its kernel and its inputs say: a depthwise convolution
       stays one, and any other keeps the number of its groups;
-    - `nn.GroupNorm` keeps the number of its groups, also where `group_size` gave it;
+    - `nn.GroupNorm` keeps the number of its groups, also where `group_size` gave it (and it has a
+      scale or a bias, which tell how many channels there were);
     - `nn.MultiHeadDotProductAttention` has the heads of its kernels, and goes on dividing by the
-      square root of a head's full width. Without `qkv_features`, that width comes from tracing
-      `module.init`, which takes about as long as tracing `module.apply`;
+      square root of a head's full width. Without `qkv_features`, that width (as the channels of
+      a GroupNorm above) comes from tracing `module.init`, about as long as `module.apply` takes;
     - recurrent cells keep their full width: their carry is made from a field.
 
     Args:

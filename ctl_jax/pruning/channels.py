@@ -13,7 +13,7 @@ flattened feature map, a concatenation or a reversal need no special case: they 
 labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -67,10 +67,20 @@ class Channels:
         """Notes that the program reduces over the channels of `axis` with the primitive `by`."""
         self._normalised.setdefault(by, []).append(elements(axis))
 
+    def take_back(self, normalised: Mapping[str, int]) -> None:
+        """Forgets reductions that were noted after there were so many of each."""
+        for by, found in self._normalised.items():
+            del found[normalised.get(by, 0) :]
+
+    def count_normalised(self) -> dict[str, int]:
+        """How many reductions of each primitive were noted."""
+        return {by: len(found) for by, found in self._normalised.items()}
+
     def normalised(self) -> Iterator[tuple[str, Labels]]:
         """Each reduction with the elements that it was made over, in the order of the program."""
         for by, found in self._normalised.items():
-            yield by, np.concatenate(found)
+            if found:
+                yield by, np.concatenate(found)
 
     def find(self, ids: Labels) -> Labels:
         """The representative of each element: the same for all that are joined."""

@@ -9,8 +9,9 @@ which one is right depends on where the program has its numbers from, which no j
     x.reshape(b, n, groups, -1)   the number of columns follows: each group can lose as many
 
 So it is decided here by what else is known, once the whole program is. If the columns are frozen
-(attention contracts them) the rows are cut, and the other way round. Else it is the rows if they
-are some parameter's axis, or joined to one, and the columns if not. `probe` then checks what was
+(attention contracts them) the rows are cut, and the other way round; and what was joined to
+channels that are cut in one way is cut in that way. Else it is the rows if they are some
+parameter's axis, or joined to one, and the columns if not. `probe` then checks what was
 decided for reshapes that split, by tracing the pruned program.
 """
 
@@ -44,15 +45,17 @@ def resolve(channels: Channels, grids: Sequence[Grid], parameters: int) -> None:
         dead = np.zeros(channels.size, bool)
         for _, ids in channels.frozen():
             dead[roots[ids]] = True
-        # What is forced goes first: it may force others.
-        forced = [(grid, side) for grid in pending if (side := _forced(grid, roots, dead))]
-        if not forced:
+        # What is forced goes first: it may force others, or be what others are joined to.
+        decided = [(grid, side) for grid in pending if (side := _forced(grid, roots, dead))]
+        if not decided:
             real = np.zeros(channels.size, bool)
             real[roots[:parameters]] = True
-            grid = pending[0]
-            anchored = grid.whole is None or bool(real[roots[grid.rows]].any())
-            forced = [(grid, ROWS if anchored != grid.flip else COLUMNS)]
-        for grid, side in forced:
+            anchored = [grid for grid in pending if _is_anchored(grid, roots, real)]
+            if anchored:
+                decided = [(anchored[0], COLUMNS if anchored[0].flip else ROWS)]
+            else:
+                decided = [(pending[0], ROWS if pending[0].flip else COLUMNS)]
+        for grid, side in decided:
             pending.remove(grid)
             _apply(channels, grid, side)
 
@@ -62,7 +65,17 @@ def _forced(grid: Grid, roots: Labels, dead: np.ndarray) -> str | None:
         return ROWS
     if dead[roots[grid.rows]].all():
         return COLUMNS
+    if grid.whole is not None:
+        whole = np.where(grid.whole >= 0, roots[grid.whole], -1)
+        by_row, by_column = (whole == whole[:, :1]).all(), (whole == whole[:1]).all()
+        if by_row != by_column:  # it has been joined to what is cut in this way
+            return ROWS if by_row else COLUMNS
     return None
+
+
+def _is_anchored(grid: Grid, roots: Labels, real: np.ndarray) -> bool:
+    """Whether the rows are a parameter's axis, or joined to one."""
+    return grid.whole is None or bool(real[roots[grid.rows]].any())
 
 
 def _apply(channels: Channels, grid: Grid, side: str) -> None:

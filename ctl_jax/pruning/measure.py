@@ -1,6 +1,7 @@
 """What every criterion is given, and what it gives back."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from ctl_jax.pruning.slices import Kernel, Vector
 # The importance of the channels of each group, float64 [channels] for each of its slices.
 Parts = dict[str, list[Vector]]
 
-# The last key of what is counted, not learnt, in Linen and NNX, Haiku and PyTorch.
-_STATISTICS = ("mean", "var", "average", "hidden", "running_mean", "running_var")
+# The last key of what a BatchNorm counts and does not learn, in Linen and NNX, and PyTorch; Haiku
+# has it in modules of this ending.
+_STATISTICS = ("mean", "var", "running_mean", "running_var")
+_MOVING_AVERAGE = "_ema"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class Request:
         Raises:
           UserError: the group has none.
         """
-        found = [m for m in group.members if m.role in self.roles and not _is_statistic(m.path)]
+        found = [m for m in group.members if m.role in self.roles and not _is_statistic(m)]
         if not found:
             raise UserError(
                 f"group {group.name!r} has no weights of role {' or '.join(self.roles)}, expected "
@@ -90,7 +93,7 @@ class Request:
         Raises:
           UserError: there are none, or no iterable of batches was given.
         """
-        if isinstance(self.batches, Mapping | str) or not hasattr(self.batches, "__iter__"):
+        if isinstance(self.batches, Mapping | str) or not _is_iterable(self.batches):
             kind = type(self.batches).__name__
             raise UserError(f"batches is of type {kind}, expected an iterable of batches")
         empty = True
@@ -105,9 +108,11 @@ def by_slot(
     request: Request, measure: Callable[[Kernel, int], Vector], *, largest: bool = False
 ) -> Parts:
     """Parts from what `measure` says of each position on a parameter's axis."""
+    # An axis that reads a concatenation holds the channels of many groups.
+    along = functools.cache(functools.partial(request.along, measure))
     return {
         name: [
-            slices.by_channel(request.along(measure, m.path, m.axis), m, largest=largest)
+            slices.by_channel(along(m.path, m.axis), m, largest=largest)
             for m in request.members(group)
         ]
         for name, group in request.groups.items()
@@ -125,14 +130,20 @@ def by_member(request: Request, measure: Callable[[Kernel, Member], Vector]) -> 
     }
 
 
+def _is_iterable(value: object) -> bool:
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
 def last_key(path: str) -> str:
     """The name of a parameter in its layer; in NNX it is a node that holds a value."""
     return path.removesuffix("/value").rpartition("/")[2]
 
 
-def _is_statistic(path: str) -> bool:
-    return last_key(path) in _STATISTICS
+def _is_statistic(member: Member) -> bool:
+    module = member.path.rpartition("/")[0]
+    counted = last_key(member.path) in _STATISTICS or module.endswith(_MOVING_AVERAGE)
+    return member.role == "elementwise" and counted
 
 
 def _roles(group: Group) -> set[str]:
-    return {member.role for member in group.members if not _is_statistic(member.path)}
+    return {member.role for member in group.members if not _is_statistic(member)}

@@ -1,21 +1,22 @@
 """Whether the program does at other widths what was taken for granted.
 
 Some equations do not say what they would be at other widths: a reshape that splits channels into
-heads holds two numbers, and either may be the one that the program insists on. So one channel is
-cut from every group concerned and the function is traced again: the groups of the pruned program
-must be the pruned groups. Where they are not, or the function can not be traced at these widths,
-another way is taken if there is one, and else nothing is cut there.
+heads holds two numbers, and either may be the one that the program insists on. So every group
+concerned is given one channel more and the function is traced again: without that channel, the
+groups of the wider program must be the groups that were found. Where they are not, or the function
+can not be traced at these widths, another way is taken if there is one, and else nothing is cut
+there. (Wider rather than narrower, because an axis of one channel that is left is none.)
 """
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from ctl_jax.pruning.cutting import prune
 from ctl_jax.pruning.groups import Group, Groups
-from ctl_jax.pruning.keep import Keep
+from ctl_jax.pruning.paths import leaf_paths
 from ctl_jax.pruning.walk import Guess, Place
 
 # Each round takes the next way at the places that came out wrong, so a few reach the last one;
@@ -48,13 +49,13 @@ Reanalyse = Callable[[Any, Mapping[Place, int]], Analysis]
 
 
 def settle(found: Analysis, analyse: Analyse, reanalyse: Reanalyse, variables: Any) -> Analysis:
-    """Guesses again until the program, pruned, is what the groups say.
+    """Guesses again until the program at other widths is what the groups say.
 
     Args:
       found: with the first guesses.
       analyse: guesses -> the analysis of the same program.
-      reanalyse: pruned variables, guesses -> the analysis of the program at their widths; raises
-        what the function does if it can not be traced at them.
+      reanalyse: variables, guesses -> the analysis of the program at their widths; raises what the
+        function does if it can not be traced at them.
       variables: those that were traced, abstract.
     """
     guesses: dict[Place, int] = {}
@@ -72,10 +73,10 @@ def settle(found: Analysis, analyse: Analyse, reanalyse: Reanalyse, variables: A
 def _wrong(
     found: Analysis, guesses: Mapping[Place, int], reanalyse: Reanalyse, variables: Any
 ) -> Collection[str]:
-    """The groups that the pruned program has not, of those that a guess is about."""
+    """The groups that do not hold at other widths, of those that a guess is about."""
 
     def holds(names: Collection[str]) -> bool:
-        return _holds(found, names, lambda pruned: reanalyse(pruned, guesses), variables)
+        return _holds(found, names, lambda wide: reanalyse(wide, guesses), variables)
 
     names = frozenset().union(*found.concerned)
     if not names or holds(names):
@@ -91,41 +92,55 @@ def _holds(
     variables: Any,
 ) -> bool:
     groups = found.groups
-    left = {name: np.arange(group.size - (name in names)) for name, group in groups.items()}
-    keep = Keep(left, groups.structure)
+    wide, grown = _widened(variables, groups, names)
     try:
-        again = reanalyse(prune(variables, groups, keep))
+        again = reanalyse(wide)
     except Exception:  # whatever a user's function raises at widths that it was not made for
         return False
-    # A channel that is left alone can not be cut: it is no group.
-    several = [name for name in groups if len(left[name]) > 1]
-    if again.outputs != found.outputs or again.groups.keys() != set(several):
+    if again.outputs != found.outputs or again.groups.keys() != groups.keys():
         return False
-    kept = _kept(groups, left)
-    return all(_is_pruned(groups[name], again.groups[name], left[name], kept) for name in several)
+    sizes = {name: group.size + (name in names) for name, group in groups.items()}
+    if any(group.size != sizes[name] for name, group in again.groups.items()):
+        return False
+    left = {name: np.arange(group.size) for name, group in groups.items()}
+    kept = _kept(again.groups, left, grown)
+    return all(_is_pruned(again.groups[name], group, kept) for name, group in groups.items())
 
 
-def _kept(groups: Groups, left: Mapping[str, np.ndarray]) -> dict[tuple[str, int], np.ndarray]:
+def _widened(
+    variables: Any, groups: Groups, names: Collection[str]
+) -> tuple[Any, Mapping[str, tuple[int, ...]]]:
+    """Variables with one channel more in each group of these names, and the shape of each."""
+    shapes = {path: list(shape) for path, shape in groups.shapes.items()}
+    for name in names:
+        for member in groups[name].members:
+            shapes[member.path][member.axis] += member.positions.shape[1]
+    grown = {path: tuple(shape) for path, shape in shapes.items()}
+    leaves = [jax.ShapeDtypeStruct(grown[path], leaf.dtype) for path, leaf in leaf_paths(variables)]
+    return jax.tree.unflatten(jax.tree.structure(variables), leaves), grown
+
+
+def _kept(
+    groups: Groups, left: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[tuple[str, int], np.ndarray]:
     """For each axis which of its positions stay."""
     kept: dict[tuple[str, int], np.ndarray] = {}
     for name, group in groups.items():
         for member in group.members:
-            size = groups.shapes[member.path][member.axis]
-            mask = kept.setdefault((member.path, member.axis), np.ones(size, bool))
+            place = member.path, member.axis
+            mask = kept.setdefault(place, np.ones(shapes[member.path][member.axis], bool))
             mask[np.delete(member.positions, left[name], axis=0)] = False
     return kept
 
 
-def _is_pruned(
-    group: Group, again: Group, left: np.ndarray, kept: Mapping[tuple[str, int], np.ndarray]
-) -> bool:
-    """Whether `again` is `group` with the channels `left`, on axes that lost positions."""
-    if again.size != len(left) or len(again.members) != len(group.members):
+def _is_pruned(wide: Group, group: Group, kept: Mapping[tuple[str, int], np.ndarray]) -> bool:
+    """Whether `group` is `wide` with its first channels, on axes that lost the other positions."""
+    if len(wide.members) != len(group.members):
         return False
-    for old, new in zip(group.members, again.members, strict=True):
+    for old, new in zip(wide.members, group.members, strict=True):
         number = np.cumsum(kept[old.path, old.axis]) - 1
         if (old.path, old.axis) != (new.path, new.axis) or not np.array_equal(
-            number[old.positions[left]], new.positions
+            number[old.positions[: group.size]], new.positions
         ):
             return False
     return True

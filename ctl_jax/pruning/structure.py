@@ -101,18 +101,17 @@ class Structure:
         return None if self is expected else next(self._differences(expected), None)
 
     def _differences(self, expected: "Structure") -> Iterator[str]:
+        """The differences, what explains most first; only the first is sure to be one."""
         for name in {**expected.sizes, **self.sizes}:
             if name not in self.sizes:
                 yield f"lacks group {name!r} of {expected.sizes[name]} channels"
             elif name not in expected.sizes:
                 yield f"has group {name!r} of {self.sizes[name]} channels, expected no such group"
-            elif self.sizes[name] != expected.sizes[name]:
-                yield (
-                    f"has {self.sizes[name]} channels of group {name!r}, "
-                    f"expected {expected.sizes[name]}"
-                )
-            else:
-                yield from self._differences_of(name, expected)
+        for name, size in expected.sizes.items():
+            if self.sizes[name] != size:
+                yield f"has {self.sizes[name]} channels of group {name!r}, expected {size}"
+        for name in expected.sizes:
+            yield from self._differences_of(name, expected)
         for path in {**expected.shapes, **self.shapes}:
             here, there = self.shapes.get(path), expected.shapes.get(path)
             if here is None:

@@ -42,7 +42,7 @@ def trace(
 
     Where the jaxpr leaves open what the program would do at other widths (it splits an axis of
     channels, into heads or equal parts, or pads one), the function is traced again with a channel
-    less in each group concerned. What does not come out as it should is not cut.
+    more in each group concerned. What does not come out as it should is not cut.
 
     A number that Python computes from a width (the `sqrt(d)` of attention) is a literal in the
     jaxpr. Where primitives show that this may matter (a reduction over channels, a product of two
@@ -86,8 +86,8 @@ def trace(
         found = probe.settle(
             found,
             lambda guesses: analyse(jaxpr, list(shapes), guesses, max_equations),
-            lambda pruned, guesses: analyse(
-                jax.make_jaxpr(apply_fn)(pruned, *abstract_inputs).jaxpr,
+            lambda wide, guesses: analyse(
+                jax.make_jaxpr(apply_fn)(wide, *abstract_inputs).jaxpr,
                 list(shapes),
                 guesses,
                 max_equations,

@@ -37,6 +37,20 @@ class Twice(nn.Module):
         return attention(attention(x))
 
 
+class Looped(nn.Module):
+    """Attention layers in a loop, their widths of heads left to the stream."""
+
+    @nn.compact
+    def __call__(self, x):
+        loop = nn.scan(
+            lambda layer, x, _: (layer(x), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=2,
+        )
+        return loop(nn.MultiHeadDotProductAttention(3, name="attention"), x, None)[0]
+
+
 class Grouped(nn.Module):
     """GroupNorm of four groups, given by their number or by their size."""
 
@@ -132,9 +146,8 @@ def test_attention_in_training():
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("qkv_features", [None, 12])
-def test_attention_called_twice(qkv_features):
-    module = Twice(qkv_features)
+@pytest.mark.parametrize("module", [Twice(None), Twice(12), Looped()])
+def test_attention_called_twice(module):
     variables = random_variables(module)
     expected = module.apply(change(variables, QUERY_KEY, mask), X)
     got = models.apply_pruned(module, change(variables, QUERY_KEY, cut), X)

@@ -107,19 +107,20 @@ def cut_off_readers(variables: Any, groups: pruning.Groups, keep: pruning.Keep) 
     for name, group in groups.items():
         dropped = np.setdiff1d(np.arange(group.size), keep[name])
         for member in group.members:
-            if member.role == "in":
+            # What looks tokens up may also read them, at the same place: a tied embedding.
+            if member.role == "in" or member.path.endswith("embedding"):
                 rows = np.moveaxis(leaves[member.path], member.axis, 0)  # a view
                 rows[member.positions[dropped].ravel()] = 0
     return tree.unflatten([jnp.asarray(leaf) for leaf in leaves.values()])
 
 
 def kept_positions(groups: pruning.Groups, keep: pruning.Keep) -> dict[str, jax.Array]:
-    """For each parameter of one axis, which of its positions stay."""
-    masks = {path: np.ones(shape, bool) for path, shape in groups.shapes.items() if len(shape) == 1}
+    """For each parameter, which positions of its last axis stay."""
+    masks = {path: np.ones(shape[-1:], bool) for path, shape in groups.shapes.items()}
     for name, group in groups.items():
         dropped = np.setdiff1d(np.arange(group.size), keep[name])
         for member in group.members:
-            if member.path in masks:
+            if member.axis == len(groups.shapes[member.path]) - 1:
                 masks[member.path][member.positions[dropped].ravel()] = False
     return {path: jnp.asarray(mask) for path, mask in masks.items()}
 

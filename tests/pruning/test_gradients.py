@@ -116,8 +116,7 @@ def test_hessian_is_right_on_average(groups, variables):
     for name, weights in variables.items():
         n = weights.size
         diagonals = [
-            np.diagonal(np.reshape(full(variables, batch)[name][name], (n, n)))
-            for batch in batches
+            np.diagonal(np.reshape(full(variables, batch)[name][name], (n, n))) for batch in batches
         ]
         rises[name] = 0.5 * weights**2 * np.mean(diagonals, axis=0).reshape(weights.shape)
     expected = slices_of(variables, rises)

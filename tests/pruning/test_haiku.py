@@ -35,19 +35,13 @@ def at_given_widths(network: Callable[..., Any]) -> Any:
     return hk.transform_with_state(intercepted)
 
 
-def evaluate(transformed: Any) -> Callable[[Any, jax.Array], jax.Array]:
-    return lambda v, x: transformed.apply(v["params"], v["state"], None, x, False)[0]
-
-
-def train(transformed: Any) -> Callable[[Any, jax.Array], jax.Array]:
-    return lambda v, x: transformed.apply(v["params"], v["state"], None, x, True)[0]
+def logits(transformed: Any, train: bool = False) -> Callable[[Any, jax.Array], jax.Array]:
+    return lambda v, x: transformed.apply(v["params"], v["state"], None, x, train)[0]
 
 
 def randomised(transformed: Any, x: jax.Array) -> Any:
     """All leaves random: nothing is zero, statistics and scales are not trivial."""
-    params, state = jax.eval_shape(
-        lambda key: transformed.init(key, x, True), jax.random.key(0)
-    )
+    params, state = jax.eval_shape(lambda key: transformed.init(key, x, True), jax.random.key(0))
     rng = np.random.default_rng(0)
 
     def draw(path: Any, leaf: Any) -> jax.Array:
@@ -103,7 +97,7 @@ def test_exact(check_exact, network, size, smallest):
     transformed = at_given_widths(network)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, size, size, 3)), jnp.float32)
     variables = randomised(transformed, x)
-    groups = check_exact(evaluate(transformed), variables, x, gradients=False)
+    groups = check_exact(logits(transformed), variables, x, gradients=False)
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="channels")
     small = pruning.prune(variables, groups, keep)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))  # noqa: E731
@@ -111,22 +105,23 @@ def test_exact(check_exact, network, size, smallest):
 
 
 def test_pruned_network_trains():
-    """In evaluation, Haiku's moving averages leave part of their state unread; training reads it.
+    """Evaluation reads one half of the state of Haiku's moving averages, training the other.
 
-    So a trace of the training mode finds all that must be cut.
+    So what is to train on is traced as a sum of both.
     """
     transformed = at_given_widths(small_resnet)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 32, 32, 3)), jnp.float32)
     variables = randomised(transformed, x)
-    groups = pruning.trace(train(transformed), variables, x)
-    assert set(groups) == set(pruning.trace(evaluate(transformed), variables, x))
+    evaluate, train = logits(transformed), logits(transformed, train=True)
+    groups = pruning.trace(lambda v, x: evaluate(v, x) + train(v, x), variables, x)
+    assert set(groups) == set(pruning.trace(evaluate, variables, x))
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="channels")
     small = pruning.prune(variables, groups, keep)
     _, state = transformed.apply(small["params"], small["state"], None, x, True)
     shapes = jax.tree.map(jnp.shape, state)
     assert shapes == jax.tree.map(jnp.shape, small["state"])
     assert shapes != jax.tree.map(jnp.shape, variables["state"])
-    again = evaluate(transformed)({"params": small["params"], "state": state}, x)
+    again = evaluate({"params": small["params"], "state": state}, x)
     assert again.shape == (2, 5)
     assert jnp.isfinite(again).all()
 
@@ -136,5 +131,5 @@ def test_full_network_is_unchanged():
     plain = hk.transform_with_state(small_mobilenet)
     variables = randomised(plain, x)
     np.testing.assert_array_equal(
-        evaluate(plain)(variables, x), evaluate(at_given_widths(small_mobilenet))(variables, x)
+        logits(plain)(variables, x), logits(at_given_widths(small_mobilenet))(variables, x)
     )

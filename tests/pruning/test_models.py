@@ -86,7 +86,6 @@ def normalising_over(case: str) -> Any:
             layer = context.module
             if isinstance(layer, nn.LayerNorm) and context.method_name == "__call__":
                 path = "/".join(["params", *layer.path, "scale"])
-                # In a scan one slice of the scales stands for all, and so do their channels.
                 mask = masks[path].reshape((1,) * (args[0].ndim - 1) + (-1,))
                 kwargs = {**kwargs, "mask": mask}
             return next_fun(*args, **kwargs)

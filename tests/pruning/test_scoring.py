@@ -6,6 +6,7 @@ import pytest
 
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
+from ctl_jax.pruning import measure
 
 
 def apply(v, x):
@@ -85,6 +86,43 @@ def test_aggregates(groups, variables, slices, aggregate, plain):
 def test_roles(groups, variables, slices, roles, paths):
     scores = pruning.score(groups, variables, "l1", roles=roles)
     close(scores[STREAM], sum(slices[path] for path in paths))
+
+
+@pytest.mark.parametrize("statistic", ["bn/mean", "bn/var/value", "~/mean_ema/average"])
+def test_statistics_are_told_by_name_and_role(statistic):
+    keys = statistic.split("/")
+
+    def normalised(v, x):
+        leaf = v["norm"]
+        for key in keys:
+            leaf = leaf[key]
+        return (jax.nn.relu(x @ v["mean"]) * leaf[None]) @ v["var"]  # the kernels' names are theirs
+
+    leaf = np.full(4, 100, np.float32)
+    for key in reversed(keys):
+        leaf = {key: leaf}
+    v = {"norm": leaf, "mean": np.ones((3, 4), np.float32), "var": np.ones((4, 2), np.float32)}
+    groups = pruning.trace(normalised, v, X)
+    (found,) = pruning.score(groups, v, "l1", roles=("out", "in", "elementwise")).values()
+    np.testing.assert_array_equal(found, 3 + 2)
+
+
+def test_an_axis_of_many_groups_is_summed_up_once(monkeypatch):
+    def dense(v, x):
+        parts = [jax.nn.relu(x @ v[f"part{i}"]) for i in range(5)]
+        return jax.numpy.concatenate(parts, axis=1) @ v["head"]
+
+    v = {f"part{i}": np.ones((3, 4), np.float32) for i in range(5)}
+    v["head"] = np.arange(40, dtype=np.float32).reshape(20, 2)
+    groups = pruning.trace(dense, v, X)
+    calls = []
+    monkeypatch.setattr(
+        measure.slices, "kernel_of", lambda path, leaves: calls.append(path) or leaves[path]
+    )
+    scores = pruning.score(groups, v, "l1", roles=("in",))
+    assert calls == ["head"]
+    found = np.concatenate([scores[f"part{i}"] for i in range(5)])
+    np.testing.assert_array_equal(found, v["head"].sum(axis=1))
 
 
 def test_normalise(groups, variables, slices):

@@ -97,11 +97,12 @@ def _loop(
     # A turn that is walked again leaves its joins and additions; all else is noted once.
     noted = (walk.products, walk.grids, walk.guessed, walk.buffers, walk.costs, walk.reads)
     marks, now = [len(notes) for notes in noted], walk.now
-    for turn in range(MOST_TURNS):
+    reductions = walk.channels.count_normalised()
+    for _ in range(MOST_TURNS):
         for notes, mark in zip(noted, marks, strict=True):
             del notes[mark:]  # type: ignore[attr-defined]
-        if turn:
-            walk.now = now
+        walk.channels.take_back(reductions)
+        walk.now = now
         with _inside(walk):
             results = walk.run(body, [*consts, *carry, *slices])
         before, carry = carry, [_both(walk, x, y) for x, y in zip(carry, results, strict=False)]

@@ -18,9 +18,9 @@ def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
         walk.channels.join(left.axes[i], right.axes[j])
         joined[i] = merged(left.axes[i], right.axes[j])
     for i, j in zip(*contracted, strict=True):
-        free = any(isinstance(axis, int) and axis == FREE for axis in (left.axes[i], right.axes[j]))
-        if free and not isinstance(joined[i], int):
-            walk.channels.normalise(joined[i], eqn.primitive.name)  # a sum by another name
+        for x, axis in ((left, left.axes[i]), (right, right.axes[j])):
+            if not x.data and isinstance(axis, int) and axis == FREE:
+                walk.channels.normalise(joined[i], eqn.primitive.name)  # a sum by another name
     others = [
         [i for i in range(len(x.axes)) if i not in (*contracted[side], *batch[side])]
         for side, x in enumerate(operands)
