@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 from ctl_jax.errors import UserError
+from ctl_jax.pruning import SCOPES
 
 _PLAIN = ("dense", "scratch", "linear_probe")
-_SCOPES = ("filters", "channels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ def parse_method(name: str) -> Method:
     """Reads a method's name.
 
     Args:
-      name: `dense` (the whole pretrained network), `filters@0.5` or `channels@0.5` (half of each
-        group's channels dropped, in that scope), `scratch` (the whole network, from random
+      name: `dense` (the whole pretrained network), `filters@0.5`, `channels@0.5` or `all@0.5` (half
+        of each group's channels dropped, in that scope of `pruning.SCOPES`), `scratch` (the whole network, from random
         weights), or `linear_probe` (a linear classifier on the whole network's frozen features).
 
     Returns:
@@ -44,9 +44,9 @@ def parse_method(name: str) -> Method:
     """
     if name in _PLAIN:
         return Method(name, pretrained=name != "scratch", train_backbone=name != "linear_probe")
-    match = re.fullmatch(rf"({'|'.join(_SCOPES)})@(\d*\.?\d+)", name)
+    match = re.fullmatch(rf"({'|'.join(SCOPES)})@(\d*\.?\d+)", name)
     if match is None:
-        known = ", ".join((*_PLAIN, *(f"{scope}@RATIO" for scope in _SCOPES)))
+        known = ", ".join((*_PLAIN, *(f"{scope}@RATIO" for scope in SCOPES)))
         raise UserError(f"config.methods: unknown method {name!r}; expected one of {known}")
     scope, ratio = match[1], float(match[2])
     if not 0 < ratio < 1:

@@ -4,31 +4,46 @@ Four pure steps, each usable alone:
 
     groups = pruning.trace(apply_fn, variables, images)   # which channels go together
     scores = pruning.score(groups, variables, criterion="l2")   # how much each matters
-    keep = pruning.select(groups, scores, ratio=0.5, scope="filters", round_to=8)   # which stay
+    keep = pruning.select(groups, scores, flops=0.5, scope="filters", round_to=8)   # which stay
     small = pruning.prune(variables, groups, keep)   # any tree of the same structure
 
-The pruned network computes what the full one computes once the dropped channels are cut off from
-every kernel that reads them. `print(groups)` and `groups.explain(path)` say what is cut together,
-what is not cut, and why.
+In the scopes "filters" and "channels" the pruned network computes what the full one computes once
+the dropped channels are cut off from every kernel that reads them. `print(groups)` and
+`groups.explain(path)` say what is cut together, what is not cut, and why. `groups.costs` tells
+FLOPs, parameters and peak memory at any widths. `register_rule` teaches the tracer a primitive.
+
+README.md beside this file has examples for Linen, NNX, Haiku, Equinox and plain functions.
 """
 
+from ctl_jax.pruning.allocation import ALLOCATIONS
+from ctl_jax.pruning.costs import Costs
 from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT
 from ctl_jax.pruning.cutting import prune
-from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member
+from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member, Reading
 from ctl_jax.pruning.keep import Keep
 from ctl_jax.pruning.scoring import score
 from ctl_jax.pruning.selection import select
+from ctl_jax.pruning.structure import Structure
 from ctl_jax.pruning.tracing import trace
+from ctl_jax.pruning.walk import Array, Walk, derived, register_rule
 
 __all__ = [
+    "ALLOCATIONS",
     "CRITERIA",
     "SCOPES",
     "ZERO_SHOT",
+    "Array",
+    "Costs",
     "Group",
     "Groups",
     "Keep",
     "Member",
+    "Reading",
+    "Structure",
+    "Walk",
+    "derived",
     "prune",
+    "register_rule",
     "score",
     "select",
     "trace",

@@ -93,20 +93,23 @@ def partition(
     on = [(slot, _present(kinds, slot.ids)) for slot in slots]
 
     origins = _origins(on, kinds, made)
-    index = np.full(size, -1)
+    numbers = np.full(kinds.max(initial=0) + 1, -1)
+    numbers[list(origins)] = np.arange(len(origins))
+    index = numbers[kinds]
     channel = np.zeros(size, np.int64)
-    for i, (kind, slot) in enumerate(origins.items()):
+    for kind, slot in origins.items():
         # Channels are numbered as they lie on the axis that names their group.
         of_kind, first = np.unique(roots[slot.ids[kinds[slot.ids] == kind]], return_index=True)
         channel[of_kind[np.argsort(first)]] = np.arange(len(of_kind))
-        index[kinds == kind] = i
     channel = np.where(index >= 0, channel[roots], 0)
 
     members: dict[int, list[Member]] = {kind: [] for kind in origins}
     for slot, present in on:
         for kind in present:
-            at = np.flatnonzero(kinds[slot.ids] == kind)
-            ids = slot.ids[at]
+            ids, at = slot.ids, np.arange(len(slot.ids))
+            if len(present) > 1 or kinds[ids[0]] != kind or not kinds[ids].all():
+                at = np.flatnonzero(kinds[ids] == kind)
+                ids = ids[at]
             role: Role = "elementwise"
             if (made[ids] < size).any():
                 role = "out"
@@ -184,7 +187,8 @@ def _origins(
     found: dict[int, tuple[int, Slot]] = {}
     for slot, present in on:
         for kind in present:
-            first = int(made[slot.ids[kinds[slot.ids] == kind]].min())
+            ids = slot.ids if len(present) == 1 else slot.ids[kinds[slot.ids] == kind]
+            first = int(made[ids].min())
             if first < len(made) and (kind not in found or first < found[kind][0]):
                 found[kind] = first, slot
     ranked = sorted(found.items(), key=lambda item: item[1][0])

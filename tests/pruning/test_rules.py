@@ -171,6 +171,19 @@ def test_a_primitive_nobody_knows():
     assert groups.frozen[B][2] == "mystery"
 
 
+def test_a_rule_of_the_user():
+    primitive = Primitive("my_activation")
+    primitive.def_abstract_eval(lambda aval: aval)
+    assert not between(primitive.bind)
+
+    @pruning.register_rule("my_activation")
+    def rule(walk, eqn, operands):
+        return [pruning.derived(operands[0].axes, operands)]
+
+    (group,) = between(primitive.bind).values()
+    assert [(member.path, member.axis) for member in group.members] == [(A, 3), (B, 2)]
+
+
 def test_strided_dilated_and_transposed_convolutions():
     def apply(v, x):
         x = conv(x, v["a"], window_strides=(2, 2), rhs_dilation=(2, 2))

@@ -70,6 +70,30 @@ def test_two_leaves_of_one_path():
         pruning.trace(lambda v, x: x, twice, X)
 
 
+def test_a_function_that_can_not_be_traced():
+    def branches(v, x):
+        return x @ v["a"] if x[0, 0] > 0 else x
+
+    with pytest.raises(UserError, match="apply_fn can not be traced .* TracerBoolConversionError"):
+        pruning.trace(branches, {"a": jnp.ones((3, 3))}, X)
+    with pytest.raises(UserError, match="apply_fn can not be traced .* TypeError: .*dot_general"):
+        pruning.trace(lambda v, x: x @ v["a"], {"a": jnp.ones((4, 3))}, X)
+    with pytest.raises(UserError, match="apply_fn can not be traced .* KeyError: 'b'"):
+        pruning.trace(lambda v, x: x @ v["b"], {"a": jnp.ones((4, 3))}, X)
+
+
+def test_a_program_that_would_take_for_ever():
+    """Functions that call one another twice: 2**20 equations, though only 20 are written down."""
+    function = jnp.tanh
+    for _ in range(20):
+        function = jax.jit(lambda x, f=function: f(f(x)))
+
+    with pytest.raises(UserError, match="more than 5000 equations"):
+        pruning.trace(
+            lambda v, x: function(x @ v["a"]), {"a": jnp.ones((3, 3))}, X, max_equations=5000
+        )
+
+
 def test_work_is_linear_in_depth():
     """Counted in function calls, which no other load on the machine disturbs."""
 
