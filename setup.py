@@ -29,6 +29,7 @@ setuptools.setup(
         "array-record>=0.8",
         "chex>=0.1.90",
         "flax>=0.12",
+        "grain>=0.2.18",
         # TFDS imports it without declaring it.
         "importlib_resources>=6",
         "jax>=0.10",

@@ -8,7 +8,7 @@ fresh dependency graph for each result (a built one can not be copied), and for 
 import copy
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch_models
@@ -19,6 +19,8 @@ from torch_vit import VisionTransformer
 # Bisection halves the range of ratios; after so many trials, a network of a few hundred channels
 # a layer does not change any more.
 MAX_TRIALS = 12
+
+HEADS = 12  # of ViT-B/16
 
 
 class Target(NamedTuple):
@@ -48,7 +50,10 @@ class Peer:
             for layer in model.modules()
             if isinstance(layer, nn.Linear) and layer.out_features == torch_models.CLASSES
         ]
-        transformer = isinstance(model, VisionTransformer)
+        more: dict[str, Any] = {}
+        if isinstance(model, VisionTransformer):
+            embeddings = (model.class_token, model.encoder.pos_embedding)
+            more = {"round_to": HEADS, "unwrapped_parameters": [(p, 2) for p in embeddings]}
         return tp.pruner.BasePruner(
             model,
             self.inputs,
@@ -56,7 +61,7 @@ class Peer:
             pruning_ratio=ratio,
             iterative_steps=steps,
             ignored_layers=head,
-            round_to=12 if transformer else None,
+            **more,
         )
 
     def once(self, model: nn.Module, ratio: float = 0.5) -> nn.Module:

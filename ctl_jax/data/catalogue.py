@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
+
+import numpy as np
 
 from ctl_jax.data import embedded
 from ctl_jax.data.task import TaskSpec
@@ -23,10 +25,28 @@ VARIANTS = (
 )
 # Tasks from this year on are held out.
 STOP_YEAR = 2020
+# After the last year of the benchmark.
+ALL_YEARS = 2022
+# What a stream may be without: see `stream`.
+ABLATIONS = ("remove_first_30", "remove_last_30", "no_imagenet", "random")
+SHUFFLES = ("within_year", "order")
+_REMOVED = 30
 
 
-def stream(variant: str, stop_year: int = STOP_YEAR) -> tuple[TaskSpec, ...]:
+def stream(
+    variant: str,
+    stop_year: int = STOP_YEAR,
+    *,
+    ablation: str = "",
+    num_tasks: int = 0,
+    shuffle: str = "",
+    seed: int = 0,
+) -> tuple[TaskSpec, ...]:
     """The tasks of a stream, in its order.
+
+    The ablations are those of Nevis'22 (Bornschein et al., 2022, arXiv:2211.11747). They leave out
+    tasks before 2020 only: what is held out stays, as far as `stop_year` lets it. dm_nevis' own
+    "last 30" cuts the year that it ends in from that year's beginning; here they are the last.
 
     Args:
       variant: "embedded", one of `VARIANTS`, or data sets joined by "+", each by its title, its
@@ -34,30 +54,101 @@ def stream(variant: str, stop_year: int = STOP_YEAR) -> tuple[TaskSpec, ...]:
           "mnist+CIFAR 10+letters".
       stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
           that are named are not left out.
+      ablation: "" or one of `ABLATIONS`, of a variant of Nevis'22: without the first or the last
+          30 tasks, without ImageNet, or `num_tasks` tasks drawn at random, in their order.
+      num_tasks: with "random", how many; 0 otherwise. dm_nevis counts the 14 held-out ones in.
+      shuffle: "" or one of `SHUFFLES`: the tasks of each year among themselves (as dm_nevis does,
+          also for each seed), or all tasks.
+      seed: of the draw and of the shuffle.
 
     Returns:
-      One spec a task. A data set that comes twice is two tasks, "mnist" and "mnist_2".
+      One spec a task. A data set that comes twice is two tasks, "mnist" and "mnist_2"; a task has
+      the same name in all ablations and shuffles of a stream.
 
     Raises:
-      UserError: an unknown name, or no task before `stop_year`.
+      UserError: an unknown name, no task left, or an ablation that the variant does not have.
     """
-    if variant == "embedded":
-        return tuple(_named(task) for task in embedded.TASKS)
-    if variant in VARIANTS:
-        rows = [row for row in _read("streams.csv") if row["variant"] == variant]
-        found = _data_sets()
-        specs = [
-            dataclasses.replace(found[row["title"].casefold()], year=int(row["year"]))
-            for row in rows
-            if int(row["year"]) < stop_year
-        ]
-        if not specs:
+    _check(variant, ablation, num_tasks, shuffle, seed)
+    if variant not in VARIANTS:
+        names = list(embedded.TASKS) if variant == "embedded" else variant.split("+")
+        return _shuffled(_unique(map(_named, names)), shuffle, seed)
+    found = _data_sets()
+    rows = [row for row in _read("streams.csv") if row["variant"] == variant]
+    everything = _unique(
+        dataclasses.replace(found[row["title"].casefold()], year=int(row["year"])) for row in rows
+    )
+    specs = [
+        spec
+        for spec in _ablated(everything, ablation, num_tasks, seed)
+        if spec.year is not None and spec.year < stop_year
+    ]
+    if not specs:
+        without = f" with ablation {ablation!r}" if ablation else ""
+        raise UserError(
+            f"stream {variant!r}{without} has no task before stop_year {stop_year!r}; "
+            f"its first is of {rows[0]['year']}"
+        )
+    return _shuffled(specs, shuffle, seed)
+
+
+def _check(variant: str, ablation: str, num_tasks: int, shuffle: str, seed: int) -> None:
+    for name, value, known in (("ablation", ablation, ABLATIONS), ("shuffle", shuffle, SHUFFLES)):
+        if value not in ("", *known):
+            raise UserError(f"{name} {value!r}: expected '' or one of {', '.join(known)}")
+        needs_years = value and value != "order"
+        if needs_years and variant not in VARIANTS:
             raise UserError(
-                f"stream {variant!r} has no task before stop_year {stop_year!r}; "
-                f"its first is of {rows[0]['year']}"
+                f"{name} {value!r}: expected '' for stream {variant!r}, which is no variant of "
+                f"Nevis'22; they are {', '.join(VARIANTS)}"
             )
-        return _unique(specs)
-    return _unique([_named(name) for name in variant.split("+")])
+    if ablation == "random" and num_tasks < 1:
+        raise UserError(f"num_tasks {num_tasks!r}: expected at least 1 with ablation 'random'")
+    if ablation != "random" and num_tasks:
+        raise UserError(f"num_tasks {num_tasks!r}: expected 0 without ablation 'random'")
+    if seed < 0:
+        raise UserError(f"seed {seed!r}: expected 0 or more")
+
+
+def _ablated(specs: Sequence[TaskSpec], ablation: str, num_tasks: int, seed: int) -> list[TaskSpec]:
+    """The tasks without those that the ablation leaves out, in their order."""
+    development = [spec for spec in specs if spec.year is not None and spec.year < STOP_YEAR]
+    held_out = [spec for spec in specs if spec not in development]
+    if ablation == "remove_first_30":
+        development = development[_REMOVED:]
+    elif ablation == "remove_last_30":
+        development = development[:-_REMOVED]
+    elif ablation == "no_imagenet":
+        development = [spec for spec in development if spec.dataset != "imagenet2012"]
+    elif ablation == "random":
+        if num_tasks > len(development):
+            raise UserError(
+                f"num_tasks {num_tasks!r}: expected at most {len(development)}, which is how many "
+                f"tasks before {STOP_YEAR} the stream has"
+            )
+        chosen = _permuted(development, np.random.default_rng(seed))[:num_tasks]
+        development = [spec for spec in development if spec in chosen]
+    return development + held_out
+
+
+def _shuffled(specs: Sequence[TaskSpec], shuffle: str, seed: int) -> tuple[TaskSpec, ...]:
+    generator = np.random.default_rng(seed)
+    if shuffle == "order":
+        return tuple(_permuted(specs, generator))
+    if shuffle == "within_year":
+        years = dict.fromkeys(spec.year for spec in specs)
+        return tuple(
+            spec
+            for year in years
+            for spec in _permuted([spec for spec in specs if spec.year == year], generator)
+        )
+    return tuple(specs)
+
+
+def _permuted(specs: Sequence[TaskSpec], generator: np.random.Generator) -> list[TaskSpec]:
+    # A list and not an array: numpy draws differently for the two, and dm_nevis shuffles lists.
+    order = list(range(len(specs)))
+    generator.shuffle(order)
+    return [specs[index] for index in order]
 
 
 def _named(name: str) -> TaskSpec:

@@ -15,7 +15,8 @@ class Split:
 
     Attributes:
       images: uint8 RGB [N, S, S, 3].
-      labels: int32 [N], in 0 .. num_classes - 1.
+      labels: int32 [N], in 0 .. num_classes - 1; of a multi-label task uint8 [N, num_classes] of
+        0 and 1.
     """
 
     images: np.ndarray
@@ -47,6 +48,11 @@ class TaskSpec:
     kind: str
     year: int | None
 
+    @property
+    def metric(self) -> str:
+        """What a model is scored by: "accuracy" (top-1), or "mAP", the mean average precision."""
+        return "mAP" if self.kind == "multi_label" else "accuracy"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -72,5 +78,7 @@ def fingerprint(num_classes: int, splits: Mapping[str, Split]) -> str:
         split = splits[name]
         digest.update(f"{name} {split.images.shape}".encode())
         digest.update(np.ascontiguousarray(split.images).data)
+        if split.labels.ndim == 2:
+            digest.update(f"{split.labels.shape}".encode())
         digest.update(np.ascontiguousarray(split.labels, "<i4").data)
     return digest.hexdigest()

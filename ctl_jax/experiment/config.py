@@ -5,15 +5,14 @@ The result is checked once, before any work, and never changes afterwards.
 """
 
 import difflib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 
-from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.methods import parse_method
+from ctl_jax.experiment.rules import RULES
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -25,6 +24,14 @@ def default_config() -> ml_collections.ConfigDict:
                 "variant": "embedded",
                 # Tasks of this year and later are left out: Nevis'22 holds 2020 and 2021 back.
                 "stop_year": 2020,
+                # Of a variant: "remove_first_30", "remove_last_30", "no_imagenet", or "random":
+                # `num_tasks` of its tasks. Held-out tasks stay, as far as `stop_year` lets them.
+                "ablation": "",
+                "num_tasks": 0,
+                # "within_year" or "order": the tasks of each year among themselves, or all.
+                "shuffle": "",
+                # Of the random tasks and of the shuffle.
+                "seed": 0,
                 # "error" stops a run that lacks a task's data before any work; "skip" goes on
                 # without it, and the report says so.
                 "missing": "error",
@@ -41,14 +48,16 @@ def default_config() -> ml_collections.ConfigDict:
                 "name": "resnet50",
                 # Blocks a stage; () means the standard ones of `name`.
                 "stages": (),
+                # Those below are set for the networks that have them (`models.options_of`); an
+                # empty text or a zero means the standard one of `name`.
                 # "v1": stride on a bottleneck's first 1x1 (Keras); "v1.5": on its 3x3 (torch).
-                "version": "v1.5",
+                "version": "",
                 # "imagenet": 7x7 stride 2 and max-pooling; "cifar": 3x3.
-                "stem": "imagenet",
-                "width": 64,
+                "stem": "",
+                "width": 0,
                 "conv_bias": False,
                 # BatchNorm's.
-                "epsilon": 1e-5,
+                "epsilon": 0.0,
                 # What the weights expect of an image; see models.PREPROCESS.
                 "preprocess": "nevis",
             },
@@ -113,7 +122,7 @@ def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if key not in given:
             raise UserError(f"config.{key}: missing; start the config from default_config()")
         given[key] = _typed(key, given[key], default)
-    for key, (holds, wanted) in _RULES.items():
+    for key, (holds, wanted) in RULES.items():
         if not holds(given[key]):
             raise UserError(f"config.{key}={given[key]!r}: expected {wanted}")
     for method in given["methods"]:
@@ -212,72 +221,15 @@ def _scalar(key: str, value: Any, wanted: type) -> Any:
     return value
 
 
-def _positive(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-def _fraction(value: float) -> bool:
-    return 0 <= value < 1
-
-
-def _range_within(low: float, high: float) -> Callable[[tuple[float, ...]], bool]:
-    return lambda value: len(value) == 2 and low < value[0] <= value[1] <= high
-
-
-def _distinct(value: tuple[Any, ...]) -> bool:
-    return 0 < len(value) == len(set(value))
-
-
-def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
-    return (lambda value: value in names), "one of " + ", ".join(names)
-
-
-_AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
-
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "stream.missing": _one_of("error", "skip"),
-    "data.image_size": (lambda v: 8 <= v <= 1024, "8 to 1024 pixels"),
-    "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
-    "model.name": _one_of(*models.NAMES),
-    "model.stages": (lambda v: all(n > 0 for n in v), "blocks a stage, each at least 1"),
-    "model.version": _one_of("v1", "v1.5"),
-    "model.stem": _one_of("imagenet", "cifar"),
-    "model.width": (lambda v: v >= 1, "at least 1"),
-    "model.epsilon": (_positive, "a positive number"),
-    "model.preprocess": _one_of(*models.PREPROCESS),
-    "pretrain.steps": (lambda v: v >= 1, "at least 1"),
-    "pretrain.batch_size": (lambda v: v >= 1, "at least 1"),
-    "pretrain.learning_rate": (_positive, "a positive number"),
-    "pretrain.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
-    "pretrain.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
-    "pretrain.crop_area": _AREA,
-    "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
-    "methods": (_distinct, "at least one method, each once"),
-    "pruning.criterion": _one_of(*pruning.ZERO_SHOT),
-    "pruning.round_to": (lambda v: v >= 1, "at least 1"),
-    "budgets.min_flops": (_positive, "a positive number of FLOPs"),
-    "budgets.max_flops": (_positive, "a positive number of FLOPs"),
-    "budgets.num": (lambda v: v >= 1, "at least 1"),
-    "finetune.batch_size": (lambda v: v >= 1, "at least 1"),
-    "finetune.learning_rates": (
-        lambda v: _distinct(v) and all(map(_positive, v)),
-        "at least one positive number, each once",
-    ),
-    "finetune.momentum": (_fraction, "a number in [0, 1)"),
-    "finetune.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
-    "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
-    "finetune.crop_area": _AREA,
-    "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),
-    "finetune.log_every": (lambda v: v >= 1, "at least 1"),
-    "seeds": (
-        lambda v: _distinct(v) and all(0 <= seed < 2**31 for seed in v),
-        "at least one of 0 to 2**31 - 1, each once",
-    ),
-}
-
-
 def _check_together(given: dict[str, Any]) -> None:
     """Rules over more than one key."""
+    is_random = given["stream.ablation"] == "random"
+    if is_random != (given["stream.num_tasks"] > 0):
+        raise UserError(
+            f"config.stream.num_tasks={given['stream.num_tasks']!r}: expected "
+            f"{'at least 1' if is_random else '0'} where config.stream.ablation="
+            f"{given['stream.ablation']!r}"
+        )
     if given["budgets.max_flops"] < given["budgets.min_flops"]:
         raise UserError(
             f"config.budgets.max_flops={given['budgets.max_flops']!r}: expected at least "

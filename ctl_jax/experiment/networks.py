@@ -9,9 +9,13 @@ import numpy as np
 from flax import linen as nn
 
 from ctl_jax import models, pruning
+from ctl_jax.errors import UserError
 from ctl_jax.experiment.methods import Method
 from ctl_jax.finetune import Augmentation, Recipe
 from ctl_jax.finetune.step import Tree
+
+# Keys of config.model that are no options of the network.
+_NO_OPTIONS = ("name", "preprocess")
 
 
 class Network(NamedTuple):
@@ -31,13 +35,21 @@ class Network(NamedTuple):
 
 
 def make_module(config: Any) -> nn.Module:
-    """The Linen module of `config.model`; its head's size follows from the variables."""
-    options = config.model.to_dict()
-    name = options.pop("name")
-    del options["preprocess"]
-    if not options["stages"]:
-        del options["stages"]
-    return models.create(name, num_outputs=1, **options)
+    """The Linen module of `config.model`; its head's size follows from the variables.
+
+    Raises:
+      UserError: an option is set that the network does not have.
+    """
+    name, known = config.model.name, models.options_of(config.model.name)
+    # What is left at "", 0, () or False is the network's own affair.
+    chosen = {key: value for key, value in config.model.items() if key not in _NO_OPTIONS and value}
+    for key, value in chosen.items():
+        if key not in known:
+            raise UserError(
+                f"config.model.{key}={value!r}: model {name!r} has no such option; expected it "
+                f"unset, or one of its own: {', '.join(known)}"
+            )
+    return models.create(name, num_outputs=1, **chosen)
 
 
 def abstract_variables(config: Any, module: nn.Module) -> Tree:

@@ -146,7 +146,7 @@ def _train(
         dev.images,
         dev.labels,
         num_classes=classes,
-    )
+    ).value
     loss = result.history[-1].loss
     progress.advance(
         plan.flops,

@@ -13,14 +13,14 @@ from ctl_jax.report import text
 
 def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: int) -> None:
     """Prints tasks, methods, budgets, trials and total FLOPs."""
-    tasks = rich.table.Table(title=f"Tasks of {config.stream.variant}", title_justify="left")
-    for column in ("task", "domain"):
+    tasks = rich.table.Table(title=f"Tasks of {_stream(config)}", title_justify="left")
+    for column in ("task", "domain", "metric"):
         tasks.add_column(column)
     for column in ("classes", "train", "dev", "dev_test"):
         tasks.add_column(column, justify="right")
     for task in plan.tasks:
         counts = (task.num_classes, *(task.examples[n] for n in ("train", "dev", "dev_test")))
-        tasks.add_row(task.spec.name, task.spec.domain, *map(str, counts))
+        tasks.add_row(task.spec.name, task.spec.domain, task.spec.metric, *map(str, counts))
     console.print(tasks)
     for spec, reason in plan.missing:
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
@@ -64,6 +64,13 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
     )
 
 
+def _stream(config: Any) -> str:
+    """The stream's name, with what was done to it."""
+    stream = config.stream
+    changes = [stream.ablation, f"shuffled: {stream.shuffle}" if stream.shuffle else ""]
+    return ", ".join(filter(None, [stream.variant, *changes]))
+
+
 def outcome(record: Record) -> str:
     """One line about a finished trial."""
     head = (
@@ -73,6 +80,6 @@ def outcome(record: Record) -> str:
     if record["diverged"]:
         return f"{head}: diverged after {record['steps']} steps"
     return (
-        f"{head}: {record['steps']} steps, dev {record['dev']:.3f}, "
+        f"{head}: {record['steps']} steps, {record['metric']} dev {record['dev']:.3f}, "
         f"dev_test {record['dev_test']:.3f}, {record['wall_s']:.1f} s"
     )

@@ -14,6 +14,10 @@ from ctl_jax.experiment.store import Record
 from ctl_jax.experiment.trials import Trial
 from ctl_jax.finetune import Hyper, Step
 
+# What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
+# multi-label tasks and for fewer than five classes.
+SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
+
 
 def run_trial(
     config: Any,
@@ -60,12 +64,13 @@ def run_trial(
     if not network.method.pretrained:
         variables = models.init(module, jax.random.key(trial.seed), config.data.image_size)
     train = task.splits["train"]
+    outputs = padded_outputs(task.num_classes)
     result = finetune.fit(
         step,
         network.recipe,
-        models.with_head(variables, padded_outputs(task.num_classes)),
+        models.with_head(variables, outputs),
         train.images,
-        train.labels,
+        finetune.pad_labels(train.labels, outputs),
         hyper=Hyper(
             trial.learning_rate,
             trial.steps,
@@ -77,11 +82,11 @@ def run_trial(
         log_every=config.finetune.log_every,
         on_log=on_log,
     )
-    accuracy: dict[str, float | None] = {"dev": None, "dev_test": None}
+    scores: dict[str, float | None] = dict.fromkeys(SCORES)
     ledger = Ledger(train=result.steps * trial.cost.step)
     if not result.diverged:
-        for name in accuracy:
-            accuracy[name] = finetune.evaluate(
+        for name in ("dev", "dev_test"):
+            found = finetune.evaluate(
                 module,
                 network.recipe.preprocess,
                 result.variables,
@@ -89,6 +94,7 @@ def run_trial(
                 task.splits[name].labels,
                 num_classes=task.num_classes,
             )
+            scores |= {name: found.value, f"{name}_top5": found.top5}
         ledger = ledger.add("validate", trial.validate_flops)
     records.append(
         {
@@ -96,7 +102,7 @@ def run_trial(
             **describe(config, trial),
             "steps": result.steps,
             "spent_flops": ledger.train,
-            **accuracy,
+            **scores,
             "diverged": result.diverged,
             "ledger": ledger.as_dict(),
             "wall_s": time.monotonic() - start,
@@ -126,7 +132,7 @@ def describe(config: Any, trial: Trial) -> Record:
         "flops_per_step": trial.cost.step,
         "forward_flops": trial.cost.forward,
         "params": trial.cost.params,
-        "metric": "accuracy",
+        "metric": spec.metric,
     }
 
 

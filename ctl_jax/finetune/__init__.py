@@ -1,7 +1,7 @@
 """One finetuning on one task: state, step, schedule, loop, evaluation."""
 
 from ctl_jax.finetune.augment import Augmentation, augment
-from ctl_jax.finetune.evaluate import evaluate
+from ctl_jax.finetune.evaluate import Scores, evaluate
 from ctl_jax.finetune.loop import FitResult, LogEntry, fit
 from ctl_jax.finetune.schedule import warmup_cosine
 from ctl_jax.finetune.step import (
@@ -12,6 +12,7 @@ from ctl_jax.finetune.step import (
     TrainState,
     init_state,
     make_step,
+    pad_labels,
     train_step,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "LogEntry",
     "Metrics",
     "Recipe",
+    "Scores",
     "Step",
     "TrainState",
     "augment",
@@ -29,6 +31,7 @@ __all__ = [
     "fit",
     "init_state",
     "make_step",
+    "pad_labels",
     "train_step",
     "warmup_cosine",
 ]

@@ -1,14 +1,20 @@
 """The loop of a trial."""
 
+import collections
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from ctl_jax.data import streaming
 from ctl_jax.finetune.step import Hyper, Recipe, Step, Tree, init_state
+
+# Steps that the host may be ahead of the device: each holds a batch there.
+_AHEAD = 4
 
 
 class LogEntry(NamedTuple):
@@ -43,29 +49,6 @@ class FitResult(NamedTuple):
     history: tuple[LogEntry, ...]
 
 
-def batch_indices(examples: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless batches of indices: epoch after epoch, each shuffled anew, none cut short.
-
-    A batch that an epoch's end leaves unfilled goes on with the next epoch, so that a task smaller
-    than the batch works too, and every example is seen equally often.
-
-    Args:
-      examples: how many there are.
-      batch_size: how many indices a batch has.
-      seed: of the order; the same seed gives the same batches.
-
-    Yields:
-      int32 arrays [batch_size].
-    """
-    generator = np.random.default_rng(seed)
-    left = np.empty(0, np.int32)
-    while True:
-        while len(left) < batch_size:
-            left = np.concatenate([left, generator.permutation(examples).astype(np.int32)])
-        yield left[:batch_size]
-        left = left[batch_size:]
-
-
 def fit(
     step: Step,
     recipe: Recipe,
@@ -76,6 +59,7 @@ def fit(
     hyper: Hyper,
     batch_size: int,
     seed: int,
+    device_bytes: int = streaming.DEVICE_BYTES,
     log_every: int = 10,
     on_log: Callable[[LogEntry], None] = lambda entry: None,
 ) -> FitResult:
@@ -85,11 +69,13 @@ def fit(
       step: a compiled step, from `make_step(module, recipe)`.
       recipe: the constants that `step` was made with.
       variables: where training starts, with a head for the task.
-      images: uint8 [examples, height, width, 3]; kept on the device while it trains.
-      labels: int32 [examples], likewise.
+      images: uint8 [examples, height, width, 3]; may be memory-mapped.
+      labels: int32 [examples], or uint8 [examples, outputs] for a multi-label task.
       hyper: learning rate, schedule and class count.
       batch_size: examples an update.
       seed: of the order of the examples, of crops and of flips.
+      device_bytes: images that take no more are kept on the device while it trains; others are
+        streamed to it, in the same order.
       log_every: steps between two looks at the loss.
       on_log: called with each `LogEntry` as it comes.
 
@@ -101,28 +87,30 @@ def fit(
         np.asarray(hyper.learning_rate, np.float32),
         *(np.asarray(value, np.int32) for value in hyper[1:]),
     )
-    images, labels = jax.device_put((images, labels))
     state = init_state(recipe, variables, seed)
     history: list[LogEntry] = []
     total_steps, start = int(np.asarray(hyper.total_steps)), time.monotonic()
-    batches = batch_indices(images.shape[0], batch_size, seed)
-    for done in range(1, total_steps + 1):
-        batch_images, batch_labels = _take(images, labels, next(batches))
-        state, metrics = step(state, batch_images, batch_labels, hyper)
-        if done % log_every == 0 or done == total_steps:
-            loss, rate = (float(value) for value in jax.device_get(metrics))
-            entry = LogEntry(done, loss, rate, time.monotonic() - start)
-            history.append(entry)
-            on_log(entry)
-            if not math.isfinite(entry.loss):
-                break
+    batches = streaming.batches(
+        images,
+        labels,
+        batch_size=batch_size,
+        seed=seed,
+        stop=total_steps,
+        device_bytes=device_bytes,
+    )
+    pending: collections.deque[jax.Array] = collections.deque()
+    with contextlib.closing(batches):
+        for done, (batch_images, batch_labels) in enumerate(batches, 1):
+            state, metrics = step(state, batch_images, batch_labels, hyper)
+            pending.append(metrics.loss)
+            if len(pending) > _AHEAD:
+                pending.popleft().block_until_ready()
+            if done % log_every == 0 or done == total_steps:
+                loss, rate = (float(value) for value in jax.device_get(metrics))
+                entry = LogEntry(done, loss, rate, time.monotonic() - start)
+                history.append(entry)
+                on_log(entry)
+                if not math.isfinite(entry.loss):
+                    break
     trained = {"params": state.params, "batch_stats": state.batch_stats}
     return FitResult(trained, done, not math.isfinite(entry.loss), tuple(history))
-
-
-@jax.jit
-def _take(
-    images: jax.Array, labels: jax.Array, index: jax.typing.ArrayLike
-) -> tuple[jax.Array, jax.Array]:
-    # Apart from the step, whose program would otherwise depend on the number of examples.
-    return images[index], labels[index]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -78,7 +79,7 @@ class Metrics(NamedTuple):
     """What a step reports: float32 scalars.
 
     Attributes:
-      loss: mean cross-entropy before the update, in nats, without the weight decay.
+      loss: mean cross-entropy before the update, in nats, without the weight decay; see `loss`.
       learning_rate: the rate of the update.
     """
 
@@ -123,7 +124,8 @@ def train_step(
       recipe: constants of the program.
       state: see `TrainState`.
       images: uint8 [batch, height, width, 3].
-      labels: int32 [batch].
+      labels: int32 [batch], or uint8 [batch, outputs] for a multi-label task (see `pad_labels`).
+        Their form decides the loss, so that there is one program for each.
       hyper: values of the trial.
 
     Returns:
@@ -143,11 +145,9 @@ def train_step(
         else:
             logits = models.apply(module, variables, images, train=False)
             batch_stats = state.batch_stats
-        logits = mask_padding(logits, hyper.num_classes)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), batch_stats
+        return loss(logits, labels, hyper.num_classes), batch_stats
 
-    (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+    (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
     direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, trained)
     rate = schedule.warmup_cosine(
         state.step,
@@ -158,7 +158,7 @@ def train_step(
     trained = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
     params = {**frozen, **trained}
     state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
-    return state, Metrics(loss, rate)
+    return state, Metrics(value, rate)
 
 
 def make_step(module: nn.Module, recipe: Recipe) -> Step:
@@ -186,6 +186,42 @@ def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum:
     steps = step.astype(jnp.float32)
     kept = jnp.minimum(momentum, steps / (steps + 1))
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, running, of_batch)
+
+
+def loss(logits: jax.Array, labels: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
+    """Mean cross-entropy of a batch, in nats; outputs beyond `num_classes` have no part in it.
+
+    Args:
+      logits: float32 [batch, outputs].
+      labels: int32 [batch]: softmax cross-entropy, a mean over examples. Or uint8
+        [batch, outputs] of 0 and 1: sigmoid cross-entropy, a mean over examples and classes, as
+        Nevis'22 has it.
+      num_classes: of the task, at most `outputs`.
+
+    Returns:
+      A scalar.
+    """
+    if labels.ndim == 1:
+        masked = mask_padding(logits, num_classes)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+    real = jnp.arange(logits.shape[-1]) < num_classes
+    return jnp.sum(losses, where=real[None, :]) / (losses.shape[0] * num_classes)
+
+
+def pad_labels(labels: np.ndarray, outputs: int) -> np.ndarray:
+    """Labels for a head that has more outputs than the task has classes.
+
+    Args:
+      labels: int32 [N], or uint8 [N, num_classes].
+      outputs: of the head, at least `num_classes`.
+
+    Returns:
+      The former as they are; the latter as [N, outputs], with zeros for the padding.
+    """
+    if labels.ndim == 1:
+        return labels
+    return np.pad(labels, ((0, 0), (0, outputs - labels.shape[1])))
 
 
 def mask_padding(logits: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:

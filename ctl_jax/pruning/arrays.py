@@ -15,9 +15,9 @@ import numpy.typing as npt
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 try:
-    from jax._src.interpreters import pxla  # for `_put`
+    from jax._src.interpreters.pxla import batched_device_put as fast_put  # for `_put`
 except ImportError:  # it is not public
-    pxla = None  # type: ignore[assignment]
+    fast_put = None  # type: ignore[assignment]
 
 Indices = npt.NDArray[np.int64]
 Stays = Mapping[int, Indices]  # axis -> the positions that stay, ascending
@@ -136,7 +136,7 @@ def _by_host(leaf: jax.Array) -> bool:
     """Whether to cut it in the host's memory, where nothing has to be compiled."""
     if leaf.weak_type or not leaf.is_fully_addressable:
         return False
-    return leaf.nbytes < ON_DEVICE or _platform(leaf.sharding) == "cpu"
+    return _platform(leaf.sharding) == "cpu" or leaf.nbytes < ON_DEVICE
 
 
 @functools.lru_cache(maxsize=256)
@@ -197,15 +197,19 @@ def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+@functools.lru_cache(maxsize=4096)
+def _type(shape: tuple[int, ...], dtype: np.dtype) -> jax.core.ShapedArray:
+    return jax.core.ShapedArray(shape, dtype)
+
+
 def _put(array: np.ndarray, full: jax.Array) -> jax.Array:
     """The array where `full` is; not committed to its device if `full` is not."""
     sharding, devices = full.sharding, list(full.sharding.device_set)
     if len(devices) > 1:
         return jax.device_put(array, fitting(sharding, array.shape))
-    if pxla is None:
+    if fast_put is None:
         with jax.default_device(devices[0]):
             return jax.device_put(array, sharding if full.committed else None)
     # What `jax.device_put` comes to, without its 20 microseconds of Python an array, which took as
     # long as the cuts: ResNet-50 has 267.
-    aval = jax.core.ShapedArray(array.shape, array.dtype)
-    return pxla.batched_device_put(aval, sharding, [array], devices, full.committed)
+    return fast_put(_type(array.shape, array.dtype), sharding, [array], devices, full.committed)

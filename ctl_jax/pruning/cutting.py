@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from ctl_jax.errors import UserError
+from ctl_jax.pruning.arrays import cut_all
 from ctl_jax.pruning.groups import Groups
 from ctl_jax.pruning.keep import Keep
 from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.arrays import cut_all
 from ctl_jax.pruning.structure import Structure
 
 

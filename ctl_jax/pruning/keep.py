@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ctl_jax.errors import UserError
 from ctl_jax.pruning import composition
-from ctl_jax.pruning.structure import Structure
+from ctl_jax.pruning.structure import Lying, Structure
 
 if TYPE_CHECKING:
     from ctl_jax.pruning.groups import Groups
@@ -67,25 +67,32 @@ class Keep(Mapping[str, Indices]):
     @functools.cached_property
     def positions(self) -> dict[str, dict[int, Indices]]:
         """What stays of each axis that loses some: path -> axis -> positions, ascending."""
-        keys = {name: kept for name, kept in self.items() if len(kept) < self.sizes[name]}
-        dropped = {name: _dropped(kept, self.sizes[name]) for name, kept in keys.items()}
+        dropped = {
+            name: _dropped(kept, self.sizes[name])
+            for name, kept in self.items()
+            if len(kept) < self.sizes[name]
+        }
+        stays: dict[Lying, Indices | None] = {}
         found: dict[str, dict[int, Indices]] = {}
         for path, axes in self.structure.axes.items():
             for axis, lying in axes.items():
-                cut = [(name, positions) for name, positions in lying if name in keys]
-                if not cut:
-                    continue
-                name, table = cut[0]
-                if table is None:
-                    stays = keys[name]
-                else:
-                    mask = np.ones(self.structure.shapes[path][axis], bool)
-                    for name, table in cut:
-                        assert table is not None
-                        mask[table[dropped[name]]] = False
-                    stays = np.flatnonzero(mask)
-                found.setdefault(path, {})[axis] = stays
+                if lying not in stays:
+                    stays[lying] = self._stays(lying, dropped)
+                if (left := stays[lying]) is not None:
+                    found.setdefault(path, {})[axis] = left
         return found
+
+    def _stays(self, lying: Lying, dropped: Mapping[str, Indices]) -> Indices | None:
+        """The positions of an axis that stay, None if all do."""
+        cut = [(name, table) for name, table in lying.groups if name in dropped]
+        if not cut:
+            return None
+        if lying.whole is not None:
+            return self[lying.whole]
+        mask = np.ones(lying.size, bool)
+        for name, table in cut:
+            mask[table[dropped[name]]] = False
+        return np.flatnonzero(mask)
 
     def check(self, groups: "Groups") -> None:
         """Raises if this is not for these groups.

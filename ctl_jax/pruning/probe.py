@@ -72,13 +72,13 @@ def settle(found: Analysis, analyse: Analyse, reanalyse: Reanalyse, variables: A
 
 def _wrong(
     found: Analysis, guesses: Mapping[Place, int], reanalyse: Reanalyse, variables: Any
-) -> Collection[str]:
+) -> frozenset[str]:
     """The groups that do not hold at other widths, of those that a guess is about."""
 
     def holds(names: Collection[str]) -> bool:
         return _holds(found, names, lambda wide: reanalyse(wide, guesses), variables)
 
-    names = frozenset().union(*found.concerned)
+    names: frozenset[str] = frozenset().union(*found.concerned)
     if not names or holds(names):
         return frozenset()
     alone = {name for name in names if len(names) <= ONE_BY_ONE and not holds([name])}

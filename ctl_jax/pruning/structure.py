@@ -1,5 +1,6 @@
 """What a keep is for: which channels there are, and where on the parameters they lie."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
 
 Positions = npt.NDArray[np.int64]
 Slot = tuple[str, int]  # a parameter's path and one of its axes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lying:
+    """How groups lie on an axis.
+
+    Attributes:
+      whole: name of the group that the axis holds alone, channel i at position i, if it is so.
+      size: of the axis.
+      groups: names, each with the positions of its channels.
+    """
+
+    whole: str | None
+    size: int
+    groups: tuple[tuple[str, Positions], ...]
 
 
 class Structure:
@@ -54,19 +70,33 @@ class Structure:
         )
 
     @functools.cached_property
-    def axes(self) -> dict[str, dict[int, list[tuple[str, Positions | None]]]]:
-        """By path and axis the groups that lie on it, each with its positions.
+    def axes(self) -> dict[str, dict[int, Lying]]:
+        """By path and axis the groups that lie on it.
 
-        None instead of positions: the axis holds this group alone, channel i at position i.
+        Axes on which the same groups lie in the same way have one and the same object.
         """
-        found: dict[str, dict[int, list[tuple[str, Positions | None]]]] = {}
+        found: dict[str, dict[int, list[tuple[str, Positions]]]] = {}
         for name, members in self.members.items():
-            size = self.sizes[name]
             for (path, axis), positions in members.items():
-                whole = size == self.shapes[path][axis] and _is_range(positions)
-                on = found.setdefault(path, {}).setdefault(axis, [])
-                on.append((name, None if whole else positions))
-        return found
+                found.setdefault(path, {}).setdefault(axis, []).append((name, positions))
+        known: dict[Any, Lying] = {}
+        return {
+            path: {
+                axis: self._lying(self.shapes[path][axis], groups, known)
+                for axis, groups in axes.items()
+            }
+            for path, axes in found.items()
+        }
+
+    def _lying(
+        self, size: int, groups: Sequence[tuple[str, Positions]], known: dict[Any, Lying]
+    ) -> Lying:
+        alike = (size, *((name, table.shape, table.tobytes()) for name, table in groups))
+        if alike not in known:
+            name, table = groups[0]
+            whole = table.shape[1] == 1 and np.array_equal(table[:, 0], np.arange(size))
+            known[alike] = Lying(name if whole else None, size, tuple(groups))
+        return known[alike]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -90,6 +120,9 @@ class Structure:
             f"Structure({len(self.sizes)} groups, {len(self.shapes)} parameters, "
             f"{self.fingerprint[:12]})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"owners": {}}  # tree structures can not all be pickled
 
     def difference(self, expected: "Structure") -> str | None:
         """The first thing in which this is another structure than `expected`, or None.
@@ -144,12 +177,13 @@ class Structure:
         Positions that lie regularly are written as [k, start, step a channel, step within a
         channel], any others as the table that they are.
         """
-        written: dict[int, list[Any]] = {}  # members share tables
+        written: dict[Any, list[Any]] = {}  # many members have the same table
 
         def encoded(positions: Positions) -> list[Any]:
-            if id(positions) not in written:
-                written[id(positions)] = _encode(positions)
-            return written[id(positions)]
+            table = positions.shape, positions.tobytes()
+            if table not in written:
+                written[table] = _encode(positions)
+            return written[table]
 
         return {
             "groups": {
@@ -172,12 +206,14 @@ class Structure:
         shapes = {path: tuple(int(n) for n in shape) for path, shape in data["shapes"].items()}
         sizes: dict[str, int] = {}
         members: dict[str, dict[Slot, Positions]] = {}
+        tables: dict[tuple[int, str], Positions] = {}
         for name, group in data["groups"].items():
             size = sizes[name] = int(group["size"])
             members[name] = {}
             for text, code in group["members"].items():
                 path, _, axis = text.removesuffix("]").rpartition("[")
-                positions = _decode(code, size)
+                if (positions := tables.get((size, str(code)))) is None:
+                    positions = tables[size, str(code)] = _decode(code, size)
                 if positions.min() < 0 or positions.max() >= shapes[path][int(axis)]:
                     raise ValueError(f"{text} holds positions that {path} has not")
                 members[name][path, int(axis)] = positions
@@ -188,11 +224,6 @@ def key(slot: Slot) -> str:
     """An axis of a parameter in text: "params/conv1/kernel[3]"."""
     path, axis = slot
     return f"{path}[{axis}]"
-
-
-def _is_range(positions: Positions) -> bool:
-    size, k = positions.shape
-    return k == 1 and np.array_equal(positions[:, 0], np.arange(size))
 
 
 def _some(positions: Positions) -> str:

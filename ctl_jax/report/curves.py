@@ -43,13 +43,13 @@ class Mean:
     better: dict[str, int]
 
 
-def values(rows: Iterable[Mapping[str, Any]]) -> Values:
-    """Returns `dev_test` by task, method, budget and seed; rows without a number are left out."""
+def values(rows: Iterable[Mapping[str, Any]], column: str = "dev_test") -> Values:
+    """Returns a column by task, method, budget and seed; rows without a number are left out."""
     found: Values = {}
     for row in rows:
-        if row["dev_test"] is not None:
+        if row[column] is not None:
             at_budget = found.setdefault(row["task"], {}).setdefault(row["method"], {})
-            at_budget.setdefault(row["budget_flops"], {})[row["seed"]] = row["dev_test"]
+            at_budget.setdefault(row["budget_flops"], {})[row["seed"]] = row[column]
     return found
 
 
@@ -68,7 +68,11 @@ def task_curves(found: Values, task: str) -> dict[str, dict[int, Point]]:
 
 
 def means(
-    found: Values, tasks: Sequence[str], methods: Sequence[str], budgets: Sequence[int]
+    found: Values,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    budgets: Sequence[int],
+    weights: Mapping[str, float] | None = None,
 ) -> dict[int, Mean]:
     """Returns the mean over tasks at each budget, and relative to dense.
 
@@ -80,6 +84,7 @@ def means(
         tasks: Names of the run's tasks.
         methods: Names of the run's methods.
         budgets: FLOPs.
+        weights: Of the tasks, by name; None where each counts the same.
 
     Returns:
         Budget to mean, for every budget.
@@ -92,20 +97,26 @@ def means(
                 if all(budget in found.get(task, {}).get(method, {}) for method in methods)
             },
             methods,
+            weights,
         )
         for budget in budgets
     }
 
 
 def _mean_at(
-    at_budget: Mapping[str, Mapping[str, Mapping[int, float]]], methods: Sequence[str]
+    at_budget: Mapping[str, Mapping[str, Mapping[int, float]]],
+    methods: Sequence[str],
+    weights: Mapping[str, float] | None,
 ) -> Mean:
     tasks = tuple(at_budget)
     if not tasks:
         return Mean((), {}, {}, {})
-    level = {m: statistics.fmean(point(at_budget[t][m]).mean for t in tasks) for m in methods}
+    weight = None if weights is None else [weights[task] for task in tasks]
+    level = {
+        m: statistics.fmean([point(at_budget[t][m]).mean for t in tasks], weight) for m in methods
+    }
     # A seed counts where all these tasks have it; then its mean is over the same tasks too.
-    by_seed = {m: _seed_means([at_budget[t][m] for t in tasks]) for m in methods}
+    by_seed = {m: _seed_means([at_budget[t][m] for t in tasks], weight) for m in methods}
     count = {m: min(len(at_budget[t][m]) for t in tasks) for m in methods}
     points = {m: Point(level[m], _std(list(by_seed[m].values())), count[m]) for m in methods}
     others = [m for m in methods if m != DENSE] if level.get(DENSE) else []
@@ -125,9 +136,11 @@ def _mean_at(
     return Mean(tasks, points, relative, better)
 
 
-def _seed_means(by_task: Sequence[Mapping[int, float]]) -> dict[int, float]:
+def _seed_means(
+    by_task: Sequence[Mapping[int, float]], weight: Sequence[float] | None
+) -> dict[int, float]:
     common = [seed for seed in by_task[0] if all(seed in by_seed for by_seed in by_task)]
-    return {seed: statistics.fmean(by_seed[seed] for by_seed in by_task) for seed in common}
+    return {seed: statistics.fmean([by[seed] for by in by_task], weight) for seed in common}
 
 
 def _std(numbers: Sequence[float]) -> float | None:

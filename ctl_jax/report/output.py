@@ -5,17 +5,19 @@ import pathlib
 from collections.abc import Iterable
 
 from ctl_jax import files
-from ctl_jax.report import figures, page
-from ctl_jax.report.curves import Mean, Point, Values, means, task_curves, values
+from ctl_jax.report import figures, groups, page
+from ctl_jax.report.curves import Mean, Point, Values, task_curves, values
 from ctl_jax.report.records import Table, read
 from ctl_jax.report.rows import rows, to_csv
 from ctl_jax.report.schema import Record
 
 
 def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Writes `results.csv`, `report.html` and `figures/*.png` into the workdir.
+    """Writes `results.csv`, `means.csv`, `missing.csv`, `report.html` and `figures/*.png`.
 
-    The same records, in any order, give the same bytes. Each file appears whole or not at all.
+    `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
+    year), method and budget, `missing.csv` one a task of the stream that there was no data for. The
+    same records, in any order, give the same bytes. Each file appears whole or not at all.
 
     Args:
         records: Objects of `records.jsonl`, in any order.
@@ -30,13 +32,16 @@ def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[pa
     table = read(records)
     result_rows = rows(table)
     found = values(result_rows)
-    at_budget = means(found, table.tasks, table.plan("methods"), table.budgets)
-    images = _draw(table, found, at_budget)
-    html = page.render(table, result_rows, at_budget, images)
+    scores = groups.scores(table, found, values(result_rows, "dev_test_top5"))
+    images = _draw(table, found, scores[0].macro)
+    html = page.render(table, result_rows, scores, images)
+    examples = {task["name"]: task.get("dev_test_examples") for task in table.plan("tasks")}
 
     folder = pathlib.Path(workdir)
     contents = {
         "results.csv": to_csv(result_rows).encode(),
+        "means.csv": groups.to_csv(scores, examples).encode(),
+        "missing.csv": groups.missing_csv(table.plan("missing")).encode(),
         "report.html": html.encode(),
         **{f"figures/{name}.png": image for name, image in images.items()},
     }
@@ -63,7 +68,7 @@ def _draw(table: Table, found: Values, at_budget: dict[int, Mean]) -> dict[str, 
         if curves:
             images[page.task_figure(task["name"])] = figures.accuracy(
                 task["title"],
-                page.metric_name(table, task["name"]),
+                groups.metric(task),
                 curves,
                 methods,
                 page.chance(task),

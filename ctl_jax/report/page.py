@@ -8,8 +8,9 @@ from typing import Any
 
 import jinja2
 
-from ctl_jax.report import costs, figures, text
-from ctl_jax.report.curves import DENSE, Mean, Point, task_curves, values
+from ctl_jax.report import costs, figures, groups, sections, text
+from ctl_jax.report.curves import DENSE, Mean, task_curves, values
+from ctl_jax.report.grids import grid, percent, relative_grid
 from ctl_jax.report.records import Table
 from ctl_jax.report.schema import PURPOSES
 
@@ -17,7 +18,7 @@ from ctl_jax.report.schema import PURPOSES
 def render(
     table: Table,
     rows: Sequence[Mapping[str, Any]],
-    at_budget: Mapping[int, Mean],
+    found: Sequence[groups.Scores],
     images: Mapping[str, bytes],
 ) -> str:
     """Returns the page.
@@ -25,7 +26,7 @@ def render(
     Args:
         table: The run's records.
         rows: The rows of `results.csv`.
-        at_budget: Budget in FLOPs to the mean over tasks.
+        found: The scores of all tasks, and of groups of them.
         images: Figures as PNG, by name.
     """
     environment = jinja2.Environment(
@@ -38,18 +39,24 @@ def render(
     source = importlib.resources.files("ctl_jax.report").joinpath("template.html")
     template = environment.from_string(source.read_text(encoding="utf-8"))
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
-    return template.render(_view(table, rows, at_budget), images=encoded)
+    return template.render(_view(table, rows, found), images=encoded)
 
 
-def metric_name(table: Table, task: str | None = None) -> str:
-    """Returns the name of the metric of one task, or of all if they share it."""
-    names = {trial["metric"] for trial in table.trials if task in (None, trial["task"])}
-    return names.pop() if len(names) == 1 else "metric"
+def metric_name(table: Table) -> str:
+    """Returns the name of the tasks' metric, "score" where they do not share one."""
+    names = {groups.metric(task) for task in table.plan("tasks")}
+    return names.pop() if len(names) == 1 else "score"
 
 
 def chance(task: Mapping[str, Any]) -> float | None:
-    """Returns the accuracy of a guess, 1 / number of classes, where that is known."""
-    return 1 / task["num_classes"] if task.get("num_classes") else None
+    """Returns the accuracy of a guess, 1 / number of classes, where that is known.
+
+    The mean average precision of a guess depends on how frequent the labels are, which no record
+    says.
+    """
+    if groups.metric(task) != "accuracy" or not task.get("num_classes"):
+        return None
+    return float(1 / task["num_classes"])
 
 
 def task_figure(task: str) -> str:
@@ -65,13 +72,13 @@ def task_counts(at_budget: Mapping[int, Mean]) -> str:
 
 
 def _view(
-    table: Table, rows: Sequence[Mapping[str, Any]], at_budget: Mapping[int, Mean]
+    table: Table, rows: Sequence[Mapping[str, Any]], found: Sequence[groups.Scores]
 ) -> dict[str, Any]:
     """Returns everything the template shows, as text where it is a number."""
     run = table.run
     if run is None:
         return {"run": None}
-    methods, budgets = run["methods"], table.budgets
+    methods, budgets, at_budget = run["methods"], table.budgets, found[0].macro
     trials_left, rows_left = costs.unfinished(table)
     diverged = costs.diverged(table)
     return {
@@ -89,8 +96,9 @@ def _view(
         "dense": DENSE in methods,
         "sentences": list(_sentences(methods, at_budget)),
         "mean_tasks": [len(at_budget[budget].tasks) for budget in budgets],
-        "mean_grid": _grid(methods, [at_budget[b].points for b in budgets], run["seeds"]),
-        "relative_grid": _relative_grid(methods, [at_budget[b] for b in budgets]),
+        "mean_grid": grid(methods, [at_budget[b].points for b in budgets], run["seeds"]),
+        "relative_grid": relative_grid(methods, [at_budget[b] for b in budgets]),
+        "groups": sections.views(found, methods, budgets, run["seeds"]),
         "methods": [_method(table, method) for method in methods],
         "tasks": [_task(table, rows, task) for task in run["tasks"]],
         "rates": _rates(table),
@@ -104,7 +112,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
     assert run is not None
     total = len(run["tasks"]) + len(run["missing"])
     facts = [
-        ("Stream", f"{run['variant']}, {len(run['tasks'])} of {total} tasks"),
+        ("Stream", f"{_stream(run)}, {len(run['tasks'])} of {total} tasks"),
         ("Model", run["model"]),
         ("Weights", _weights(table)),
         ("Methods", ", ".join(run["methods"])),
@@ -115,6 +123,21 @@ def _facts(table: Table) -> list[tuple[str, str]]:
     for device, versions in table.machines:
         facts += [("Device", device), ("Versions", versions or "not recorded")]
     return facts
+
+
+def _stream(run: Mapping[str, Any]) -> str:
+    """The stream's name, and what the config says was done to it."""
+    settings = run["config"].get("stream")
+    changes = []
+    if isinstance(settings, Mapping):
+        changes = [
+            f"{key} {settings[key]}"
+            for key in ("ablation", "num_tasks", "shuffle", "stop_year")
+            if settings.get(key)
+        ]
+        if settings.get("shuffle") or settings.get("num_tasks"):
+            changes.append(f"seed {settings.get('seed')}")
+    return ", ".join([run["variant"], *changes])
 
 
 def _weights(table: Table) -> str:
@@ -144,7 +167,7 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[int, Mean]) -> Iterato
         where = {min(at_budget): "smallest", max(at_budget): "largest"}.get(budget)
         place = f"the {where} budget" if where and len(at_budget) > 1 else "the budget"
         gain = mean.relative.get(best)
-        change = "" if gain is None else f", {_percent(gain.mean)} relative to dense"
+        change = "" if gain is None else f", {percent(gain.mean)} relative to dense"
         yield (
             f"At {place} ({text.flops(budget)}) {best} is best: "
             f"{text.metric(mean.points[best].mean)}{change}."
@@ -159,53 +182,8 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[int, Mean]) -> Iterato
             worst = min(lost, key=lost.__getitem__)
             yield (
                 f"{method} is below dense at {len(lost)} of {len(known)} budgets, "
-                f"at worst {_percent(lost[worst])} ({text.flops(worst)})."
+                f"at worst {percent(lost[worst])} ({text.flops(worst)})."
             )
-
-
-def _percent(fraction: float) -> str:
-    return text.percent(fraction).replace("-", text.MINUS)
-
-
-def _grid(
-    methods: Sequence[str], columns: Sequence[Mapping[str, Point]], seeds: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Returns rows of method by budget; marks the best of a column and what is below dense."""
-    grid = []
-    for method in methods:
-        cells = []
-        for points in columns:
-            point = points.get(method)
-            cell = {"value": text.DASH, "spread": "", "note": "", "best": False, "below": False}
-            if point is not None:
-                cell["value"] = text.metric(point.mean)
-                cell["spread"] = "" if point.std is None else f"± {point.std:.3f}"
-                if point.seeds < len(seeds):
-                    cell["note"] = f"{point.seeds} of {len(seeds)} seeds"
-                cell["best"] = point.mean == max(other.mean for other in points.values())
-                cell["below"] = DENSE in points and point.mean < points[DENSE].mean
-            cells.append(cell)
-        grid.append({"method": method, "cells": cells})
-    return grid
-
-
-def _relative_grid(methods: Sequence[str], columns: Sequence[Mean]) -> list[dict[str, Any]]:
-    grid = []
-    for method in methods:
-        cells = []
-        for mean in columns:
-            point = mean.relative.get(method)
-            cell = {"value": text.DASH, "spread": "", "note": "", "best": False, "below": False}
-            if point is not None:
-                cell["value"] = _percent(point.mean)
-                cell["spread"] = "" if point.std is None else f"± {100 * point.std:.1f}"
-                cell["note"] = f"better on {mean.better[method]} of {len(mean.tasks)}"
-                top = max(other.mean for other in mean.relative.values())
-                cell["best"] = point.mean == top and point.mean > 0
-                cell["below"] = point.mean < 0
-            cells.append(cell)
-        grid.append({"method": method, "cells": cells})
-    return [row for row in grid if row["method"] != DENSE]
 
 
 def _method(table: Table, method: str) -> dict[str, Any]:
@@ -243,9 +221,9 @@ def _task(
         "classes": task.get("num_classes") or text.DASH,
         "chance": text.metric(guess),
         "examples": [text.DASH if number is None else f"{number:,}" for number in examples],
-        "metric": metric_name(table, task["name"]),
+        "metric": groups.metric(task),
         "figure": task_figure(task["name"]),
-        "grid": _grid(table.plan("methods"), columns, table.plan("seeds")),
+        "grid": grid(table.plan("methods"), columns, table.plan("seeds")),
         "any": bool(curves),
     }
 

@@ -27,11 +27,14 @@ COLUMNS = (
     "dev",
     "dev_test",
     "metric",
+    "error",
+    "dev_test_top5",
     "params",
     "forward_flops",
     "validate_flops",
     "search_flops",
     "trial",
+    "year",
 )
 
 Place = tuple[str, str, int, int]  # task, method, budget, seed
@@ -49,7 +52,9 @@ def results(records: Iterable[Record]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with the keys `COLUMNS`, in the run record's order of tasks, methods, budgets, seeds.
-        `dev` and `dev_test` are None where every learning rate diverged and gave no number.
+        `dev` and `dev_test` are None where every learning rate diverged and gave no number;
+        `error` is 1 - `dev_test`. `dev_test_top5` is None for multi-label tasks too, and for fewer
+        than five classes.
         `search_flops` is what the trials that lost spent on training and validation.
 
     Raises:
@@ -101,7 +106,9 @@ def to_csv(table_rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _row(best: Record, lost: Iterable[Record]) -> dict[str, Any]:
+    dev_test = best["dev_test"]
     extra = {
+        "error": None if dev_test is None else 1 - dev_test,
         "validate_flops": best["ledger"]["validate"],
         "search_flops": sum(t["ledger"]["train"] + t["ledger"]["validate"] for t in lost),
         "trial": best["id"],

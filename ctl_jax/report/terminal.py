@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ctl_jax.report import costs, text
 from ctl_jax.report.curves import Mean, means, values
+from ctl_jax.report.groups import metric
 from ctl_jax.report.records import Table, read
 from ctl_jax.report.rows import rows
 from ctl_jax.report.schema import Record
@@ -33,6 +34,9 @@ def summary(records: Iterable[Record]) -> str:
         lines += ["", *_block(methods, {b: found[b] for b in budgets[start : start + _COLUMNS]})]
     compared = "; in % relative to dense" if any(mean.relative for mean in found.values()) else ""
     lines += ["", f"Mean of dev_test over the tasks that every method has{compared}."]
+    several = sum(metric(task) == "mAP" for task in table.plan("tasks"))
+    if several:
+        lines.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
     return "\n".join(lines + _warnings(table))
 
 

@@ -1,7 +1,9 @@
 """The tables of Nevis'22 and the streams made from them."""
 
+import itertools
 import re
 
+import numpy as np
 import pytest
 
 from ctl_jax import data
@@ -136,3 +138,118 @@ def test_unknown_names(variant: str, close: str) -> None:
     assert "\n" not in message
     assert close in message
     assert all(name in message for name in ("embedded", *data.VARIANTS))
+
+
+def _titles(**changes: object) -> list[tuple[int | None, str]]:
+    arguments = {"stop_year": 2022, **changes}
+    return [(spec.year, spec.title) for spec in data.stream("FULL", **arguments)]  # type: ignore[arg-type]
+
+
+DEVELOPMENT = [(spec.year, spec.title) for spec in data.stream("FULL")]
+HELD_OUT = _titles()[92:]
+
+
+def test_held_out_tasks() -> None:
+    assert (len(DEVELOPMENT), len(HELD_OUT)) == (92, 14)
+    assert {year for year, _ in HELD_OUT} == {2020, 2021}
+
+
+@pytest.mark.parametrize(
+    ("ablation", "expected"),
+    [
+        ("remove_first_30", DEVELOPMENT[30:]),
+        ("remove_last_30", DEVELOPMENT[:62]),
+        ("no_imagenet", [task for task in DEVELOPMENT if task[1] != "ImageNet"]),
+    ],
+)
+def test_ablations_leave_out_development_tasks_only(
+    ablation: str, expected: list[tuple[int | None, str]]
+) -> None:
+    assert len(expected) == {"no_imagenet": 91}.get(ablation, 62)
+    assert _titles(ablation=ablation, stop_year=2020) == expected
+    assert _titles(ablation=ablation) == expected + HELD_OUT
+    assert ("ImageNet" in {title for _, title in HELD_OUT}) is True
+
+
+def test_a_task_keeps_its_name_in_ablations_and_shuffles() -> None:
+    names = {(spec.title, spec.year): spec.name for spec in data.stream("FULL", 2022)}
+    changed: list[dict[str, object]] = [
+        {"ablation": "remove_first_30"},
+        {"shuffle": "order", "seed": 3},
+        {"shuffle": "within_year"},
+        {"ablation": "random", "num_tasks": 50},
+    ]
+    for arguments in changed:
+        stream = data.stream("FULL", 2022, **arguments)  # type: ignore[arg-type]
+        assert all(names[spec.title, spec.year] == spec.name for spec in stream)
+    late = [s for s in data.stream("FULL", ablation="remove_first_30") if s.title == "MNIST"]
+    assert [spec.name for spec in late] == ["mnist_2"]
+
+
+def test_random_tasks_keep_their_order_and_depend_on_the_seed() -> None:
+    draws = [_titles(ablation="random", num_tasks=20, seed=seed) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    for draw in draws:
+        assert draw[20:] == HELD_OUT
+        assert draw[:20] == [task for task in DEVELOPMENT if task in set(draw)]
+    # What dm_nevis draws: numpy's shuffle of the list of tasks.
+    tasks = list(DEVELOPMENT)
+    np.random.default_rng(1).shuffle(tasks)
+    assert set(tasks[:20]) == set(draws[2][:20])
+
+
+def test_shuffles_keep_the_tasks() -> None:
+    everything = _titles()
+    within = [_titles(shuffle="within_year", seed=seed) for seed in (1, 1, 2)]
+    order = [_titles(shuffle="order", seed=seed) for seed in (1, 1, 2)]
+    for shuffled in (within, order):
+        assert all(sorted(s, key=str) == sorted(everything, key=str) for s in shuffled)
+        assert shuffled[0] == shuffled[1] != shuffled[2]
+        assert shuffled[0] != everything
+    assert [year for year, _ in within[0]] == [year for year, _ in everything]
+    assert [year for year, _ in order[0]] != [year for year, _ in everything]
+    # What dm_nevis does with its default seed.
+    generator, expected = np.random.default_rng(1), []
+    for _, group in itertools.groupby(everything, key=lambda task: task[0]):
+        tasks = list(group)
+        generator.shuffle(tasks)
+        expected += tasks
+    assert within[0] == expected
+
+
+def test_named_and_embedded_tasks_can_be_shuffled() -> None:
+    plain, shuffled = (data.stream("embedded", shuffle=shuffle) for shuffle in ("", "order"))
+    assert plain != shuffled
+    assert set(plain) == set(shuffled)
+    one = data.stream("MNIST")
+    assert [spec.title for spec in one] == ["MNIST"]
+    assert data.stream("mnist+mnist+usps", shuffle="order", seed=2) != data.stream(
+        "mnist+mnist+usps"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"ablation": "no_mnist"}, "'no_mnist': expected '' or one of remove_first_30"),
+        ({"shuffle": "years"}, "'years': expected '' or one of within_year"),
+        ({"ablation": "random"}, "num_tasks 0: expected at least 1"),
+        ({"ablation": "random", "num_tasks": 93}, "num_tasks 93: expected at most 92"),
+        ({"num_tasks": 3}, "num_tasks 3: expected 0"),
+        ({"seed": -1}, "seed -1: expected 0 or more"),
+        ({"variant": "SHORT", "ablation": "remove_first_30"}, "ablation 'remove_first_30' has no"),
+        ({"variant": "embedded", "ablation": "no_imagenet"}, "expected '' for stream 'embedded'"),
+        ({"variant": "mnist", "shuffle": "within_year"}, "expected '' for stream 'mnist'"),
+    ],
+)
+def test_impossible_streams(arguments: dict[str, object], expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as error:
+        data.stream(**{"variant": "FULL", **arguments})  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+def test_the_metric_follows_from_the_kind() -> None:
+    metrics = {spec.title: spec.metric for spec in data.stream("FULL", 2022)}
+    assert metrics["Pascal 2007"] == metrics["CelebA"] == "mAP"
+    assert metrics["MNIST"] == "accuracy"
+    assert sum(metric == "mAP" for metric in metrics.values()) == 9

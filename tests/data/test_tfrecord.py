@@ -86,5 +86,71 @@ def test_damage_is_named(frame: Callable[[bytes], bytes], tmp_path: pathlib.Path
         assert what in message
 
 
+@hypothesis.given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=12), st.data(), st.integers(20, 200)
+)
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_records_at_any_places(
+    frame: Callable[[bytes], bytes],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: list[bytes],
+    chosen: st.DataObject,
+    at_once: int,
+) -> None:
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(b"".join(map(frame, records)))
+    places = tfrecord.index(path)
+    assert len(places) == len(records)
+    assert places.lengths.tolist() == [len(record) for record in records]
+    # So that a run of neighbours is read in pieces.
+    monkeypatch.setattr(tfrecord, "_READ", at_once)
+    positions = chosen.draw(st.lists(st.integers(0, len(records) - 1), max_size=20))
+    assert tfrecord.read_at(places, positions) == [records[place] for place in positions]
+    assert tfrecord.read_at(places, range(len(records))) == records
+
+
+def test_only_what_is_read_is_checked(
+    frame: Callable[[bytes], bytes], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "x.tfrecord"
+    parts = [frame(bytes([k]) * 50) for k in range(4)]
+    whole = b"".join(parts)
+    path.write_bytes(_flip(whole, 2 * len(parts[0]) + 20))
+    places = tfrecord.index(path)
+    assert tfrecord.read_at(places, [3, 1]) == [b"\3" * 50, b"\1" * 50]
+    with pytest.raises(UserError, match=f"record 2 at byte {2 * len(parts[0])}: the checksum"):
+        tfrecord.read_at(places, [3, 2, 1])
+
+
+def test_files_that_change_after_they_were_indexed(
+    frame: Callable[[bytes], bytes], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(frame(b"first record") + frame(b"second record"))
+    places = tfrecord.index(path)
+    path.write_bytes(frame(b"first record"))
+    assert tfrecord.read_at(places, [0]) == [b"first record"]
+    with pytest.raises(UserError, match="record 1 at byte 28: the file ends within the record"):
+        tfrecord.read_at(places, [0, 1])
+    path.unlink()
+    for read in (lambda: tfrecord.read_at(places, [0]), lambda: tfrecord.index(path)):
+        with pytest.raises(UserError, match=r"x\.tfrecord' cannot be read: No such file"):
+            read()
+
+
+def test_lengths_that_point_anywhere(
+    frame: Callable[[bytes], bytes], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "x.tfrecord"
+    first = frame(b"first record")
+    # As long as a length can be, and one that leads into the middle of the next record.
+    for length in (b"\xff" * 8, b"\x07" + b"\0" * 7):
+        second = frame(b"second record")
+        path.write_bytes(first + length + second[8:] + first * 3)
+        with pytest.raises(UserError, match=f"record 1 at byte {len(first)}: the checksum of the"):
+            tfrecord.index(path)
+
+
 def _flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]

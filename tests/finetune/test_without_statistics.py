@@ -36,12 +36,12 @@ def test_fit_and_checkpoint(name, train_backbone, tmp_path):
     assert result.variables["batch_stats"] == {}
     kernels = [tree["params"]["patch_conv"]["kernel"] for tree in (variables, result.variables)]
     assert np.any(kernels[0] != kernels[1]) == train_backbone
-    accuracy = finetune.evaluate(
+    scores = finetune.evaluate(
         module, "nevis", result.variables, images, labels, num_classes=3, batch_size=12
     )
     x = models.PREPROCESS["nevis"](images)
     logits = models.apply(module, result.variables, x)
-    assert accuracy == np.mean(np.argmax(logits, -1) == labels)
+    assert scores.value == np.mean(np.argmax(logits, -1) == labels)
 
     models.save_checkpoint(tmp_path / "c", result.variables)
     loaded = models.load_weights(tmp_path / "c", module, variables)

@@ -85,6 +85,7 @@ def test_memory_that_xla_uses_in_place():
         assert (memory.shape, memory.dtype) == ((n, 3), np.int16)
         assert memory.ctypes.data % 64 == 0
         assert memory.flags.c_contiguous
+    assert arrays._take(large(1)[0], LARGE).ctypes.data % 64 == 0
 
 
 def test_results_can_be_donated():
@@ -99,7 +100,7 @@ def test_results_can_be_donated():
 def test_committed_or_not(public, monkeypatch):
     """With what JAX has inside, and with its public function where that is gone."""
     if public:
-        monkeypatch.setattr(arrays, "pxla", None)
+        monkeypatch.setattr(arrays, "fast_put", None)
     device = jax.devices()[-1]
     leaf = jnp.arange(6.0)
     free, committed = cut_all([leaf, jax.device_put(leaf, device)], [{0: np.array([1, 4])}] * 2)

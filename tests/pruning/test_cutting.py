@@ -1,5 +1,7 @@
 """The cut, on any tree that mirrors the variables."""
 
+import pickle
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -215,6 +217,18 @@ def test_trees_with_static_parts_that_have_no_hash(variables, groups, keep):
     small = pruning.prune(state, groups, keep)
     assert small.history == [1, 2]
     chex.assert_trees_all_equal(small.tree, pruning.prune(variables, groups, keep))
+
+
+def test_a_keep_can_be_pickled_after_use(variables, groups, keep):
+    """To another process, as it was before trees of all kinds were pruned with it."""
+    pruning.prune(variables, groups, keep)
+    pruning.prune(WithHistory({"a": variables}, lambda: None), groups, keep)
+    assert groups.structure.owners
+    there = pickle.loads(pickle.dumps(keep))
+    assert there == keep
+    chex.assert_trees_all_equal(
+        pruning.prune(variables, groups, there), pruning.prune(variables, groups, keep)
+    )
 
 
 def test_many_kinds_of_trees(variables, groups, keep):

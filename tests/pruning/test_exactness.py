@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from ctl_jax import pruning
-
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -270,9 +268,12 @@ SCOPES.remove(("recurrent", "filters"))  # all of it is the final representation
 
 
 @pytest.mark.parametrize(
-    "ratio", [0.4, *(pytest.param(ratio, marks=pytest.mark.slow) for ratio in (0.2, 0.9))]
+    ("name", "scope", "ratio"),
+    [
+        *((name, scope, 0.4) for name, scope in SCOPES),
+        *(pytest.param(name, "channels", 0.8, marks=pytest.mark.slow) for name in NETS),
+    ],
 )
-@pytest.mark.parametrize(("name", "scope"), SCOPES)
 def test_pruned_is_full_with_channels_cut_off(check_exact, name, scope, ratio):
     apply_fn, variables, x = build(name)
     check_exact(apply_fn, variables, x, criteria=("l1", "l2"), scope=scope, ratio=ratio)
@@ -354,7 +355,7 @@ def random_nets(draw) -> Callable[[Net, jax.Array], jax.Array]:
     return net
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_random_networks(check_exact, examples):
     @settings(max_examples=examples, deadline=None, derandomize=True)
     @given(net=random_nets(), ratio=st.sampled_from([0.35, 0.6]), seed=st.integers(0, 99))

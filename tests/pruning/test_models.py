@@ -113,6 +113,9 @@ def test_pruned_is_full_with_channels_cut_off(check_exact, case, scope):
         masked_apply=masked_apply,
     )  # fmt: skip
     assert groups.in_scope(scope)
+    if case.startswith("resnet"):  # the paper's pruning: all convolutions of a block but the last
+        inner = 1 if case == "resnet18" else 2
+        assert len(groups.in_scope("filters")) == inner * sum(CASES[case][1]["stages"])
     assert any(group.normalised for group in groups.values()) == (case in NORMALISED)
     # What a task head makes are the function's outputs.
     assert all("head" not in name for name in groups)

@@ -73,7 +73,9 @@ PASSES = {
     "scan from nothing": lambda x: lax.scan(
         lambda c, y: (c + y, None), jnp.zeros(x.shape[1:]), x
     )[0][None],
-    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, x))[1],
+    "while": lambda x: lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, x)
+    )[1],
     "cond": lambda x: lax.cond(True, lambda x: x, lambda x: 2 * x, x),
     "one end of a batch": lambda x: x[:1] * x[1:],
     "indexed space": lambda x: x[:, jnp.asarray([0, 2])],
@@ -270,7 +272,8 @@ def test_depthwise_follows_and_groups_lose_as_many_each():
         ("grouped/kernel", 2): [[i] for i in range(4)],
     }
     held = {(m.path, m.axis): m.positions.tolist() for m in groups["grouped/kernel"].members}
-    assert held == dict.fromkeys([("grouped/kernel", 3), (B, 2)], [[i, i + 3] for i in range(3)])
+    pairs = [[i, i + 3] for i in range(3)]
+    assert held == {("grouped/kernel", 3): pairs, (B, 2): pairs}
 
 
 def test_batch_groups_freeze():

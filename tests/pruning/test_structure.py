@@ -166,8 +166,22 @@ def test_data_of_no_structure(members):
 
 def test_axes_say_where_nothing_need_be_looked_up():
     axes = make().axes
-    assert axes["a"] == {1: [("a", None)]}
-    (one, first), (two, second) = axes["c"][0]
-    assert (one, two) == ("a", "b")
-    np.testing.assert_array_equal(first, column(0, 1))
-    np.testing.assert_array_equal(second, column(2, 3, 4))
+    assert (axes["a"][1].whole, axes["a"][1].size) == ("a", 2)
+    both = axes["c"][0]
+    assert (both.whole, both.size, [name for name, _ in both.groups]) == (None, 5, ["a", "b"])
+    np.testing.assert_array_equal(both.groups[1][1], column(2, 3, 4))
+
+
+@pytest.mark.parametrize("positions", [column(1, 0), np.array([[0, 1], [2, 3]]), column(0, 2)])
+def test_axes_on_which_positions_are_not_the_channels(positions):
+    shape = (int(positions.max()) + 1,)
+    structure = Structure({"a": 2}, {"a": {("x", 0): positions}}, {"x": shape})
+    assert structure.axes["x"][0].whole is None
+
+
+def test_axes_that_are_alike_are_one():
+    tables = {("x", 0): column(0, 1), ("y", 1): column(0, 1), ("z", 0): column(0, 1)}
+    shapes = {"x": (2,), "y": (5, 2), "z": (3,)}
+    axes = Structure({"a": 2}, {"a": tables}, shapes).axes
+    assert axes["x"][0] is axes["y"][1]
+    assert axes["x"][0] is not axes["z"][0]

@@ -74,11 +74,11 @@ def test_a_function_that_can_not_be_traced():
     def branches(v, x):
         return x @ v["a"] if x[0, 0] > 0 else x
 
-    with pytest.raises(UserError, match="apply_fn can not be traced .* TracerBoolConversionError"):
+    with pytest.raises(UserError, match=r"apply_fn can not be traced .* TracerBoolConversionError"):
         pruning.trace(branches, {"a": jnp.ones((3, 3))}, X)
-    with pytest.raises(UserError, match="apply_fn can not be traced .* TypeError: .*dot_general"):
+    with pytest.raises(UserError, match=r"apply_fn can not be traced .* TypeError: .*dot_general"):
         pruning.trace(lambda v, x: x @ v["a"], {"a": jnp.ones((4, 3))}, X)
-    with pytest.raises(UserError, match="apply_fn can not be traced .* KeyError: 'b'"):
+    with pytest.raises(UserError, match=r"apply_fn can not be traced .* KeyError: 'b'"):
         pruning.trace(lambda v, x: x @ v["b"], {"a": jnp.ones((4, 3))}, X)
 
 

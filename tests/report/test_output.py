@@ -20,6 +20,8 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
     tasks = [f"figures/task_{task}.png" for task in ("digits", "glyphs", "textures")]
     assert names == [
         "results.csv",
+        "means.csv",
+        "missing.csv",
         "report.html",
         "figures/mean_over_tasks.png",
         "figures/relative_to_dense.png",
@@ -31,7 +33,7 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
     random.Random(2).shuffle(records)
     assert _bytes(report.write(records, tmp_path / "b")) == _bytes(paths)
     assert _bytes(report.write(records, tmp_path / "a")) == _bytes(paths)
-    for path in paths[2:]:
+    for path in paths[4:]:
         with Image.open(path) as image:
             image.verify()
             assert image.size == (1024, 704)
@@ -39,9 +41,10 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
 
 def test_no_records_give_a_header_and_a_page(tmp_path):
     paths = report.write([], tmp_path)
-    assert [path.name for path in paths] == ["results.csv", "report.html"]
+    names = ["results.csv", "means.csv", "missing.csv", "report.html"]
+    assert [path.name for path in paths] == names
     assert paths[0].read_text().splitlines()[0].startswith("variant,task,dataset,domain,method")
-    assert len(paths[0].read_text().splitlines()) == 1
+    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:3])
 
 
 def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):

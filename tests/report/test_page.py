@@ -9,6 +9,7 @@ from ctl_jax import report
 from ctl_jax.report.curves import means, values
 from ctl_jax.report.records import read
 
+GROUPINGS = ("metric", "domain", "year")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -105,11 +106,15 @@ def test_what_is_below_dense_is_marked(make_records, page):
         if record["type"] == "trial":
             record["dev_test"] = levels[record["method"]]
     text = page(records).text
-    # Scratch alone, at three budgets: in the mean, in the improvement, in each of three tasks.
+    # Scratch alone, at three budgets: in the mean, in the improvement, in each of three tasks, in
+    # the mean weighted by examples; and as errors, in the mean and weighted.
     mark = "\N{BLACK DOWN-POINTING TRIANGLE}"
-    assert text.count(f"0.250 {mark}") == 3 * 4
+    assert text.count(f"0.250 {mark}") == 3 * 5
+    assert text.count(f"0.750 {mark}") == 3 * 2
     assert text.count(f"\N{MINUS SIGN}50.0% {mark}") == 3
-    assert len(re.findall(rf"\d%? {mark}", text)) == 3 * 5
+    # Top-5 accuracy has noise of its own.
+    rest = text[: text.index("Top-5")] + text[text.index("What was run") :]
+    assert len(re.findall(rf"\d%? {mark}", rest)) == 3 * 8
     assert (
         "scratch is below dense at 3 of 3 budgets, at worst \N{MINUS SIGN}50.0% (100 GFLOP)" in text
     )
@@ -207,6 +212,47 @@ def test_tasks_without_known_classes_have_no_chance(make_records, page):
         for key in ("num_classes", "train_examples", "year", "kind"):
             del task[key]
     assert "0.091" not in page(records).text
+
+
+def test_groups_of_tasks_are_on_the_page(make_records, page):
+    records = make_records()
+    digits, glyphs, textures = records[0]["tasks"]
+    digits.update(domain="ocr", year=2004)
+    glyphs.update(domain="ocr", year=2010)
+    textures.update(domain="texture", year=2010, kind="multi_label")
+    for record in records:
+        if record["type"] == "trial" and record["task"] == "textures":
+            record.update(metric="mAP", dev_test_top5=None, dev_test=0.125)
+    records[0]["missing"] = [{"name": "cars", "title": "Cars", "reason": "no folder"}]
+    text = page(records).text
+    parts = {by: text.index(f"By {by} Mean score over the tasks of each {by}") for by in GROUPINGS}
+    assert list(parts) == sorted(parts, key=parts.__getitem__)
+    by_metric = text[parts["metric"] : parts["domain"]]
+    by_domain, by_year = text[parts["domain"] : parts["year"]], text[parts["year"] :]
+    assert "accuracy (2 tasks)" in by_metric
+    assert by_metric.split("mAP (1 task)")[1].count("0.125") == 3 * 4
+    assert by_domain.split("texture (1 task)")[1].count("0.125") == 3 * 4
+    assert "ocr (2 tasks)" in by_domain
+    assert by_year.index("2004 (1 task)") < by_year.index("2010 (2 tasks)")
+    assert "Top-5 accuracy, macro mean (2 tasks)" in text
+    assert "mAP (dev_test)" in text
+    # A guess's mAP is not known.
+    chances = text[text.index("Chance Train") :]
+    assert re.search(r"Task of textures ctl_textures 12 \N{EN DASH} 1,200", chances)
+
+
+def test_the_stream_says_what_was_done_to_it(make_records, page):
+    records = make_records()
+    records[0]["config"]["stream"] = {
+        "variant": "embedded",
+        "stop_year": 2020,
+        "ablation": "random",
+        "num_tasks": 3,
+        "shuffle": "",
+        "seed": 7,
+    }
+    expected = "embedded, ablation random, num_tasks 3, stop_year 2020, seed 7, 3 of 3 tasks"
+    assert expected in page(records).text
 
 
 def test_the_ledger_is_on_the_page(make_records, page):

@@ -8,7 +8,7 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from ctl_jax.pruning.channels import merged
-from ctl_jax.pruning.walk import Array, Walk, register_rule
+from ctl_jax.pruning.walk import Array, Cost, Walk, register_rule
 
 # A label that is new in a loop's carry reaches all of it in as many turns as the carry has parts
 # that feed one another; more than this is not met in networks.
@@ -59,7 +59,8 @@ def _while(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arr
 def _cond(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
     """All branches must agree; the dearest one counts, as in `compute.flops`."""
     costs = walk.costs
-    branches, dearest = [], []
+    branches: list[tuple[Array, ...]] = []
+    dearest: list[Cost] = []
     for branch in eqn.params["branches"]:
         walk.costs = []
         with _inside(walk):

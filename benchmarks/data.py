@@ -1,0 +1,192 @@
+"""How fast a data set is decoded and cached, against torch's DataLoader and tf.data.
+
+  python benchmarks/data.py [--tf_python=VENV/bin/python]   # a Python that has TensorFlow
+  python benchmarks/data.py --memory                        # peak memory of a large set
+
+Each contender turns the same encoded images, in memory, into a .npy file of uint8 images:
+224-px JPEGs to 64 px, as a Nevis'22 task has them, and 32-px PNGs as they are. All have two
+workers, and take turns in processes of their own, so that ratios hold on a shared machine.
+"""
+
+import argparse
+import io
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+WORKERS, BATCH, ROUNDS = 2, 256, 5
+# Name: side, side after resizing, how many.
+SETS = {"224-px JPEG": (224, 64, 4096), "32-px PNG": (32, 32, 20480)}
+# How many different images there are; the others are copies.
+DIFFERENT = 512
+PEERS = {
+    "torch": ["torch DataLoader"],
+    "tensorflow": ["tf.data", "tf.data, reduced JPEG", "tf.data, no antialiasing"],
+}
+
+
+def generate(kind: str) -> list[bytes]:
+    """Photo-like pictures: large shapes, a little noise."""
+    from PIL import Image
+
+    side, _, count = SETS[kind]
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(DIFFERENT):
+        coarse = rng.integers(0, 256, (side // 16 + 2,) * 2 + (3,)).astype(np.uint8)
+        smooth = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+        noisy = np.asarray(smooth) + rng.normal(0, 4, (side, side, 3))
+        file = io.BytesIO()
+        format_ = kind.split()[1]
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, format_, quality=90)
+        contents.append(file.getvalue())
+    return [contents[i % DIFFERENT] for i in range(count)]
+
+
+def measure_ctl_jax(contents: Sequence[bytes], size: int) -> float:
+    """Seconds that `cache.load_split` takes, hashing and renaming included."""
+    from ctl_jax.data import cache
+    from ctl_jax.data.dataset import Example
+
+    class InMemory:
+        def __init__(self, contents: Sequence[bytes]) -> None:
+            self._contents = contents
+
+        def __len__(self) -> int:
+            return len(self._contents)
+
+        def read(self, start: int, stop: int) -> list[Example]:
+            return [Example(content, 0, "") for content in self._contents[start:stop]]
+
+        def fingerprint(self) -> str:
+            return "memory"
+
+    def run(contents: Sequence[bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            cache.load_split(
+                InMemory(contents), size, num_classes=1, directory=pathlib.Path(folder)
+            )
+
+    run(contents[:DIFFERENT])
+    start = time.perf_counter()
+    run(contents)
+    return time.perf_counter() - start
+
+
+def measure_torch(contents: Sequence[bytes], size: int) -> float:
+    """Seconds an epoch of a DataLoader takes whose workers have started."""
+    import torch.utils.data
+    from PIL import Image
+
+    class Decoded(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(contents)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            with Image.open(io.BytesIO(contents[index])) as image:
+                rgb = image.convert("RGB")
+            if rgb.size != (size, size):
+                rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+            return torch.from_numpy(np.array(rgb))
+
+    loader = torch.utils.data.DataLoader(
+        Decoded(), BATCH, num_workers=WORKERS, persistent_workers=True
+    )
+    return _second_pass(lambda: (batch.numpy() for batch in loader), len(contents), size)
+
+
+def measure_tensorflow(contents: Sequence[bytes], size: int, name: str) -> float:
+    """Seconds that a second pass over a tf.data pipeline takes."""
+    import tensorflow as tf
+
+    antialias = "no antialiasing" not in name
+    ratio = 2 if "reduced" in name else 1
+
+    def decode(content: "tf.Tensor") -> "tf.Tensor":
+        if contents[0].startswith(b"\x89PNG"):
+            image = tf.io.decode_png(content, channels=3)
+        else:
+            image = tf.io.decode_jpeg(content, channels=3, ratio=ratio)
+        if image.shape[0] != size and not contents[0].startswith(b"\x89PNG"):
+            resized = tf.image.resize(image, (size, size), antialias=antialias)
+            image = tf.cast(tf.round(resized), tf.uint8)
+        return image
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = WORKERS
+    data = tf.data.Dataset.from_tensor_slices(tf.constant(list(contents)))
+    data = data.map(decode, num_parallel_calls=WORKERS).batch(BATCH).prefetch(2)
+    data = data.with_options(options)
+    return _second_pass(data.as_numpy_iterator, len(contents), size)
+
+
+def _second_pass(make: Callable[[], Iterator[np.ndarray]], count: int, size: int) -> float:
+    """Seconds to write all batches to a file, once all is warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            shape = (count, size, size, 3)
+            out = np.lib.format.open_memmap(f"{folder}/images.npy", "w+", np.uint8, shape)
+            start, place = time.perf_counter(), 0
+            for batch in make():
+                out[place : place + len(batch)] = batch
+                place += len(batch)
+            seconds = time.perf_counter() - start
+            assert place == count
+        return seconds
+
+
+def compare(tf_python: str | None) -> None:
+    """Prints images a second and the ratios."""
+    pythons = {"ctl_jax": sys.executable, "torch DataLoader": sys.executable}
+    if tf_python is not None:
+        pythons |= dict.fromkeys(PEERS["tensorflow"], tf_python)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    for kind, (_, _, count) in SETS.items():
+        rates: dict[str, list[float]] = {}
+        for _ in range(ROUNDS):
+            for name, python in pythons.items():
+                if kind != "224-px JPEG" and name in PEERS["tensorflow"][1:]:
+                    continue
+                command = [python, __file__, "--contender", name, "--kind", kind]
+                printed = subprocess.check_output(
+                    command, env=environment, text=True, stderr=subprocess.DEVNULL
+                )
+                rates.setdefault(name, []).append(count / float(printed.split()[-1]))
+        for name, found in rates.items():
+            ratios = [ours / peer for ours, peer in zip(rates["ctl_jax"], found, strict=True)]
+            print(
+                f"{kind:<12} {name:<26} {statistics.median(found):8,.0f} images/s, "
+                f"ratio {statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+            )
+
+
+def main() -> None:
+    """Compares, or does one contender's part of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tf_python")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--contender")
+    parser.add_argument("--kind")
+    arguments = parser.parse_args()
+    if arguments.contender is None:
+        compare(arguments.tf_python)
+        return
+    contents, size = generate(arguments.kind), SETS[arguments.kind][1]
+    if arguments.contender == "ctl_jax":
+        print(measure_ctl_jax(contents, size))
+    elif arguments.contender in PEERS["torch"]:
+        print(measure_torch(contents, size))
+    else:
+        print(measure_tensorflow(contents, size, arguments.contender))
+
+
+if __name__ == "__main__":
+    main()

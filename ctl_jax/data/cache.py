@@ -1,0 +1,256 @@
+"""Decoded splits on disk, each made once: a folder with its images, its labels and a description.
+
+    loaded = cache.load_split(records, image_size=64, num_classes=10)
+
+The folder's name is a hash of everything that decides what is in it, so that it never has to be
+brought up to date. It is written under another name and renamed when it is whole. Nothing is ever
+deleted but what an ended process left unfinished: folders of data that changed stay until the
+user removes them, all or some, at any time.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+
+import ctl_jax
+from ctl_jax import files
+from ctl_jax.data import decoding, images
+from ctl_jax.data.dataset import Records
+from ctl_jax.data.task import Split
+from ctl_jax.errors import UserError
+
+# Changes with the form of the folders.
+_VERSION = 1
+# A split up to this size is read into memory; a larger one stays on disk, memory-mapped.
+MEMORY_BYTES = 256 << 20
+# Unfinished folders that nobody has written to for so long are of processes that have ended.
+_STALE_S = 24 * 3600
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSplit:
+    """A decoded split.
+
+    Attributes:
+      split: images and labels; the images are memory-mapped and read-only where they are large.
+      fingerprint: SHA-256 of images and labels, wherever they came from.
+      corrupt: a line for each example that was left out.
+    """
+
+    split: Split
+    fingerprint: str
+    corrupt: tuple[str, ...]
+
+
+def cache_dir() -> pathlib.Path:
+    """Where decoded splits are kept: CTL_JAX_CACHE, else ctl_jax/images in the user's cache."""
+    if chosen := os.environ.get("CTL_JAX_CACHE"):
+        return pathlib.Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(cache) / "ctl_jax" / "images"
+
+
+def load_split(
+    records: Records,
+    image_size: int,
+    *,
+    num_classes: int,
+    multi_label: bool = False,
+    max_corrupt: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    directory: pathlib.Path | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> LoadedSplit:
+    """A split at one size: from the cache, or decoded into it first.
+
+    Two processes may do this at once, with the same split too.
+
+    Args:
+      records: the split.
+      image_size: S; see `images.decode`.
+      num_classes: labels are checked against it.
+      multi_label: whether a label is a vector of 0 and 1.
+      max_corrupt: how many examples may be left out because they cannot be read or decoded.
+      progress: called with the examples done and all of them, while the split is decoded.
+      directory: the cache; None for `cache_dir()`.
+      memory_bytes: images of more bytes stay on disk.
+
+    Returns:
+      The examples in the order of `records`, without the corrupt ones.
+
+    Raises:
+      UserError: more examples are corrupt (the first is named), a label does not fit
+        `num_classes`, or the cache cannot be written.
+    """
+    directory = cache_dir() if directory is None else directory
+    name = _key(records, image_size, num_classes, multi_label)
+    folder = directory / name
+    loaded = _open(folder, memory_bytes)
+    if loaded is None:
+        threads = decoding.cores()
+        chunks = decoding.decode(records, image_size, num_classes, multi_label, threads)
+        with contextlib.closing(chunks), _unfinished(directory, name) as unfinished:
+            _write(unfinished, chunks, len(records), image_size, max_corrupt, progress)
+            _publish(unfinished, folder)
+        loaded = _open(folder, memory_bytes)
+        if loaded is None:
+            raise _no_cache(directory, "what was written cannot be read back")
+    _check(loaded.corrupt, max_corrupt)
+    return loaded
+
+
+def _key(records: Records, image_size: int, num_classes: int, multi_label: bool) -> str:
+    parts = {
+        "records": records.fingerprint(),
+        "examples": len(records),
+        "image_size": image_size,
+        "num_classes": num_classes,
+        "multi_label": multi_label,
+        # They decide the pixels; and what a source makes of the same bytes can change as well.
+        "versions": [_VERSION, images.VERSION, PIL.__version__, ctl_jax.__version__],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _check(corrupt: Sequence[str], max_corrupt: int) -> None:
+    if len(corrupt) > max_corrupt:
+        limit = f"config.data.max_corrupt={max_corrupt}"
+        if max_corrupt == 0:
+            raise UserError(f"{corrupt[0]}; {limit} allows no corrupt example")
+        raise UserError(f"more corrupt examples than {limit} allows, the first: {corrupt[0]}")
+
+
+def _write(
+    folder: pathlib.Path,
+    chunks: Iterator[decoding.Chunk],
+    total: int,
+    image_size: int,
+    max_corrupt: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Fills a folder; `total` counts corrupt examples too."""
+    digest = hashlib.sha256()
+    labels: list[np.ndarray] = []
+    corrupt: list[str] = []
+    count = 0
+    with open(folder / "images.npy", "wb") as file:
+        file.write(_header(total, image_size))
+        for chunk in chunks:
+            corrupt += chunk.corrupt
+            _check(corrupt, max_corrupt)
+            file.write(chunk.images.data)
+            digest.update(chunk.images.data)
+            labels.append(chunk.labels)
+            count += len(chunk.labels)
+            if progress is not None:
+                progress(count + len(corrupt), total)
+        if not count:
+            raise UserError(corrupt[0] if corrupt else "a split without examples; expected some")
+        file.seek(0)
+        file.write(_header(count, image_size))
+        _flush(file)
+    whole = np.concatenate(labels)
+    with open(folder / "labels.npy", "wb") as file:
+        np.save(file, whole)
+        _flush(file)
+    digest.update(f"{image_size} {whole.shape} {whole.dtype.str}".encode())
+    digest.update(whole.data)
+    about = {"fingerprint": digest.hexdigest(), "corrupt": corrupt}
+    files.write_text(folder / "split.json", json.dumps(about))
+    if corrupt:
+        _log.warning("%d of %d examples left out; %s", len(corrupt), total, corrupt[0])
+
+
+def _header(count: int, image_size: int) -> bytes:
+    """What a .npy file starts with; NumPy makes it as long for any count."""
+    buffer = io.BytesIO()
+    shape = (count, image_size, image_size, 3)
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, about)
+    return buffer.getvalue()
+
+
+def _flush(file: BinaryIO) -> None:
+    """So that a folder that has its name has its content too, even after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _open(folder: pathlib.Path, memory_bytes: int) -> LoadedSplit | None:
+    """A folder's content; None where there is none, or a damaged one."""
+    path = folder / "images.npy"
+    try:
+        about = json.loads((folder / "split.json").read_text())
+        labels = np.load(folder / "labels.npy")
+        mapped = path.stat().st_size > memory_bytes
+        pixels = np.load(path, mmap_mode="r" if mapped else None)
+        if len(pixels) != len(labels):
+            return None
+        return LoadedSplit(Split(pixels, labels), about["fingerprint"], tuple(about["corrupt"]))
+    except (OSError, ValueError, EOFError, LookupError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def _unfinished(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """Yields a new folder, to be filled and published; removes it where it was not.
+
+    Raises:
+      UserError: for any OSError.
+    """
+    folder = directory / f".{name}.{uuid.uuid4().hex}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_stale(directory)
+        folder.mkdir()
+        yield folder
+    except OSError as error:
+        raise _no_cache(directory, error.strerror or str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _no_cache(directory: pathlib.Path, reason: str) -> UserError:
+    return UserError(
+        f"cache {str(directory)!r}: {reason}; expected a folder to write decoded images to; "
+        f"the environment variable CTL_JAX_CACHE names another one"
+    )
+
+
+def _remove_stale(directory: pathlib.Path) -> None:
+    """Removes what processes that ended early have left behind."""
+    for folder in directory.iterdir():
+        if re.fullmatch(r"\.[0-9a-f]{64}\.[0-9a-f]{32}", folder.name):
+            with contextlib.suppress(OSError):  # Another process may have finished with it.
+                last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+                if time.time() - last > _STALE_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(unfinished: pathlib.Path, folder: pathlib.Path) -> None:
+    """Gives a filled folder its name, unless another process was first."""
+    try:
+        os.rename(unfinished, folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        if _open(folder, memory_bytes=0) is None:
+            shutil.rmtree(folder)
+            os.rename(unfinished, folder)

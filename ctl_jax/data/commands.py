@@ -1,0 +1,279 @@
+"""Commands about data: what there is, what is missing, and getting it.
+
+python -m ctl_jax.data status --variant=FULL --tfds_dir=DIR --nevis_dir=DIR --folder_dir=DIR
+python -m ctl_jax.data prepare mnist cifar10 --tfds_dir=DIR
+python -m ctl_jax.data import german_tsr german_tsr.zip
+python -m ctl_jax.data show german_tsr --out=german_tsr.png
+"""
+
+import argparse
+import collections
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+import rich.table
+
+from ctl_jax import files
+from ctl_jax.data import catalogue, importing, loading, picture, prepare
+from ctl_jax.data import status as state
+from ctl_jax.data.dataset import Places
+from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
+from ctl_jax.data.task import SPLITS, TaskSpec
+from ctl_jax.errors import UserError
+from ctl_jax.report import text
+
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_NAME = "a data set of the catalogue"
+_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_FAILED = 2
+# What a shell gives a process that was ended by Ctrl-C.
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command.
+
+    Args:
+      argv: its words, without the program's name.
+
+    Returns:
+      The exit status: 0, or 2 where something was wrong, which is said in a line a thing.
+    """
+    arguments = _parser().parse_args(argv)
+    # A pipe or a file has no width; its tables should not be cut to a terminal's.
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    commands = {"status": _status, "prepare": _prepare, "import": _import, "show": _show}
+    try:
+        return commands[arguments.command](arguments, console)
+    except UserError as error:
+        _complain(error)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("Interrupted. What is done is kept: the same command goes on.", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _complain(error: UserError) -> None:
+    print(f"ctl_jax.data: {error}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ctl_jax.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = functools.partial(_add, parser.add_subparsers(dest="command", required=True))
+    status = add("status", "What there is of each task's data, and what to do about the rest.")
+    status.add_argument("--variant", default="FULL", help=f"{_STREAM} (default %(default)s)")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    prepare_ = add("prepare", "Lets TFDS download and prepare official sets, in ArrayRecord.")
+    prepare_.add_argument("names", nargs="*", metavar="NAME", help=_NAME)
+    prepare_.add_argument("--variant", default="", help=f"instead of NAMEs, {_STREAM}")
+    for command in (status, prepare_):
+        command.add_argument(
+            "--stop_year",
+            type=int,
+            default=catalogue.ALL_YEARS,
+            help="only tasks before this year (default %(default)s: all)",
+        )
+    import_ = add("import", "Turns a set into a TFDS one in ArrayRecord, so that runs start fast.")
+    import_.add_argument("name", metavar="NAME", help=_NAME)
+    import_.add_argument(
+        "path", metavar="PATH", help="what dm_nevis has written, an image folder, or a zip archive"
+    )
+    show = add("show", "Writes a picture of a data set: samples of each class, sizes of splits.")
+    show.add_argument("name", metavar="NAME", help=_NAME)
+    show.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
+    return parser
+
+
+def _add(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+    """A command with the flags that all of them have."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=words, description=words, allow_abbrev=False
+    )
+    for flag, what in (
+        ("tfds_dir", f"a TFDS data folder (default: {default_tfds_dir()}, where there is one)"),
+        ("nevis_dir", "what dm_nevis has written; the variable NEVIS_DATA_DIR names one more"),
+        ("folder_dir", "a folder with image folders NAME/ and archives NAME.zip"),
+    ):
+        command.add_argument(
+            f"--{flag}",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help=f"{what}; may be given several times, or joined by commas",
+        )
+    command.add_argument(
+        "--imported_dir",
+        metavar="DIR",
+        default=default_imported_dir(),
+        help="where imported sets lie (default %(default)s)",
+    )
+    return command
+
+
+def _places(arguments: argparse.Namespace) -> Places:
+    tfds, nevis, folders = (
+        [path for joined in given for path in joined.split(",") if path]
+        for given in (arguments.tfds_dir, arguments.nevis_dir, arguments.folder_dir)
+    )
+    if not tfds and default_tfds_dir().is_dir():
+        tfds = [str(default_tfds_dir())]
+    return places(tfds, nevis, folders, arguments.imported_dir)
+
+
+def _target(where: Places) -> pathlib.Path:
+    """The TFDS folder that is written to."""
+    return where.tfds_dirs[0] if where.tfds_dirs else default_tfds_dir()
+
+
+def _one(name: str) -> TaskSpec:
+    """The data set of a name; a stream is none."""
+    specs = catalogue.stream(name)
+    if name in catalogue.VARIANTS or len(specs) > 1:
+        raise UserError(f"NAME {name!r}: expected one data set, not a stream")
+    return specs[0]
+
+
+def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int:
+    where = _places(arguments)
+    specs = catalogue.stream(arguments.variant, arguments.stop_year)
+    found = state.look(specs, where, _target(where))
+    counts = collections.Counter(status.state for status in found)
+    if arguments.json:
+        content = {
+            "variant": arguments.variant,
+            "stop_year": arguments.stop_year,
+            "counts": {name: counts[name] for name in state.STATES},
+            "tasks": [status.as_dict() for status in found],
+        }
+        print(json.dumps(content, indent=2))
+        return 0
+    table = rich.table.Table(title=f"Tasks of {arguments.variant}", title_justify="left")
+    for column in ("task", "year", "domain", "state", "origin"):
+        table.add_column(column)
+    for column in ("classes", *SPLITS, "size"):
+        table.add_column(column, justify="right")
+    for status in found:
+        table.add_row(*_cells(status))
+    console.print(table)
+    summary = ", ".join(
+        f"{words}: {counts[name]}" for name, words in state.STATES.items() if counts[name]
+    )
+    console.print(f"{len(found)} tasks. {summary.capitalize()}", highlight=False)
+    _print_instructions(found, console)
+    return 0
+
+
+def _print_instructions(found: Sequence[state.Status], console: rich.console.Console) -> None:
+    """What to do, a line a data set."""
+    for name in ("damaged", "can_be_prepared", "by_hand"):
+        todo = {s.spec.dataset: s.instruction for s in found if s.state == name}
+        if todo:
+            console.print(f"\n{state.STATES[name].capitalize()}:", highlight=False)
+        for dataset, instruction in todo.items():
+            console.print(
+                f"  {dataset}: {instruction}", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+def _cells(status: state.Status) -> list[str]:
+    spec = status.spec
+    classes = "" if status.num_classes is None else str(status.num_classes)
+    counts = [f"{status.examples[name]:,}" if status.examples else "" for name in SPLITS]
+    size = "" if status.num_bytes is None else f"{text.si(status.num_bytes)}B"
+    year = "" if spec.year is None else str(spec.year)
+    words = state.STATES[status.state]
+    return [spec.name, year, spec.domain, words, status.origin, classes, *counts, size]
+
+
+def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> int:
+    if bool(arguments.names) == bool(arguments.variant):
+        raise UserError("prepare: expected either NAMEs of data sets or --variant=STREAM")
+    where = _places(arguments)
+    target = _target(where)
+    if arguments.variant:
+        specs = catalogue.stream(arguments.variant, arguments.stop_year)
+        specs = tuple(spec for spec in specs if spec.source == "tfds")
+    else:
+        specs = tuple(map(_one, arguments.names))
+    failed = 0
+    # TFDS makes the folder; until then there is nothing to be found in it.
+    where = places(
+        [folder for folder in where.tfds_dirs if folder != target or folder.is_dir()],
+        where.nevis_dirs,
+        where.folder_dirs,
+        where.imported_dir,
+    )
+    for spec in {spec.dataset: spec for spec in specs}.values():
+        try:
+            if (found := loading.find_set(spec, where)) is not None:
+                line = f"{spec.dataset} is there already: {found[1]}"
+            elif spec.source != "tfds":
+                _, instruction = state.instruction(spec, target)
+                raise UserError(f"data set {spec.dataset!r} is none of TFDS's: {instruction}")
+            else:
+                line = f"prepared {spec.dataset}: {prepare.prepare(spec.dataset, target)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        except UserError as error:
+            _complain(error)
+            failed += 1
+    return _FAILED if failed else 0
+
+
+def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int:
+    spec = _one(arguments.name)
+    target = _places(arguments).imported_dir
+    assert target is not None, "there is a default"
+    dataset = importing.open_source(spec, pathlib.Path(arguments.path).expanduser())
+    with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"importing {spec.dataset}")
+        folder = importing.import_set(
+            dataset,
+            spec.dataset,
+            target,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    counts = ", ".join(f"{name} {len(dataset.splits[name]):,}" for name in SPLITS)
+    console.print(
+        f"imported {spec.dataset} ({dataset.num_classes} classes; {counts}): {folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _show(arguments: argparse.Namespace, console: rich.console.Console) -> int:
+    spec, where = _one(arguments.name), _places(arguments)
+    path = pathlib.Path(arguments.out).expanduser()
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out={arguments.out}: expected the name of a .png file")
+    if spec.source != "embedded" and loading.find_set(spec, where) is None:
+        _, instruction = state.instruction(spec, _target(where))
+        raise UserError(f"data set {spec.dataset!r} is not there: {instruction}")
+    content = picture.render(spec.title, loading.open_set(spec, where))
+    try:
+        files.write_bytes(path, content)
+    except OSError as error:
+        raise UserError(f"--out={arguments.out}: cannot be written ({error.strerror})") from error
+    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,54 @@
+"""Where data sets are looked for, unless it is said otherwise."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from ctl_jax.data.dataset import Places
+
+
+def places(
+    tfds_dirs: Sequence[str | os.PathLike[str]] = (),
+    nevis_dirs: Sequence[str | os.PathLike[str]] = (),
+    folder_dirs: Sequence[str | os.PathLike[str]] = (),
+    imported_dir: str | os.PathLike[str] | None = None,
+) -> Places:
+    """The places that a user names, and those that go without saying.
+
+    Args:
+      tfds_dirs: TFDS data folders.
+      nevis_dirs: what dm_nevis has written; the variable NEVIS_DATA_DIR names one more.
+      folder_dirs: hold image folders and zip archives.
+      imported_dir: None for `default_imported_dir()`.
+
+    Returns:
+      The places, "~" expanded.
+    """
+    if from_environment := os.environ.get("NEVIS_DATA_DIR"):
+        nevis_dirs = [*nevis_dirs, from_environment]
+    if imported_dir is None:
+        imported_dir = default_imported_dir()
+    return Places(
+        *(tuple(map(_expanded, dirs)) for dirs in (tfds_dirs, nevis_dirs, folder_dirs)),
+        imported_dir=_expanded(imported_dir),
+    )
+
+
+def default_imported_dir() -> pathlib.Path:
+    """Where imported sets lie: CTL_JAX_IMPORTED, else ctl_jax/imported in the user's data folder.
+
+    Not in the cache: what the user has imported may be all there is of a set.
+    """
+    if chosen := os.environ.get("CTL_JAX_IMPORTED"):
+        return pathlib.Path(chosen)
+    data = os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local" / "share"
+    return pathlib.Path(data) / "ctl_jax" / "imported"
+
+
+def default_tfds_dir() -> pathlib.Path:
+    """Where TFDS itself prepares: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return _expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    return pathlib.Path(path).expanduser()

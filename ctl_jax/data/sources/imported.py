@@ -1,0 +1,103 @@
+"""Data sets that were imported: TFDS sets in ArrayRecord, with a note of what they come from."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+
+from ctl_jax.data.dataset import DataSet, Places, Records
+from ctl_jax.data.sources import tfds
+from ctl_jax.data.sources.record_files import RecordFiles
+from ctl_jax.data.sources.tfds_labels import Labels
+from ctl_jax.data.sources.tfds_records import Piece, TfdsRecords
+from ctl_jax.data.task import SPLITS, TaskSpec
+from ctl_jax.errors import UserError
+
+VERSION = "1.0.0"
+NOTE = "imported.json"
+# Label features by the kind of the set.
+FIELDS = {"single_label": "label", "multi_label": "labels"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What the note beside an imported set says.
+
+    Attributes:
+      origin: of the set that was imported.
+      path: where that set lay.
+      kind: "single_label" or "multi_label".
+      num_classes: number of classes or labels.
+      class_names: their names; TFDS keeps none with odd spaces.
+      fingerprints: of the splits that were imported.
+    """
+
+    origin: str
+    path: str
+    kind: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+
+
+def folder(imported_dir: pathlib.Path, name: str) -> pathlib.Path:
+    """Where a set of that catalogue name is."""
+    return imported_dir / name.replace("/", "_") / VERSION
+
+
+def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
+    """The set's folder if it was imported; an import that was broken off does not count."""
+    if places.imported_dir is None:
+        return None
+    path = folder(places.imported_dir, spec.dataset)
+    return path if (path / NOTE).is_file() else None
+
+
+def read_note(path: pathlib.Path) -> Note:
+    """The note in a set's folder.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    try:
+        found = json.loads((path / NOTE).read_text("utf-8"))
+        note = Note(**{**found, "class_names": tuple(found["class_names"])})
+        labels = type(note.num_classes) is int and note.num_classes > 0
+        if not labels or note.kind not in FIELDS or not isinstance(note.fingerprints, dict):
+            raise ValueError("values that no import writes")
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            f"{str(path / NOTE)!r} is not the note of an import: {error}; import the set again"
+        ) from error
+    return note
+
+
+def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
+    """Reads the description of an imported set; no image.
+
+    Args:
+      spec: of the kind that was imported.
+      path: from `find`.
+
+    Returns:
+      The same examples in the same order as were imported.
+
+    Raises:
+      UserError: a file is missing or damaged, or the kind is another one.
+    """
+    note = read_note(path)
+    if note.kind != spec.kind:
+        raise UserError(f"{str(path)!r} is {note.kind}; {spec.title} is {spec.kind}")
+    builder = tfds.open_builder(path, SPLITS)
+    form = "class" if note.kind == "single_label" else "classes"
+    labels = Labels(form, (FIELDS[note.kind],), note.num_classes, note.class_names)
+    splits: dict[str, Records] = {}
+    for split in SPLITS:
+        info = builder.info.splits[split]
+        files = RecordFiles(
+            [str(file) for file in info.filepaths],
+            info.shard_lengths,
+            builder.info.file_format.value,
+        )
+        splits[split] = TfdsRecords([Piece(files, 0, len(files))], labels)
+    return DataSet("imported", str(path), note.num_classes, note.class_names, note.kind, splits)

@@ -1,0 +1,77 @@
+"""What values of a config make sense, key by key."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ctl_jax import models, pruning
+from ctl_jax.data.catalogue import ABLATIONS, SHUFFLES
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value < 1
+
+
+def _range_within(low: float, high: float) -> Callable[[tuple[float, ...]], bool]:
+    return lambda value: len(value) == 2 and low < value[0] <= value[1] <= high
+
+
+def _distinct(value: tuple[Any, ...]) -> bool:
+    return 0 < len(value) == len(set(value))
+
+
+def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
+    return (lambda value: value in names), "one of " + ", ".join(name or "''" for name in names)
+
+
+_AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
+
+# For each key whether a value makes sense, and words for what does.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "stream.ablation": _one_of("", *ABLATIONS),
+    "stream.num_tasks": (lambda v: v >= 0, "0 or a number of tasks"),
+    "stream.shuffle": _one_of("", *SHUFFLES),
+    "stream.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
+    "stream.missing": _one_of("error", "skip"),
+    "data.image_size": (lambda v: 8 <= v <= 1024, "8 to 1024 pixels"),
+    "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
+    "model.name": _one_of(*models.NAMES),
+    "model.stages": (lambda v: all(n > 0 for n in v), "blocks a stage, each at least 1"),
+    "model.version": _one_of("", "v1", "v1.5"),
+    "model.stem": _one_of("", "imagenet", "cifar"),
+    "model.width": (lambda v: v >= 0, "0 (the standard one) or a number of channels"),
+    "model.epsilon": (lambda v: 0 <= v < math.inf, "0 (the standard one) or a positive number"),
+    "model.preprocess": _one_of(*models.PREPROCESS),
+    "pretrain.steps": (lambda v: v >= 1, "at least 1"),
+    "pretrain.batch_size": (lambda v: v >= 1, "at least 1"),
+    "pretrain.learning_rate": (_positive, "a positive number"),
+    "pretrain.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
+    "pretrain.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "pretrain.crop_area": _AREA,
+    "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
+    "methods": (_distinct, "at least one method, each once"),
+    "pruning.criterion": _one_of(*pruning.ZERO_SHOT),
+    "pruning.round_to": (lambda v: v >= 1, "at least 1"),
+    "budgets.min_flops": (_positive, "a positive number of FLOPs"),
+    "budgets.max_flops": (_positive, "a positive number of FLOPs"),
+    "budgets.num": (lambda v: v >= 1, "at least 1"),
+    "finetune.batch_size": (lambda v: v >= 1, "at least 1"),
+    "finetune.learning_rates": (
+        lambda v: _distinct(v) and all(map(_positive, v)),
+        "at least one positive number, each once",
+    ),
+    "finetune.momentum": (_fraction, "a number in [0, 1)"),
+    "finetune.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
+    "finetune.crop_area": _AREA,
+    "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),
+    "finetune.log_every": (lambda v: v >= 1, "at least 1"),
+    "seeds": (
+        lambda v: _distinct(v) and all(0 <= seed < 2**31 for seed in v),
+        "at least one of 0 to 2**31 - 1, each once",
+    ),
+}

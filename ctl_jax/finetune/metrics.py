@@ -1,0 +1,41 @@
+"""Mean average precision."""
+
+import numpy as np
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision of each class, as scikit-learn defines it.
+
+    AP = sum over thresholds of (R_n - R_(n-1)) P_n, with the precision P_n and the recall R_n of
+    calling every example positive that scores at least the n-th highest score; examples of equal
+    score share a threshold. There is no interpolation. A class without a positive example has 0.
+
+    Args:
+      labels: [N, K] of 0 and 1, N at least 1.
+      scores: [N, K], the higher the more likely; probabilities or logits give the same. NaN counts
+        as lower than any number.
+
+    Returns:
+      float64 [K], each in 0 .. 1.
+    """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=0)
+    hits = np.take_along_axis(np.asarray(labels, bool), order, axis=0)
+    found = np.cumsum(hits, axis=0)
+    # For each rank, the last rank of the same score: where the threshold of its score lies.
+    ranks = np.arange(len(scores))[:, None]
+    is_last = np.ones(scores.shape, bool)
+    is_last[:-1] = ranked[:-1] != ranked[1:]
+    last = np.where(is_last, ranks, len(scores))
+    last = np.minimum.accumulate(last[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(found, last, axis=0) / (last + 1)
+    return np.sum(precision, axis=0, where=hits) / np.maximum(found[-1], 1)
+
+
+def mean_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The unweighted mean of `average_precision` over all classes, those without a positive too.
+
+    The same as `sklearn.metrics.average_precision_score` with its default, "macro".
+    """
+    return float(np.mean(average_precision(labels, scores)))
