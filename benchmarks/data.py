@@ -12,12 +12,14 @@ import argparse
 import io
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,34 +52,37 @@ def generate(kind: str) -> list[bytes]:
     return [contents[i % DIFFERENT] for i in range(count)]
 
 
+class InMemory:
+    """Records of `ctl_jax.data` that are repeated up to a number of examples."""
+
+    def __init__(self, contents: Sequence[bytes], examples: int | None = None) -> None:
+        self._contents = contents
+        self._examples = len(contents) if examples is None else examples
+
+    def __len__(self) -> int:
+        return self._examples
+
+    def read(self, start: int, stop: int) -> list[Any]:
+        from ctl_jax.data.dataset import Example
+
+        many = len(self._contents)
+        return [Example(self._contents[i % many], 0, "") for i in range(start, stop)]
+
+    def fingerprint(self) -> str:
+        return f"{self._examples} in memory"
+
+
 def measure_ctl_jax(contents: Sequence[bytes], size: int) -> float:
     """Seconds that `cache.load_split` takes, hashing and renaming included."""
     from ctl_jax.data import cache
-    from ctl_jax.data.dataset import Example
 
-    class InMemory:
-        def __init__(self, contents: Sequence[bytes]) -> None:
-            self._contents = contents
-
-        def __len__(self) -> int:
-            return len(self._contents)
-
-        def read(self, start: int, stop: int) -> list[Example]:
-            return [Example(content, 0, "") for content in self._contents[start:stop]]
-
-        def fingerprint(self) -> str:
-            return "memory"
-
-    def run(contents: Sequence[bytes]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            cache.load_split(
-                InMemory(contents), size, num_classes=1, directory=pathlib.Path(folder)
-            )
-
-    run(contents[:DIFFERENT])
-    start = time.perf_counter()
-    run(contents)
-    return time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        directory = pathlib.Path(folder)
+        for part in (contents[:DIFFERENT], contents):
+            start = time.perf_counter()
+            cache.load_split(InMemory(part), size, num_classes=1, directory=directory)
+            seconds = time.perf_counter() - start
+    return seconds
 
 
 def measure_torch(contents: Sequence[bytes], size: int) -> float:
@@ -114,9 +119,8 @@ def measure_tensorflow(contents: Sequence[bytes], size: int, name: str) -> float
             image = tf.io.decode_png(content, channels=3)
         else:
             image = tf.io.decode_jpeg(content, channels=3, ratio=ratio)
-        if image.shape[0] != size and not contents[0].startswith(b"\x89PNG"):
-            resized = tf.image.resize(image, (size, size), antialias=antialias)
-            image = tf.cast(tf.round(resized), tf.uint8)
+            image = tf.image.resize(image, (size, size), antialias=antialias)
+            image = tf.cast(tf.round(image), tf.uint8)
         return image
 
     options = tf.data.Options()
@@ -168,14 +172,59 @@ def compare(tf_python: str | None) -> None:
             )
 
 
+def measure_memory(examples: int = 200_000, size: int = 64) -> None:
+    """Prints the peak of the process's memory, mapped files included, after each step."""
+    import jax
+
+    from ctl_jax import finetune, models
+    from ctl_jax.data import cache
+
+    def report(step: str) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{step:<20} peak {peak:5.2f} GiB after {time.perf_counter() - start:4.0f} s")
+
+    contents = generate("32-px PNG")[:DIFFERENT]
+    recipe = finetune.Recipe("nevis", finetune.Augmentation())
+    module = models.create("resnet18", num_outputs=1, stages=(1, 1), width=8)
+    variables = models.with_head(models.init(module, jax.random.key(0), size), 16)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        report("start")
+        records = InMemory(contents, examples)
+        loaded = cache.load_split(records, size, num_classes=1, directory=pathlib.Path(folder))
+        split = loaded.split
+        print(f"{examples:,} images of {size} px: {split.images.nbytes / 2**30:.2f} GiB")
+        report("decoded and cached")
+        step = finetune.make_step(module, recipe)
+        hyper = finetune.Hyper(0.01, 300, 0, 1)
+        finetune.fit(
+            step,
+            recipe,
+            variables,
+            split.images,
+            split.labels,
+            hyper=hyper,
+            batch_size=256,
+            seed=0,
+        )
+        report("300 steps of 256")
+        finetune.evaluate(
+            module, "nevis", variables, split.images, split.labels, num_classes=1, batch_size=512
+        )
+        report("evaluated")
+
+
 def main() -> None:
-    """Compares, or does one contender's part of it."""
+    """Compares, or measures memory, or does one contender's part of a comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tf_python")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--contender")
     parser.add_argument("--kind")
     arguments = parser.parse_args()
+    if arguments.memory:
+        measure_memory()
+        return
     if arguments.contender is None:
         compare(arguments.tf_python)
         return

@@ -112,13 +112,15 @@ def _square(image: Image.Image, extent: tuple[float, float], size: int) -> Image
         fraction of a size that is no multiple.
       size: S.
     """
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if rgb.size == (size, size) == extent:
-        return rgb
-    side = min(extent)
-    left, top = (extent[0] - side) / 2, (extent[1] - side) / 2
-    box = (left, top, left + side, top + side)
-    return rgb.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+    # A grey one is resized as it is: a third of the work.
+    if image.mode not in ("RGB", "L"):
+        image = image.convert("RGB")
+    if not image.size == (size, size) == extent:
+        side = min(extent)
+        left, top = (extent[0] - side) / 2, (extent[1] - side) / 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+    return image.convert("RGB") if image.mode == "L" else image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -29,8 +29,10 @@ def places(
     if imported_dir is None:
         imported_dir = default_imported_dir()
     return Places(
-        *(tuple(map(_expanded, dirs)) for dirs in (tfds_dirs, nevis_dirs, folder_dirs)),
-        imported_dir=_expanded(imported_dir),
+        tuple(map(_expanded, tfds_dirs)),
+        tuple(map(_expanded, nevis_dirs)),
+        tuple(map(_expanded, folder_dirs)),
+        _expanded(imported_dir),
     )
 
 

@@ -81,7 +81,11 @@ def instruction(spec: TaskSpec, tfds_dir: pathlib.Path) -> tuple[str, str]:
             return "by_hand", f"{manual}; then {command}"
         return "can_be_prepared", command
     name = spec.dataset.replace("/", "_")
-    text = f"run ./build_dataset.sh -d {name} of {_DM_NEVIS} and give --nevis_dir"
+    # What its script is set to; a set that it cannot download, it names.
+    text = (
+        f"run ./build_dataset.sh -b -d {name} of {_DM_NEVIS} (needs Docker), which writes to "
+        "~/nevis/nevis_data_dir, and give --nevis_dir=~/nevis/nevis_data_dir"
+    )
     if spec.kind == "single_label":
         text += (
             f"; or put the images into DIR/{name}/SPLIT/CLASS/ or DIR/{name}.zip and give "

@@ -63,12 +63,14 @@ class Task:
       num_classes: number of classes.
       splits: "train", "dev", "dev_test" and "test".
       fingerprint: SHA-256 of the arrays, so that equal data can be told from different data.
+      corrupt: a line for each example that was left out because it cannot be read.
     """
 
     spec: TaskSpec
     num_classes: int
     splits: Mapping[str, Split]
     fingerprint: str
+    corrupt: tuple[str, ...] = ()
 
 
 def fingerprint(num_classes: int, splits: Mapping[str, Split]) -> str:

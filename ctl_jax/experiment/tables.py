@@ -22,6 +22,10 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
         counts = (task.num_classes, *(task.examples[n] for n in ("train", "dev", "dev_test")))
         tasks.add_row(task.spec.name, task.spec.domain, task.spec.metric, *map(str, counts))
     console.print(tasks)
+    for task in plan.tasks:
+        if task.corrupt:
+            line = f"{task.spec.title}: {task.corrupt} corrupt examples left out"
+            console.print(line, style="yellow", markup=False)
     for spec, reason in plan.missing:
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
 

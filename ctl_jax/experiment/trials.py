@@ -24,12 +24,14 @@ class TaskInfo:
       num_classes: how many classes it has.
       examples: examples of each split that is used, after `data.max_eval_examples`.
       fingerprint: hash of its images and labels.
+      corrupt: examples that were left out because they cannot be read.
     """
 
     spec: data.TaskSpec
     num_classes: int
     examples: Mapping[str, int]
     fingerprint: str
+    corrupt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.store import Record
 from ctl_jax.experiment.trials import Trial
 from ctl_jax.finetune import Hyper, Step
+from ctl_jax.finetune.step import Tree
 
 # What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
 # multi-label tasks and for fewer than five classes.
@@ -47,18 +48,7 @@ def run_trial(
 
     def on_log(entry: finetune.LogEntry) -> None:
         progress.step(entry.step)
-        records.append(
-            {
-                "type": "train",
-                "trial": trial.id,
-                "step": entry.step,
-                "flops_per_step": trial.cost.step,
-                "flops": entry.step * trial.cost.step,
-                "loss": entry.loss,
-                "learning_rate": entry.learning_rate,
-                "wall_s": entry.wall_s,
-            }
-        )
+        records.append(_train_record(trial, entry))
 
     variables = network.variables
     if not network.method.pretrained:
@@ -85,16 +75,7 @@ def run_trial(
     scores: dict[str, float | None] = dict.fromkeys(SCORES)
     ledger = Ledger(train=result.steps * trial.cost.step)
     if not result.diverged:
-        for name in ("dev", "dev_test"):
-            found = finetune.evaluate(
-                module,
-                network.recipe.preprocess,
-                result.variables,
-                task.splits[name].images,
-                task.splits[name].labels,
-                num_classes=task.num_classes,
-            )
-            scores |= {name: found.value, f"{name}_top5": found.top5}
+        scores |= _evaluate(module, network, result.variables, task)
         ledger = ledger.add("validate", trial.validate_flops)
     records.append(
         {
@@ -109,6 +90,37 @@ def run_trial(
         }
     )
     return records
+
+
+def _train_record(trial: Trial, entry: finetune.LogEntry) -> Record:
+    return {
+        "type": "train",
+        "trial": trial.id,
+        "step": entry.step,
+        "flops_per_step": trial.cost.step,
+        "flops": entry.step * trial.cost.step,
+        "loss": entry.loss,
+        "learning_rate": entry.learning_rate,
+        "wall_s": entry.wall_s,
+    }
+
+
+def _evaluate(
+    module: nn.Module, network: Network, variables: Tree, task: data.Task
+) -> dict[str, float | None]:
+    """`SCORES` of a trained network."""
+    scores: dict[str, float | None] = {}
+    for name in ("dev", "dev_test"):
+        found = finetune.evaluate(
+            module,
+            network.recipe.preprocess,
+            variables,
+            task.splits[name].images,
+            task.splits[name].labels,
+            num_classes=task.num_classes,
+        )
+        scores |= {name: found.value, f"{name}_top5": found.top5}
+    return scores
 
 
 def describe(config: Any, trial: Trial) -> Record:

@@ -9,6 +9,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ctl_jax.errors import UserError
 from ctl_jax.models.convolution import conv_general_dilated
@@ -63,12 +64,48 @@ def depthwise_conv(x: jax.Array, size: int, *, stride: int = 1, name: str) -> ja
     return conv(channels, size, stride=stride, groups=channels, name=name)(x)
 
 
-def batch_norm(train: bool, epsilon: float, name: str) -> nn.BatchNorm:
-    """BatchNorm whose training gives back each batch's own statistics, for the trainer to average.
+class BatchNorm(nn.Module):
+    """`nn.BatchNorm` in float32, number for number, and faster to trace.
 
-    Hence momentum 0.
+    Half of the time of tracing a network went into that class: into its options, and into jnp's
+    promotions. Training gives back each batch's own statistics, for the trainer to average.
+
+    Attributes:
+      train: normalise by the batch's statistics instead of by the running ones.
+      epsilon: added to the variance.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.0, epsilon=epsilon, name=name)
+
+    train: bool
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """A map [..., C] to a map [..., C]."""
+        channels = x.shape[-1:]
+        x = x.astype(jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        var = self.variable("batch_stats", "var", jnp.ones, channels)
+        if self.train:
+            axes = tuple(range(x.ndim - 1))
+            now_mean = jnp.mean(x, axes)
+            now_var = jnp.maximum(0.0, jnp.mean(lax.square(x), axes) - lax.square(now_mean))
+            if not self.is_initializing():
+                mean.value, var.value = now_mean, now_var
+        else:
+            now_mean, now_var = mean.value, var.value
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        along = (1,) * (x.ndim - 1) + now_mean.shape
+        now_mean, now_var, scale, bias = (
+            lax.reshape(value, along) for value in (now_mean, now_var, scale, bias)
+        )
+        factor = lax.mul(lax.rsqrt(lax.add(now_var, self.epsilon)), scale)
+        return lax.add(lax.mul(lax.sub(x, now_mean), factor), bias)
+
+
+def batch_norm(train: bool, epsilon: float, name: str) -> BatchNorm:
+    """The BatchNorm of all these models."""
+    return BatchNorm(train, epsilon, name=name)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

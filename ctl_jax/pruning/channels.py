@@ -88,7 +88,7 @@ class Channels:
         while True:
             up = parent[node]
             top = parent[up]
-            if np.array_equal(up, top):
+            if (up == top).all():
                 parent[ids] = top
                 return top
             parent[node] = top  # path halving
@@ -99,15 +99,23 @@ class Channels:
 
         What meets a fixed position is frozen for its reason; what meets FREE stays as it is.
         """
-        if a is b or (isinstance(a, int) and isinstance(b, int)):
+        if a is b:
             return False
-        left, right = np.broadcast_arrays(np.asarray(a), np.asarray(b))
-        for one, other in ((left, right), (right, left)):
+        if isinstance(a, int):
+            a, b = b, a
+        if isinstance(b, int):
+            if b < FREE and not isinstance(a, int):
+                self.freeze(a, self._reasons[FREE - 1 - b])
+            return False
+        assert not isinstance(a, int), "two ints are not swapped"
+        if a.min(initial=0) >= 0 and b.min(initial=0) >= 0:
+            return self._union(a, b)
+        for one, other in ((a, b), (b, a)):
             stuck = (one < FREE) & (other >= 0)
             for label in np.unique(one[stuck]):
                 self.freeze(other[stuck & (one == label)], self._reasons[FREE - 1 - label])
-        both = (left >= 0) & (right >= 0)
-        return self._union(left[both], right[both])
+        both = (a >= 0) & (b >= 0)
+        return self._union(a[both], b[both])
 
     def _union(self, a: Labels, b: Labels) -> bool:
         changed = False
@@ -134,7 +142,7 @@ def merged(a: Axis, b: Axis) -> Axis:
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     for axis in (a, b):
-        if isinstance(axis, np.ndarray) and (axis >= 0).all():
+        if not isinstance(axis, int) and axis.min(initial=0) >= 0:
             return axis  # the very array: joining it again costs nothing
     left, right = np.asarray(a), np.asarray(b)
     return np.where(left >= 0, left, np.where(right >= 0, right, np.minimum(left, right)))

@@ -1,10 +1,9 @@
 """Walking a jaxpr: one rule a primitive, and what the rules learn."""
 
 import dataclasses
-import functools
 import itertools
-import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
@@ -15,8 +14,7 @@ from ctl_jax.pruning.channels import FREE, Axis, Channels, Labels, elements
 CONSTANT = "constant of the program"
 
 
-@dataclasses.dataclass(frozen=True)
-class Array:
+class Array(NamedTuple):
     """What the walk knows of one array of the program.
 
     Attributes:
@@ -156,7 +154,8 @@ class Walk:
 
         def constant(atom: Var | Literal) -> Array:
             fixed = self.channels.fixed(CONSTANT)
-            return Array(_sized((fixed,) * len(shape_of(atom)), atom))
+            shape = shape_of(atom)
+            return Array(_sized((fixed,) * len(shape), shape))
 
         def read(atom: Var | Literal) -> Array:
             return constant(atom) if isinstance(atom, Literal) else env[atom]
@@ -174,22 +173,26 @@ class Walk:
                     "out; pass a larger max_equations if that is meant"
                 )
             rule = RULES.get(eqn.primitive.name, _unknown)
-            results = rule(self, eqn, [read(atom) for atom in eqn.invars])
+            operands = [read(atom) for atom in eqn.invars]
+            results = rule(self, eqn, operands)
             for var, result in zip(eqn.outvars, results, strict=True):
                 env[var] = self._bound(var, result)
-            for atom in eqn.invars:
-                self.alive(read(atom))
+            for operand in operands:
+                self.alive(operand)
         self._product_flops = outer
         return tuple(read(atom) for atom in jaxpr.outvars)
 
     def _bound(self, var: Var, array: Array) -> Array:
         """`array` as the value of `var`, in a buffer of its own if it is data and has none."""
-        axes, buffer = _sized(array.axes, var), array.buffer
+        shape = shape_of(var)
+        axes, buffer = _sized(array.axes, shape), array.buffer
         if array.data and buffer < 0:
             itemsize = getattr(getattr(var.aval, "dtype", None), "itemsize", 0)
-            self.buffers.append(Buffer(itemsize, shape_of(var), axes, self.now, self.now))
+            self.buffers.append(Buffer(itemsize, shape, axes, self.now, self.now))
             buffer = len(self.buffers) - 1
-        return dataclasses.replace(array, axes=axes, buffer=buffer)
+        elif axes is array.axes:
+            return array
+        return Array(axes, array.data, array.readers, array.makers, buffer)
 
     def alive(self, array: Array) -> None:
         """Notes that the array is still needed at the equation that is walked now."""
@@ -276,14 +279,17 @@ def register_rule(*primitives: str) -> Callable[[Rule], Rule]:
 
 def derived(axes: Sequence[Axis], operands: Sequence[Array], product: int = 0) -> Array:
     """The array with these axes that is computed from `operands`, by the product of this bit."""
-    readers = functools.reduce(operator.or_, (x.readers for x in operands), product)
-    makers = functools.reduce(operator.or_, (x.makers for x in operands), 0)
-    return Array(tuple(axes), any(x.data for x in operands), readers, product or makers)
+    data, readers, makers = False, product, 0
+    for x in operands:
+        data |= x.data
+        readers |= x.readers
+        makers |= x.makers
+    return Array(tuple(axes), data, readers, product or makers)
 
 
 def view(axes: Sequence[Axis], x: Array) -> Array:
     """The array with these axes that holds the values of `x` as they are."""
-    return dataclasses.replace(x, axes=tuple(axes))
+    return x._replace(axes=tuple(axes))
 
 
 def _unknown(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
@@ -297,9 +303,8 @@ def shape_of(atom: Var | Literal) -> tuple[int, ...]:
     return getattr(atom.aval, "shape", ())  # tokens have none
 
 
-def _sized(axes: tuple[Axis, ...], atom: Var | Literal) -> tuple[Axis, ...]:
+def _sized(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[Axis, ...]:
     """`axes`, with FREE where the size is 1: a single channel cannot be cut, and broadcasts."""
-    shape = shape_of(atom)
     if 1 not in shape:
         return axes
-    return tuple(FREE if n == 1 else axis for axis, n in zip(axes, shape, strict=True))
+    return tuple([FREE if n == 1 else axis for axis, n in zip(axes, shape, strict=True)])

@@ -87,6 +87,7 @@ def _view(
         "budgets": [text.flops(budget) for budget in budgets],
         "rows": len(rows),
         "trials": len(table.trials),
+        "corrupt": [task for task in run["tasks"] if task.get("corrupt_examples")],
         "trials_left": trials_left,
         "rows_left": rows_left,
         "diverged": [_trial(trial) for trial in diverged],

@@ -74,6 +74,12 @@ def _warnings(table: Table) -> list[str]:
     if missing:
         names = ", ".join(task["name"] for task in missing)
         lines.append(f"Missing tasks ({len(missing)}): {names}")
+    corrupt = {
+        t["name"]: t["corrupt_examples"] for t in table.plan("tasks") if t.get("corrupt_examples")
+    }
+    if corrupt:
+        listed = ", ".join(f"{name} {count}" for name, count in corrupt.items())
+        lines.append(f"Examples left out because they cannot be read: {listed}")
     trials, held_up = costs.unfinished(table)
     if trials:
         planned = trials + len(table.trials)

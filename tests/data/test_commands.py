@@ -82,7 +82,7 @@ def test_status_of_a_user_who_has_nothing(run: Callable[..., tuple[int, str, str
         assert (task["origin"], task["path"], task["examples"]) == ("", "", {})
         assert task["num_bytes"] is task["num_classes"] is None
         if task["source"] == "nevis":
-            assert f"build_dataset.sh -d {task['dataset']} " in task["instruction"]
+            assert f"build_dataset.sh -b -d {task['dataset']} " in task["instruction"]
             assert ("--folder_dir" in task["instruction"]) == (task["kind"] == "single_label")
     tasks = _tasks(output)
     assert tasks["mnist_2"]["dataset"] == "mnist"
@@ -261,7 +261,7 @@ def test_show(
         (("status", "--nevis_dir=/nowhere/nevis"), "/nowhere/nevis"),
         (("prepare",), "expected either NAMEs of data sets or --variant"),
         (("prepare", "mnist", "--variant=TINY"), "expected either NAMEs"),
-        (("prepare", "usps"), "'usps' is none of TFDS's: run ./build_dataset.sh -d usps"),
+        (("prepare", "usps"), "'usps' is none of TFDS's: run ./build_dataset.sh -b -d usps"),
         (("prepare", "TINY"), "'TINY': expected one data set, not a stream"),
         (("import", "mnist+usps", "x.zip"), "'mnist+usps': expected one data set"),
         (("import", "usps", "/nowhere/usps.zip"), "'/nowhere/usps.zip' does not exist"),

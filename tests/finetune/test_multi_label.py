@@ -34,7 +34,7 @@ def split():
     return (noise + 160 * labels[:, None, None, :]).astype(np.uint8), labels
 
 
-def _fit(step, variables, split, steps=60, rate=0.3, classes=CLASSES, outputs=OUTPUTS):
+def _fit(step, variables, split, steps=60, rate=0.3, classes=CLASSES, outputs=OUTPUTS, **options):
     images, labels = split
     return finetune.fit(
         step,
@@ -45,6 +45,7 @@ def _fit(step, variables, split, steps=60, rate=0.3, classes=CLASSES, outputs=OU
         hyper=finetune.Hyper(rate, steps, steps // 10, classes),
         batch_size=BATCH,
         seed=0,
+        **options,
     )
 
 
@@ -86,6 +87,13 @@ def test_a_padded_head_trains_as_one_of_the_tasks_own_size(variables, split):
     chex.assert_trees_all_close(
         head["kernel"][:, :CLASSES], exact.variables["params"]["head"]["kernel"], atol=1e-5
     )
+
+
+def test_labels_are_streamed_as_well_as_kept_on_the_device(variables, split):
+    step = finetune.make_step(MODULE, RECIPE)
+    kept, streamed = (_fit(step, variables, split, steps=20, device_bytes=n) for n in (1 << 30, 0))
+    assert kept.history[-1].loss == streamed.history[-1].loss
+    chex.assert_trees_all_equal(kept.variables, streamed.variables)
 
 
 def test_one_program_a_loss(variables, split):

@@ -1,9 +1,11 @@
 """The layers that the convolutional networks are made of."""
 
 import chex
+import flax.linen as nn
 import hypothesis
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,3 +67,24 @@ def test_check_size(height, width, ok):
         UserError, match=f"images are {height} x {width} px; expected at least 8 x 8"
     ):
         layers.check_size(images, 8)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_is_that_of_flax(train):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(2, 3, (4, 5, 5, 6)), jnp.float32)
+    draw = lambda low: jnp.asarray(rng.uniform(low, 2, 6), jnp.float32)  # noqa: E731
+    variables = {
+        "params": {"scale": draw(-1), "bias": draw(-1)},
+        "batch_stats": {"mean": draw(-1), "var": draw(0.1)},
+    }
+    theirs = nn.BatchNorm(use_running_average=not train, momentum=0.0, epsilon=1e-3)
+    ours = layers.BatchNorm(train=train, epsilon=1e-3)
+    out, statistics = ours.apply(variables, x, mutable=["batch_stats"])
+    expected, expected_statistics = theirs.apply(variables, x, mutable=["batch_stats"])
+    chex.assert_trees_all_close(out, expected, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(statistics, expected_statistics, rtol=1e-6)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        jax.eval_shape(ours.init, jax.random.key(0), x),
+        jax.eval_shape(theirs.init, jax.random.key(0), x),
+    )

@@ -146,6 +146,16 @@ def test_missing_tasks_are_named_before_any_number(make_records, page):
     assert text.index("Stanford Cars") < text.index(reason) < text.index("Result")
 
 
+def test_examples_that_were_left_out_are_counted(make_records, page):
+    records = make_records()
+    assert "corrupt" not in page(records).ids
+    records[0]["tasks"][1]["corrupt_examples"] = 3
+    got = page(records)
+    assert "corrupt" in got.ids
+    assert "left out , as the config allows: Task of glyphs : 3" in got.text
+    assert "cannot be read: glyphs 3" in report.summary(records)
+
+
 def test_unfinished_trials_are_counted(make_records, page):
     records = make_records()
     got = page(records[:-1])

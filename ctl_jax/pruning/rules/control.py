@@ -1,7 +1,6 @@
 """Rules for equations that hold programs of their own: calls, loops, branches."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,14 +31,14 @@ def _scan(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
     consts, carry, stacked = operands[:first], operands[first:last], operands[last:]
     steps = walk.freeze([x.axes[0] for x in stacked], "scan")
-    slices = [dataclasses.replace(x, axes=x.axes[1:]) for x in stacked]
+    slices = [x._replace(axes=x.axes[1:]) for x in stacked]
     walk.repeats *= params["length"]
     results = _loop(walk, _open(params["jaxpr"]), consts, carry, slices)
     walk.repeats //= params["length"] or 1
     carried, made = results[: len(carry)], results[len(carry) :]
     return [
         *carried,
-        *(dataclasses.replace(x, axes=(steps, *x.axes), buffer=-1) for x in made),
+        *(x._replace(axes=(steps, *x.axes), buffer=-1) for x in made),
     ]
 
 
@@ -71,7 +70,7 @@ def _cond(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     for other in branches[1:]:
         results = tuple(_both(walk, x, y) for x, y in zip(results, other, strict=True))
     # Which branch runs depends on the first operand.
-    return [dataclasses.replace(x, data=x.data or operands[0].data, buffer=-1) for x in results]
+    return [x._replace(data=x.data or operands[0].data, buffer=-1) for x in results]
 
 
 def _open(jaxpr: Any) -> Jaxpr:
@@ -111,7 +110,7 @@ def _loop(
             break
     else:
         walk.freeze([axis for x in carry for axis in x.axes], "loop")
-    return [*(dataclasses.replace(x, buffer=-1) for x in carry), *results[len(carry) :]]
+    return [*(x._replace(buffer=-1) for x in carry), *results[len(carry) :]]
 
 
 def _both(walk: Walk, x: Array, y: Array) -> Array:

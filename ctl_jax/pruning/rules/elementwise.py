@@ -1,6 +1,5 @@
 """Rules for what does the same at every position, and for arrays made of no other."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from jax.extend.core import JaxprEqn
@@ -27,11 +26,11 @@ def elementwise(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequenc
     """Same position, same channel. Scalars join nothing, sizes 1 broadcast and are FREE."""
     # The operand with most channels gives the labels: in `scale * kernel` the result's axes are
     # the kernel's, and it is the kernel's slices that produce a channel.
-    ranked = sorted(
-        operands, key=lambda x: (-sum(axis != FREE for axis in markers(x)), -len(x.axes))
-    )
-    axes: list[Axis] = list(ranked[0].axes)
-    for other in ranked[1:]:
+    first = max(operands, key=_rank)
+    axes: list[Axis] = list(first.axes)
+    for other in operands:
+        if other is first:
+            continue
         for i, axis in enumerate(other.axes):
             if axes[i] is not axis:
                 walk.channels.join(axes[i], axis)
@@ -49,7 +48,7 @@ def _add(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array
         joined = [elements(a, b) for a, b in pairs if walk.channels.join(a, b)]
     walk.additions += [Addition(ids, left.readers, right.readers) for ids in joined]
     (result,) = elementwise(walk, eqn, operands)
-    return [dataclasses.replace(result, makers=0) if joined else result]
+    return [result._replace(makers=0) if joined else result]
 
 
 @register_rule("bitcast_convert_type")
@@ -79,6 +78,11 @@ def _iota(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
 def _random(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
     """Random numbers are as good for one width as for another (dropout)."""
     return [derived([FREE] * len(shape_of(var)), operands) for var in eqn.outvars]
+
+
+def _rank(x: Array) -> tuple[int, int]:
+    carrying = sum([not isinstance(axis, int) or axis != FREE for axis in x.axes])
+    return carrying, len(x.axes)
 
 
 def markers(x: Array) -> list[int]:

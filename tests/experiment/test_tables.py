@@ -1,0 +1,46 @@
+"""What a run prints of its tasks and trials."""
+
+from ctl_jax import data
+from ctl_jax.experiment import default_config
+from ctl_jax.experiment.config import validate
+from ctl_jax.experiment.plan import Plan
+from ctl_jax.experiment.tables import outcome, print_plan
+from ctl_jax.experiment.trials import TaskInfo
+
+
+def test_the_plan_names_stream_metrics_and_what_was_left_out(console):
+    config = default_config()
+    config.methods = ("scratch",)
+    config.stream.update(
+        {"variant": "FULL", "ablation": "random", "num_tasks": 2, "shuffle": "within_year"}
+    )
+    examples = dict.fromkeys(data.SPLITS, 7)
+    mnist, voc = data.stream("mnist+voc/2007")
+    tasks = (TaskInfo(mnist, 10, examples, "f"), TaskInfo(voc, 20, examples, "f", corrupt=3))
+    plan = Plan(tasks, (), None, {}, {}, {}, None, None, ())
+    print_plan(console, validate(config), plan, done=0)
+    printed = console.file.getvalue()
+    assert "Tasks of FULL, random, shuffled: within_year" in printed
+    lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("│")}
+    assert "accuracy" in lines["mnist"]
+    assert "mAP" in lines["voc_2007"]
+    assert "Pascal 2007: 3 corrupt examples left out" in printed
+    assert "MNIST: " not in printed
+
+
+def test_the_outcome_of_a_trial_names_its_metric():
+    record = {
+        "task": "voc_2007",
+        "method": "dense",
+        "budget_flops": 10**9,
+        "learning_rate": 0.1,
+        "seed": 0,
+        "steps": 5,
+        "metric": "mAP",
+        "dev": 0.25,
+        "dev_test": 0.5,
+        "diverged": False,
+        "wall_s": 1.0,
+    }
+    assert outcome(record).endswith("5 steps, mAP dev 0.250, dev_test 0.500, 1.0 s")
+    assert outcome({**record, "diverged": True}).endswith("diverged after 5 steps")
