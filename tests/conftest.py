@@ -1,6 +1,7 @@
 """Strictness for every test, and where the real data of a developer's machine lies."""
 
 import pathlib
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -13,6 +14,14 @@ hypothesis.settings.load_profile("ctl_jax")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to a folder of the test run, not to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CTL_JAX_CACHE", str(tmp_path_factory.mktemp("images")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,102 +1,147 @@
-"""From a spec to a task in memory."""
+"""From a spec to a data set that was found, and from that to a task in memory."""
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from ctl_jax.data import embedded, prepared, splits
+from ctl_jax.data import cache, embedded
 from ctl_jax.data.catalogue import embedded_spec
-from ctl_jax.data.task import SPLITS, Split, Task, TaskSpec, fingerprint
+from ctl_jax.data.dataset import DataSet, Places
+from ctl_jax.data.sources import dm_nevis, folders, imported, tfds
+from ctl_jax.data.sources import embedded as embedded_source
+from ctl_jax.data.task import SPLITS, Task, TaskSpec, fingerprint
 from ctl_jax.errors import UserError
 
-Path = str | os.PathLike[str]
+NOWHERE = Places()
+
+# In the order in which they are tried.
+_SOURCES = {"imported": imported, "tfds": tfds, "dm_nevis": dm_nevis, "folder": folders}
 
 
 def embedded_data_dir() -> pathlib.Path:
     """Where embedded data is kept: CTL_JAX_DATA, else ctl_jax/tfds in the user's cache folder."""
     if chosen := os.environ.get("CTL_JAX_DATA"):
         return pathlib.Path(chosen)
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "ctl_jax" / "tfds"
+    cache_home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(cache_home) / "ctl_jax" / "tfds"
 
 
-def availability(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> str | None:
+def find_set(spec: TaskSpec, places: Places) -> tuple[str, pathlib.Path] | None:
+    """Where a data set lies; reads nothing but the names of files.
+
+    Args:
+      spec: from `stream`; not of an embedded task, which is made where it is needed.
+      places: where to look.
+
+    Returns:
+      The form that it has ("imported", "tfds", "dm_nevis" or "folder") and its path, of the first
+      that there is in this order; or None.
+
+    Raises:
+      UserError: one of the places does not exist.
+    """
+    _check(places)
+    for origin, source in _SOURCES.items():
+        path = source.find(spec, places)
+        if path is not None:
+            return origin, path
+    return None
+
+
+def open_set(
+    spec: TaskSpec,
+    places: Places = NOWHERE,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    on_prepare: Callable[[str], None] | None = None,
+) -> DataSet:
+    """Opens a data set; decodes no image.
+
+    Args:
+      spec: from `stream`.
+      places: where to look.
+      data_dir: where embedded tasks are kept; None for `embedded_data_dir()`.
+      on_prepare: called with an embedded task's name before it is made, which takes seconds.
+
+    Raises:
+      UserError: it is nowhere, damaged, or of another kind than the catalogue says.
+    """
+    if spec.source == "embedded":
+        if spec.dataset not in embedded.TASKS:
+            raise UserError(f"unknown embedded task {spec.dataset!r}; {_known(embedded.TASKS)}")
+        return _open_embedded(embedded.TASKS[spec.dataset], data_dir, on_prepare)
+    found = find_set(spec, places)
+    if found is None:
+        raise UserError(f"data set {spec.dataset!r} is not in {_looked(places)}")
+    origin, path = found
+    dataset = _SOURCES[origin].open(spec, path)
+    if dataset.kind != spec.kind:
+        raise UserError(f"{dataset.path!r} is {dataset.kind}; expected {spec.kind}: {spec.title}")
+    return dataset
+
+
+def availability(spec: TaskSpec, places: Places = NOWHERE) -> str | None:
     """Whether a task can be loaded; reads descriptions of data sets, but no image.
 
     Args:
       spec: from `stream`.
-      data_dirs: TFDS data folders.
+      places: where to look.
 
     Returns:
       None, or one line that says why not.
 
     Raises:
-      UserError: a data folder does not exist.
+      UserError: one of the places does not exist.
     """
+    _check(places)
     if spec.source == "embedded":
         return None
-    # Also checks the folders, whatever the task.
-    folder = prepared.find(spec.dataset, data_dirs)
-    if spec.kind == "multi_label":
-        return "tasks with several labels an image are not supported yet"
-    if spec.source == "nevis":
-        return "data sets that dm_nevis prepares are not supported yet"
-    wanted = splits.needed(spec.dataset)
-    if wanted is None:
-        return f"the split rule of {spec.dataset!r} is not supported yet"
-    if folder is None:
-        looked = ", ".join(repr(os.fspath(data_dir)) for data_dir in data_dirs)
-        return f"TFDS data set {spec.dataset!r} is not in {looked or 'any folder: none was given'}"
     try:
-        return prepared.defect(prepared.open_builder(folder), wanted)
+        open_set(spec, places)
     except UserError as error:
         return str(error)
+    return None
 
 
 def load(
     spec: TaskSpec,
     image_size: int = 64,
-    data_dirs: Sequence[Path] = (),
-    data_dir: Path | None = None,
+    places: Places = NOWHERE,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    max_corrupt: int = 0,
     on_prepare: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Task:
-    """Reads a task.
+    """Reads a task: from the cache of decoded images, or through it.
 
     Args:
       spec: from `stream`.
       image_size: S; the short side is resized to it and the middle is cut out.
-      data_dirs: TFDS data folders, for tasks of source "tfds".
+      places: where to look.
       data_dir: where embedded tasks are kept; None for `embedded_data_dir()`.
+      max_corrupt: how many examples of a split may be left out because they cannot be read.
       on_prepare: called with an embedded task's name before it is made, which takes seconds.
+      progress: called with the examples done and those of the split, while a split is decoded.
 
     Returns:
-      The task with all four splits, uint8 [N, S, S, 3].
+      The task with all four splits, uint8 [N, S, S, 3]; those of large splits are memory-mapped.
 
     Raises:
       UserError: the task is not available (see `availability`), or its data is damaged.
     """
-    if image_size < 1:
-        raise UserError(f"image_size {image_size!r} is not a size in pixels; expected 1 or more")
-    if spec.source == "embedded":
-        if spec.dataset not in embedded.TASKS:
-            raise UserError(f"unknown embedded task {spec.dataset!r}; {_known(embedded.TASKS)}")
-        return _load_embedded(spec, embedded.TASKS[spec.dataset], image_size, data_dir, on_prepare)
-    reason = availability(spec, data_dirs)
-    if reason is not None:
-        raise UserError(f"task {spec.name!r} is not available: {reason}")
-    folder = prepared.find(spec.dataset, data_dirs)
-    assert folder is not None, "availability has found it"
-    builder = prepared.open_builder(folder)
-    cuts = splits.rule(spec.dataset, prepared.sizes(builder))
-    return _task(
-        spec, builder.info.features["label"].num_classes, prepared.load(builder, cuts, image_size)
-    )
+    _check_size(image_size)
+    try:
+        dataset = open_set(spec, places, data_dir=data_dir, on_prepare=on_prepare)
+    except UserError as error:
+        raise UserError(f"task {spec.name!r} is not available: {error}") from error
+    return _read(spec, dataset, image_size, max_corrupt, progress)
 
 
 def load_source(
     name: str,
     image_size: int = 32,
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     on_prepare: Callable[[str], None] | None = None,
 ) -> Task:
     """Reads a task to pretrain on, made on first use.
@@ -115,32 +160,66 @@ def load_source(
     """
     if name not in embedded.SOURCES:
         raise UserError(f"unknown source task {name!r}; {_known(embedded.SOURCES)}")
+    _check_size(image_size)
+    task = embedded.SOURCES[name]
+    return _read(embedded_spec(task), _open_embedded(task, data_dir, on_prepare), image_size)
+
+
+def _read(
+    spec: TaskSpec,
+    dataset: DataSet,
+    image_size: int,
+    max_corrupt: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Task:
+    loaded = {
+        name: cache.load_split(
+            dataset.splits[name],
+            image_size,
+            num_classes=dataset.num_classes,
+            multi_label=dataset.kind == "multi_label",
+            max_corrupt=max_corrupt,
+            progress=progress,
+        )
+        for name in SPLITS
+    }
+    return Task(
+        spec,
+        dataset.num_classes,
+        {name: part.split for name, part in loaded.items()},
+        fingerprint(dataset.num_classes, {name: part.fingerprint for name, part in loaded.items()}),
+        tuple(line for part in loaded.values() for line in part.corrupt),
+    )
+
+
+def _open_embedded(
+    task: embedded.EmbeddedTask,
+    data_dir: str | os.PathLike[str] | None,
+    on_prepare: Callable[[str], None] | None,
+) -> DataSet:
+    from ctl_jax.data.embedded import builder  # Imports TFDS.
+
+    where = embedded_data_dir() if data_dir is None else pathlib.Path(data_dir)
+    return embedded_source.open(task, builder.prepare(task, where, on_prepare))
+
+
+def _check(places: Places) -> None:
+    """The imported sets' folder need not be there: it is where imports go."""
+    for name in ("tfds_dirs", "nevis_dirs", "folder_dirs"):
+        for folder in getattr(places, name):
+            if not folder.is_dir():
+                raise UserError(f"{name}: {str(folder)!r} is not a folder; expected one with data")
+
+
+def _looked(places: Places) -> str:
+    folders = [*places.tfds_dirs, *places.nevis_dirs, *places.folder_dirs]
+    return ", ".join(repr(str(folder)) for folder in folders) or "any folder: none was given"
+
+
+def _check_size(image_size: int) -> None:
     if image_size < 1:
         raise UserError(f"image_size {image_size!r} is not a size in pixels; expected 1 or more")
-    task = embedded.SOURCES[name]
-    return _load_embedded(embedded_spec(task), task, image_size, data_dir, on_prepare)
 
 
 def _known(names: Mapping[str, object]) -> str:
     return f"expected {', '.join(map(repr, names))}"
-
-
-def _load_embedded(
-    spec: TaskSpec,
-    task: embedded.EmbeddedTask,
-    image_size: int,
-    data_dir: Path | None,
-    on_prepare: Callable[[str], None] | None,
-) -> Task:
-    from ctl_jax.data.embedded import builder as embedded_builder  # Imports TFDS.
-
-    where = embedded_data_dir() if data_dir is None else pathlib.Path(data_dir)
-    builder = prepared.open_builder(embedded_builder.prepare(task, where, on_prepare))
-    cuts = {
-        name: splits.Slice(name, 0, size) for name, size in zip(SPLITS, task.sizes, strict=True)
-    }
-    return _task(spec, len(task.classes), prepared.load(builder, cuts, image_size))
-
-
-def _task(spec: TaskSpec, num_classes: int, parts: Mapping[str, Split]) -> Task:
-    return Task(spec, num_classes, parts, fingerprint(num_classes, parts))

@@ -151,27 +151,3 @@ def _domains(dataset: str, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, 
         "dev_test": (whole(_HELD_OUT_DOMAIN, "train"),),
         "test": (whole(_HELD_OUT_DOMAIN, "test"),),
     }
-
-
-# What follows serves loading.py and prepared.py until they read through `sources`.
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """Examples `start` to `stop` (exclusive) of a split as TFDS names it."""
-
-    split: str
-    start: int
-    stop: int
-
-
-def needed(dataset: str) -> tuple[str, ...] | None:
-    """The TFDS splits of a set that is cut by ranges and has one label an image, else None."""
-    if dataset in {"coil100", "smallnorb", "domainnet", "voc/2007", "voc/2012", "celeb_a"}:
-        return None
-    return sources(dataset).get(dataset)
-
-
-def rule(dataset: str, sizes: Mapping[str, int]) -> dict[str, Slice]:
-    """Slices of train, dev, dev_test and test, where `needed` gives splits."""
-    return {name: Slice(*cut) for name, cut in zip(SPLITS, _cuts(dataset, sizes), strict=True)}

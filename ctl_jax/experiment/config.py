@@ -37,8 +37,15 @@ def default_config() -> ml_collections.ConfigDict:
                 "missing": "error",
             },
             "data": {
-                # Folders with prepared TFDS data, searched in this order.
-                "dirs": (),
+                # Where data sets are looked for, each in this order: sets that were imported
+                # ("": in the user's data folder), folders that TFDS prepared, what dm_nevis wrote
+                # (and $NEVIS_DATA_DIR), folders with NAME/SPLIT/CLASS/ or NAME.zip.
+                "imported_dir": "",
+                "tfds_dirs": (),
+                "nevis_dirs": (),
+                "folder_dirs": (),
+                # Examples of a split that may be left out because they cannot be read.
+                "max_corrupt": 0,
                 # Side of the square images, in pixels.
                 "image_size": 32,
                 # At most so many examples of dev and of dev_test are evaluated; 0: all of them.
@@ -189,7 +196,9 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
 
 # Element types of the tuples, whose defaults may be empty.
 _ELEMENTS: dict[str, type] = {
-    "data.dirs": str,
+    "data.tfds_dirs": str,
+    "data.nevis_dirs": str,
+    "data.folder_dirs": str,
     "model.stages": int,
     "pretrain.crop_area": float,
     "methods": str,

@@ -33,8 +33,9 @@ def parse_method(name: str) -> Method:
 
     Args:
       name: `dense` (the whole pretrained network), `filters@0.5`, `channels@0.5` or `all@0.5` (half
-        of each group's channels dropped, in that scope of `pruning.SCOPES`), `scratch` (the whole network, from random
-        weights), or `linear_probe` (a linear classifier on the whole network's frozen features).
+        of each group's channels dropped, in that scope of `pruning.SCOPES`), `scratch` (the whole
+        network, from random weights), or `linear_probe` (a linear classifier on the whole network's
+        frozen features).
 
     Returns:
       The method.

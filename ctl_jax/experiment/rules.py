@@ -38,6 +38,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stream.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
     "stream.missing": _one_of("error", "skip"),
     "data.image_size": (lambda v: 8 <= v <= 1024, "8 to 1024 pixels"),
+    "data.max_corrupt": (lambda v: v >= 0, "a number of examples"),
     "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
     "model.name": _one_of(*models.NAMES),
     "model.stages": (lambda v: all(n > 0 for n in v), "blocks a stage, each at least 1"),

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,9 +30,17 @@ def find_tasks(
     Raises:
       UserError: tasks are lacking and `stream.missing` is "error", or none is left.
     """
-    specs = data.stream(config.stream.variant, stop_year=config.stream.stop_year)
-    folders = data_dirs(config)
-    reasons = [data.availability(spec, folders) for spec in specs]
+    settings = config.stream
+    specs = data.stream(
+        settings.variant,
+        settings.stop_year,
+        ablation=settings.ablation,
+        num_tasks=settings.num_tasks,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
+    )
+    places = places_of(config)
+    reasons = [data.availability(spec, places) for spec in specs]
     found = tuple(spec for spec, reason in zip(specs, reasons, strict=True) if reason is None)
     missing = tuple(
         (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None
@@ -48,9 +55,15 @@ def find_tasks(
     return found, missing
 
 
-def data_dirs(config: Any) -> list[pathlib.Path]:
-    """Folders with prepared TFDS data, "~" expanded."""
-    return [pathlib.Path(folder).expanduser() for folder in config.data.dirs]
+def places_of(config: Any) -> data.Places:
+    """Where the config looks for data, "~" expanded."""
+    settings = config.data
+    return data.places(
+        settings.tfds_dirs,
+        settings.nevis_dirs,
+        settings.folder_dirs,
+        settings.imported_dir or None,
+    )
 
 
 class TaskLoader:
@@ -77,7 +90,8 @@ class TaskLoader:
             task = data.load(
                 spec,
                 image_size=settings.image_size,
-                data_dirs=data_dirs(self._config),
+                places=places_of(self._config),
+                max_corrupt=settings.max_corrupt,
                 on_prepare=self._on_prepare,
             )
             if settings.max_eval_examples:
@@ -98,7 +112,9 @@ class TaskLoader:
         """The task without its images."""
         task = self.load(spec)
         examples = {name: len(split.labels) for name, split in task.splits.items()}
-        return TaskInfo(spec, task.num_classes, examples, task.fingerprint)
+        return TaskInfo(
+            spec, task.num_classes, examples, task.fingerprint, corrupt=len(task.corrupt)
+        )
 
 
 def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
@@ -111,6 +127,7 @@ def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
             },
             "num_classes": task.num_classes,
             **{f"{name}_examples": count for name, count in task.examples.items()},
+            "corrupt_examples": task.corrupt,
         }
         for task in tasks
     ]

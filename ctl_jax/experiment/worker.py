@@ -1,6 +1,7 @@
 """Runs one trial: a pure function of the trial, its network and its task."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,28 +51,7 @@ def run_trial(
         progress.step(entry.step)
         records.append(_train_record(trial, entry))
 
-    variables = network.variables
-    if not network.method.pretrained:
-        variables = models.init(module, jax.random.key(trial.seed), config.data.image_size)
-    train = task.splits["train"]
-    outputs = padded_outputs(task.num_classes)
-    result = finetune.fit(
-        step,
-        network.recipe,
-        models.with_head(variables, outputs),
-        train.images,
-        finetune.pad_labels(train.labels, outputs),
-        hyper=Hyper(
-            trial.learning_rate,
-            trial.steps,
-            int(config.finetune.warmup_fraction * trial.steps),
-            task.num_classes,
-        ),
-        batch_size=config.finetune.batch_size,
-        seed=trial.seed,
-        log_every=config.finetune.log_every,
-        on_log=on_log,
-    )
+    result = _fit(config, module, step, network, task, trial, on_log)
     scores: dict[str, float | None] = dict.fromkeys(SCORES)
     ledger = Ledger(train=result.steps * trial.cost.step)
     if not result.diverged:
@@ -90,6 +70,39 @@ def run_trial(
         }
     )
     return records
+
+
+def _fit(
+    config: Any,
+    module: nn.Module,
+    step: Step,
+    network: Network,
+    task: data.Task,
+    trial: Trial,
+    on_log: Callable[[finetune.LogEntry], None],
+) -> finetune.FitResult:
+    variables = network.variables
+    if not network.method.pretrained:
+        variables = models.init(module, jax.random.key(trial.seed), config.data.image_size)
+    train = task.splits["train"]
+    outputs = padded_outputs(task.num_classes)
+    return finetune.fit(
+        step,
+        network.recipe,
+        models.with_head(variables, outputs),
+        train.images,
+        finetune.pad_labels(train.labels, outputs),
+        hyper=Hyper(
+            trial.learning_rate,
+            trial.steps,
+            int(config.finetune.warmup_fraction * trial.steps),
+            task.num_classes,
+        ),
+        batch_size=config.finetune.batch_size,
+        seed=trial.seed,
+        log_every=config.finetune.log_every,
+        on_log=on_log,
+    )
 
 
 def _train_record(trial: Trial, entry: finetune.LogEntry) -> Record:

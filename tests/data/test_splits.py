@@ -3,7 +3,6 @@
 import itertools
 
 import hypothesis
-import pytest
 from hypothesis import strategies as st
 
 from ctl_jax import data
@@ -11,9 +10,7 @@ from ctl_jax.data import splits
 
 
 def _bounds(dataset: str, **sizes: int) -> dict[str, tuple[str, int, int]]:
-    cuts = splits.rule(dataset, sizes)
-    assert tuple(cuts) == data.SPLITS
-    return {name: (cut.split, cut.start, cut.stop) for name, cut in cuts.items()}
+    return {name: part for name, (part,) in _parts(dataset, **sizes).items()}
 
 
 def _parts(dataset: str, **sizes: int) -> dict[str, list[tuple[str, int, int]]]:
@@ -135,10 +132,10 @@ def test_imagenet() -> None:
 )
 def test_every_example_of_train_is_used_once(dataset: str, train: int, other: int) -> None:
     sizes = {"train": train, "validation": other, "test": other}
-    parts = [cut for cut in splits.rule(dataset, sizes).values() if cut.split == "train"]
-    assert parts[0].start == 0
-    assert parts[-1].stop == train
-    assert all(a.stop == b.start for a, b in itertools.pairwise(parts))
+    cuts = [cut for cut in _bounds(dataset, **sizes).values() if cut[0] == "train"]
+    assert cuts[0][1] == 0
+    assert cuts[-1][2] == train
+    assert all(a[2] == b[1] for a, b in itertools.pairwise(cuts))
 
 
 def test_each_tfds_set_of_the_catalogue_has_a_rule() -> None:
@@ -148,15 +145,5 @@ def test_each_tfds_set_of_the_catalogue_has_a_rule() -> None:
     }
 
 
-def test_those_that_are_not_mere_slices_of_single_labels() -> None:
-    without = {
-        spec.dataset
-        for spec in data.stream("FULL", stop_year=2022)
-        if spec.source == "tfds" and splits.needed(spec.dataset) is None
-    }
-    assert without == {"coil100", "smallnorb", "domainnet", "voc/2007", "voc/2012", "celeb_a"}
-
-
-@pytest.mark.parametrize("dataset", ["coil100", "celeb_a", "nothing"])
-def test_no_rule(dataset: str) -> None:
-    assert splits.needed(dataset) is None
+def test_no_rule() -> None:
+    assert splits.sources("nothing") == {}
