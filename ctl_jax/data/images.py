@@ -11,7 +11,7 @@ from concurrent import futures
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ctl_jax.data import png
+from ctl_jax.data import jpeg, png
 
 # Changes with anything that changes a pixel: caches are told apart by it.
 VERSION = 1
@@ -20,9 +20,9 @@ MAX_PIXELS = 89_478_485
 # Larger ones are decoded one at a time, whatever the number of threads.
 _LARGE_PIXELS = 1 << 24
 _large = threading.Lock()
-# A JPEG is decoded at a half, a quarter or an eighth of its size where what is left still exceeds
-# the wanted size by this. Differences are then below those between bilinear and bicubic resizing
-# (measured: 1.5 of 255 at most, 39 dB).
+# A JPEG is decoded at a half, a quarter or an eighth of its size where what is left is at least so
+# many times as large as wanted. Differences are then below those between bilinear and bicubic
+# resizing (measured: 1.5 of 255 at most, 39 dB).
 _DRAFT_MARGIN = 1.5
 
 _TURNS = {
@@ -72,9 +72,9 @@ def decode(content: bytes, size: int) -> np.ndarray:
       OSError: not an image, a damaged one, or one of more than `MAX_PIXELS`.
     """
     try:
-        image = png.read(content, _LARGE_PIXELS) if content.startswith(png.SIGNATURE) else None
-        if image is not None:
-            return np.asarray(_square(image, image.size, size))
+        plain = _plain(content, size)
+        if plain is not None:
+            return np.asarray(_square(*plain, size))
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(f"image of {image.width} x {image.height} pixels: too large")
@@ -91,8 +91,18 @@ def decode(content: bytes, size: int) -> np.ndarray:
         raise OSError(f"damaged image: {error or type(error).__name__}") from error
 
 
+def _plain(content: bytes, size: int) -> tuple[Image.Image, tuple[float, float]] | None:
+    """An image of the most common kinds, in fewer steps than Pillow takes, and its extent."""
+    if content.startswith(png.SIGNATURE):
+        image = png.read(content, _LARGE_PIXELS)
+        return None if image is None else (image, image.size)
+    if content.startswith(jpeg.START):
+        return jpeg.read(content, int(size * _DRAFT_MARGIN), _LARGE_PIXELS)
+    return None
+
+
 def _read(image: Image.Image, size: int) -> Image.Image:
-    """Decodes what was opened."""
+    """Decodes what Pillow has opened."""
     reduced = image.draft(None, (int(size * _DRAFT_MARGIN),) * 2)
     large = image.width * image.height > _LARGE_PIXELS
     with _large if large else contextlib.nullcontext():

@@ -213,7 +213,11 @@ def _check(places: Places) -> None:
 
 def _looked(places: Places) -> str:
     folders = [*places.tfds_dirs, *places.nevis_dirs, *places.folder_dirs]
-    return ", ".join(repr(str(folder)) for folder in folders) or "any folder: none was given"
+    if not folders:
+        return "any folder: none was given"
+    return (
+        repr(str(folders[0])) if len(folders) == 1 else f"any of the {len(folders)} folders given"
+    )
 
 
 def _check_size(image_size: int) -> None:

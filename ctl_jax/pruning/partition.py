@@ -91,32 +91,9 @@ def partition(
     reasons[SINGLE] = (kinds > 0) & (channels == 1)[kinds]
     kinds[reasons[SINGLE]] = 0
     on = [(slot, _present(kinds, slot.ids)) for slot in slots]
-
     origins = _origins(on, kinds, made)
-    numbers = np.full(kinds.max(initial=0) + 1, -1)
-    numbers[list(origins)] = np.arange(len(origins))
-    index = numbers[kinds]
-    channel = np.zeros(size, np.int64)
-    for kind, slot in origins.items():
-        # Channels are numbered as they lie on the axis that names their group.
-        of_kind, first = np.unique(roots[slot.ids[kinds[slot.ids] == kind]], return_index=True)
-        channel[of_kind[np.argsort(first)]] = np.arange(len(of_kind))
-    channel = np.where(index >= 0, channel[roots], 0)
-
-    members: dict[int, list[Member]] = {kind: [] for kind in origins}
-    for slot, present in on:
-        for kind in present:
-            ids, at = slot.ids, np.arange(len(slot.ids))
-            if len(present) > 1 or kinds[ids[0]] != kind or not kinds[ids].all():
-                at = np.flatnonzero(kinds[ids] == kind)
-                ids = ids[at]
-            role: Role = "elementwise"
-            if (made[ids] < size).any():
-                role = "out"
-            elif (read[ids] < size).any():
-                role = "in"
-            positions = _by_channel(at, channel[ids])
-            members[kind].append(Member(slot.path, slot.axis, role, positions))
+    index, channel = _numbered(origins, kinds, roots)
+    members = _members(on, kinds, channel, made < size, read < size)
     streams = _streams(walk, kinds, outputs)
     normalised = _normalised(walk, kinds)
     groups: dict[str, Group] = {}
@@ -126,6 +103,39 @@ def partition(
         width = len(found[0].positions)
         groups[name] = Group(name, width, found, streams.get(kind), normalised.get(kind))
     return Partition(groups, _frozen(slots, shapes, kinds, reasons), index, channel)
+
+
+def _numbered(origins: Mapping[int, Slot], kinds: Labels, roots: Labels) -> tuple[Labels, Labels]:
+    """`index` and `channel` of `Partition`: channels are numbered as they lie on their origin."""
+    numbers = np.full(kinds.max(initial=0) + 1, -1)
+    numbers[list(origins)] = np.arange(len(origins))
+    index = numbers[kinds]
+    channel = np.zeros(len(kinds), np.int64)
+    for kind, slot in origins.items():
+        of_kind, first = np.unique(roots[slot.ids[kinds[slot.ids] == kind]], return_index=True)
+        channel[of_kind[np.argsort(first)]] = np.arange(len(of_kind))
+    return index, np.where(index >= 0, channel[roots], 0)
+
+
+def _members(
+    on: Sequence[tuple[Slot, Sequence[int]]],
+    kinds: Labels,
+    channel: Labels,
+    made: Mask,
+    read: Mask,
+) -> dict[int, list[Member]]:
+    """For each kind of group the parameter axes that hold it."""
+    members: dict[int, list[Member]] = {}
+    for slot, present in on:
+        for kind in present:
+            ids, at = slot.ids, np.arange(len(slot.ids))
+            if len(present) > 1 or kinds[ids[0]] != kind or not kinds[ids].all():
+                at = np.flatnonzero(kinds[ids] == kind)
+                ids = ids[at]
+            role: Role = "out" if made[ids].any() else "in" if read[ids].any() else "elementwise"
+            positions = _by_channel(at, channel[ids])
+            members.setdefault(kind, []).append(Member(slot.path, slot.axis, role, positions))
+    return members
 
 
 def _first(runs: Iterable[Labels], size: int) -> Labels:

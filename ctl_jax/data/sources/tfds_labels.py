@@ -1,12 +1,11 @@
 """Image and label in a record of an official TFDS set, and what the labels mean."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ctl_jax.data.sources.record_files import first_line
+from ctl_jax.data.sources import tf_example
 
 # The feature that holds the label, where it is not "label".
 _FIELDS = {
@@ -92,8 +91,8 @@ def parse(record: bytes, labels: Labels) -> tuple[bytes, int | np.ndarray]:
     Raises:
       ValueError: the record is something else.
     """
-    fields = _fields(record)
-    images = _values(fields, "image", "bytes_list")
+    fields = tf_example.parse(record)
+    images = tf_example.values(fields, "image", "bytes_list")
     if len(images) != 1:
         raise ValueError(f"has {len(images)} images; expected 1")
     return images[0], _label(fields, labels)
@@ -105,7 +104,7 @@ def integer(record: bytes, field: str) -> int:
     Raises:
       ValueError: the record is no example, or has not one such number.
     """
-    return _one(_fields(record), field)
+    return _one(tf_example.parse(record), field)
 
 
 def _label(fields: Any, labels: Labels) -> int | np.ndarray:
@@ -118,7 +117,7 @@ def _label(fields: Any, labels: Labels) -> int | np.ndarray:
                 raise ValueError(f"has {field} {flag}; expected 0 or 1")
         return np.asarray(flags, np.uint8)
     result = np.zeros(labels.num_classes, np.uint8)
-    for label in _values(fields, labels.fields[0], "int64_list"):
+    for label in tf_example.values(fields, labels.fields[0], "int64_list"):
         result[_class(label, labels)] = 1
     return result
 
@@ -129,28 +128,8 @@ def _class(label: int, labels: Labels) -> int:
     return label
 
 
-def _fields(record: bytes) -> Any:
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    try:
-        return tf_example_pb2.Example.FromString(record).features.feature
-    except Exception as error:  # Protocol buffers have exceptions of their own.
-        raise ValueError(f"is not an example: {first_line(error)}") from error
-
-
 def _one(fields: Any, name: str) -> int:
-    values = _values(fields, name, "int64_list")
+    values = tf_example.values(fields, name, "int64_list")
     if len(values) != 1:
         raise ValueError(f"has {len(values)} values of {name}; expected 1")
     return int(values[0])
-
-
-def _values(fields: Any, name: str, kind: str) -> Sequence[Any]:
-    """A field's values; none where it is missing."""
-    if name not in fields:
-        return ()
-    found = fields[name].WhichOneof("kind")
-    if found not in (kind, None):
-        raise ValueError(f"has {name} as a {found}; expected a {kind}")
-    values: Sequence[Any] = getattr(fields[name], kind).value
-    return values
