@@ -4,8 +4,11 @@
   python benchmarks/data.py --memory                        # peak memory of a large set
 
 Each contender turns the same encoded images, in memory, into a .npy file of uint8 images:
-224-px JPEGs to 64 px, as a Nevis'22 task has them, and 32-px PNGs as they are. All have two
-workers, and take turns in processes of their own, so that ratios hold on a shared machine.
+224-px JPEGs to 64 px, as a Nevis'22 task has them, and 32-px PNGs as they are. The peers have two
+workers, and all take turns in processes of their own. On a shared machine the ratios of images a
+second vary with what else runs, those of CPU time an image hardly.
+tf.data comes in three forms: with the resizing that the others do; the same after decoding at half
+the size, as ctl_jax does; and with TensorFlow's default, which skips pixels instead of averaging.
 """
 
 import argparse
@@ -25,7 +28,7 @@ import numpy as np
 
 WORKERS, BATCH, ROUNDS = 2, 256, 5
 # Name: side, side after resizing, how many.
-SETS = {"224-px JPEG": (224, 64, 4096), "32-px PNG": (32, 32, 20480)}
+SETS = {"224-px JPEG": (224, 64, 4096), "32-px PNG": (32, 32, 40960)}
 # How many different images there are; the others are copies.
 DIFFERENT = 512
 PEERS = {
@@ -72,21 +75,21 @@ class InMemory:
         return f"{self._examples} in memory"
 
 
-def measure_ctl_jax(contents: Sequence[bytes], size: int) -> float:
-    """Seconds that `cache.load_split` takes, hashing and renaming included."""
+def measure_ctl_jax(contents: Sequence[bytes], size: int) -> tuple[float, float]:
+    """Seconds and CPU seconds that `cache.load_split` takes, hashing and renaming included."""
     from ctl_jax.data import cache
 
     with tempfile.TemporaryDirectory() as folder:
         directory = pathlib.Path(folder)
         for part in (contents[:DIFFERENT], contents):
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             cache.load_split(InMemory(part), size, num_classes=1, directory=directory)
-            seconds = time.perf_counter() - start
-    return seconds
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return seconds, cpu
 
 
-def measure_torch(contents: Sequence[bytes], size: int) -> float:
-    """Seconds an epoch of a DataLoader takes whose workers have started."""
+def measure_torch(contents: Sequence[bytes], size: int) -> tuple[float, float]:
+    """Seconds and CPU seconds of an epoch of a DataLoader whose workers have started."""
     import torch.utils.data
     from PIL import Image
 
@@ -101,14 +104,20 @@ def measure_torch(contents: Sequence[bytes], size: int) -> float:
                 rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.array(rgb))
 
-    loader = torch.utils.data.DataLoader(
-        Decoded(), BATCH, num_workers=WORKERS, persistent_workers=True
-    )
-    return _second_pass(lambda: (batch.numpy() for batch in loader), len(contents), size)
+    def passes() -> tuple[float, float]:
+        loader = torch.utils.data.DataLoader(
+            Decoded(), BATCH, num_workers=WORKERS, persistent_workers=True
+        )
+        return _second_pass(lambda: map(torch.Tensor.numpy, loader), len(contents), size)
+
+    seconds, cpu = passes()
+    # The workers have ended with their loader, and only now is their time known: of two passes.
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, cpu + (used.ru_utime + used.ru_stime) / 2
 
 
-def measure_tensorflow(contents: Sequence[bytes], size: int, name: str) -> float:
-    """Seconds that a second pass over a tf.data pipeline takes."""
+def measure_tensorflow(contents: Sequence[bytes], size: int, name: str) -> tuple[float, float]:
+    """Seconds and CPU seconds of a second pass over a tf.data pipeline."""
     import tensorflow as tf
 
     antialias = "no antialiasing" not in name
@@ -131,19 +140,21 @@ def measure_tensorflow(contents: Sequence[bytes], size: int, name: str) -> float
     return _second_pass(data.as_numpy_iterator, len(contents), size)
 
 
-def _second_pass(make: Callable[[], Iterator[np.ndarray]], count: int, size: int) -> float:
-    """Seconds to write all batches to a file, once all is warm."""
+def _second_pass(
+    make: Callable[[], Iterator[np.ndarray]], count: int, size: int
+) -> tuple[float, float]:
+    """Seconds and CPU seconds to write all batches to a file, once all is warm."""
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             shape = (count, size, size, 3)
             out = np.lib.format.open_memmap(f"{folder}/images.npy", "w+", np.uint8, shape)
-            start, place = time.perf_counter(), 0
+            start, cpu, place = time.perf_counter(), time.process_time(), 0
             for batch in make():
                 out[place : place + len(batch)] = batch
                 place += len(batch)
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             assert place == count
-        return seconds
+        return seconds, cpu
 
 
 def compare(tf_python: str | None) -> None:
@@ -154,7 +165,7 @@ def compare(tf_python: str | None) -> None:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     for kind, (_, _, count) in SETS.items():
-        rates: dict[str, list[float]] = {}
+        found: dict[str, list[tuple[float, float]]] = {}
         for _ in range(ROUNDS):
             for name, python in pythons.items():
                 if kind != "224-px JPEG" and name in PEERS["tensorflow"][1:]:
@@ -163,13 +174,21 @@ def compare(tf_python: str | None) -> None:
                 printed = subprocess.check_output(
                     command, env=environment, text=True, stderr=subprocess.DEVNULL
                 )
-                rates.setdefault(name, []).append(count / float(printed.split()[-1]))
-        for name, found in rates.items():
-            ratios = [ours / peer for ours, peer in zip(rates["ctl_jax"], found, strict=True)]
+                seconds, cpu = map(float, printed.split()[-2:])
+                found.setdefault(name, []).append((seconds, cpu))
+        for name, times in found.items():
+            wall, cpu = (_ratio(found["ctl_jax"], times, column) for column in (0, 1))
+            middle = [statistics.median(time[column] for time in times) for column in (0, 1)]
             print(
-                f"{kind:<12} {name:<26} {statistics.median(found):8,.0f} images/s, "
-                f"ratio {statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+                f"{kind:<12} {name:<25} {count / middle[0]:7,.0f} images/s, ratio {wall}; "
+                f"{1e6 * middle[1] / count:4.0f} us of CPU an image, ratio {cpu}"
             )
+
+
+def _ratio(ours: list[tuple[float, float]], peer: list[tuple[float, float]], column: int) -> str:
+    """How many times as long the peer took: the median, the least and the most of all rounds."""
+    ratios = [b[column] / a[column] for a, b in zip(ours, peer, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def measure_memory(examples: int = 200_000, size: int = 64) -> None:
@@ -230,11 +249,11 @@ def main() -> None:
         return
     contents, size = generate(arguments.kind), SETS[arguments.kind][1]
     if arguments.contender == "ctl_jax":
-        print(measure_ctl_jax(contents, size))
+        print(*measure_ctl_jax(contents, size))
     elif arguments.contender in PEERS["torch"]:
-        print(measure_torch(contents, size))
+        print(*measure_torch(contents, size))
     else:
-        print(measure_tensorflow(contents, size, arguments.contender))
+        print(*measure_tensorflow(contents, size, arguments.contender))
 
 
 if __name__ == "__main__":

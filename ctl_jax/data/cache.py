@@ -104,6 +104,7 @@ def load_split(
     folder = directory / name
     loaded = _open(folder, memory_bytes)
     if loaded is None:
+        # More would only wait for the interpreter's lock: with small images it is the bottleneck.
         threads = decoding.cores()
         chunks = decoding.decode(records, image_size, num_classes, multi_label, threads)
         with contextlib.closing(chunks), _unfinished(directory, name) as unfinished:

@@ -5,8 +5,6 @@ import functools
 import io
 import threading
 import warnings
-from collections.abc import Sequence
-from concurrent import futures
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -164,20 +162,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Damaged EXIF does not make a damaged picture.
         return 1
-
-
-def decode_into(out: np.ndarray, contents: Sequence[bytes]) -> None:
-    """Decodes images into `out` [N, S, S, 3] on all cores.
-
-    Raises:
-      OSError: one of them is not an image; the message starts with its number.
-    """
-
-    def one(index: int) -> None:
-        try:
-            out[index] = decode(contents[index], out.shape[1])
-        except OSError as error:
-            raise OSError(f"image {index}: {error}") from error
-
-    with futures.ThreadPoolExecutor() as pool:
-        list(pool.map(one, range(len(contents))))
