@@ -17,6 +17,8 @@ In the table, "(traced)" leaves out our trace and scores, which one does once a 
 has to build its graph for each result. "(in steps)" is its one way around that: a single pruner in
 twenty steps, whose networks are other ones, since each step ranks the channels of the last anew.
 
+README.md has the table that this printed on two idle CPU cores.
+
 Random weights, 224 px, CPU. The two libraries take turns, and medians are compared, so that the
 ratios hold on a shared machine. Importing the libraries and making the weights is not counted.
 """

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from ctl_jax import models
+from ctl_jax.data import streaming
 from ctl_jax.finetune.metrics import mean_average_precision
 from ctl_jax.finetune.step import Tree, mask_padding
 
@@ -84,6 +85,7 @@ def _over_batches(
         # The device works while the host gets the next batch ready, but not further ahead.
         if len(pending) == _AHEAD:
             results.append(np.asarray(pending.popleft()))
+            streaming.release(images)
         pending.append(call(batch))
     results.extend(map(np.asarray, pending))
     return np.concatenate(results)[: len(images)]
