@@ -2,16 +2,16 @@
 
   python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-228 s on two CPU cores with empty caches. Mean dev_test accuracy, and relative to dense:
+About four minutes on two CPU cores with empty caches. Mean dev_test accuracy, and relative to dense:
 
   budget              2 GFLOP     5.66 GFLOP       16 GFLOP
   tasks                    11             11             11
   ---------------------------------------------------------
-  dense         0.284          0.413          0.561
-  filters@0.25  0.261   -8.0%  0.430   +3.9%  0.578   +2.9%
-  filters@0.5   0.229  -19.1%  0.410   -0.8%  0.564   +0.5%
-  filters@0.75  0.215  -24.4%  0.380   -8.1%  0.542   -3.5%
-  scratch       0.133  -53.2%  0.164  -60.3%  0.274  -51.2%
+  dense         0.283          0.408          0.561
+  filters@0.25  0.257   -9.2%  0.436   +6.8%  0.572   +2.1%
+  filters@0.5   0.271   -4.1%  0.425   +4.2%  0.566   +1.0%
+  filters@0.75  0.238  -15.9%  0.383   -6.1%  0.535   -4.5%
+  scratch       0.135  -52.3%  0.167  -59.0%  0.265  -52.7%
 """
 
 from ctl_jax import experiment
