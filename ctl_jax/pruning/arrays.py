@@ -27,7 +27,7 @@ Stays = Mapping[int, Indices]  # axis -> the positions that stay, ascending
 ALIGNMENT = 64
 IN_PLACE = 64 << 10
 # One thread for as many bytes to cut: below, it costs more than it saves.
-IN_PARALLEL = 4 << 20
+IN_PARALLEL = 1 << 20
 # Bytes from which an accelerator cuts its own arrays. It compiles a gather for each shape, which
 # takes longer than to copy smaller ones to the host and back.
 ON_DEVICE = 64 << 20
