@@ -55,6 +55,6 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
-        "torch": ["torch>=2.6"],
+        "torch": ["torch>=2.6", "torch-pruning>=1.6"],
     },
 )

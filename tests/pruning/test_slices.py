@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,7 +34,7 @@ def plain_distances(rows):
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     data=st.data(),
-    dtype=st.sampled_from([np.float32, np.float64, np.float16, ml_dtypes.bfloat16]),
+    dtype=st.sampled_from([np.float32, np.float64, np.float16, jnp.bfloat16]),
 )
 def test_any_axis_of_any_shape(shape, data, dtype):
     axis = data.draw(st.integers(0, len(shape) - 1))
