@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ctl_jax.errors import UserError
+
 
 class Example(NamedTuple):
     """One image as it lies on disk.
@@ -66,6 +68,14 @@ class DataSet:
     splits: Mapping[str, Records]
 
 
+# Of each list of places: what one is called, and what is expected to be there.
+_FOLDERS = {
+    "tfds_dirs": ("data_dir", "a TFDS data_dir"),
+    "nevis_dirs": ("nevis_dir", "what dm_nevis has written"),
+    "folder_dirs": ("folder_dir", "one that holds data sets"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Places:
     """Where data sets are looked for; in this order: imported, TFDS, dm_nevis, folders and zips.
@@ -81,3 +91,25 @@ class Places:
     nevis_dirs: tuple[pathlib.Path, ...] = ()
     folder_dirs: tuple[pathlib.Path, ...] = ()
     imported_dir: pathlib.Path | None = None
+
+    def existing(self, field: str) -> tuple[pathlib.Path, ...]:
+        """The folders of `tfds_dirs`, `nevis_dirs` or `folder_dirs`.
+
+        Raises:
+          UserError: one of them is no folder.
+        """
+        folders: tuple[pathlib.Path, ...] = getattr(self, field)
+        name, expected = _FOLDERS[field]
+        for folder in folders:
+            if not folder.is_dir():
+                raise UserError(f"{name} {str(folder)!r} is not a folder; expected {expected}")
+        return folders
+
+    def check(self) -> None:
+        """Raises if any of the folders is none; where imports go need not be there yet.
+
+        Raises:
+          UserError: as `existing`.
+        """
+        for field in _FOLDERS:
+            self.existing(field)

@@ -40,7 +40,7 @@ def find_set(spec: TaskSpec, places: Places) -> tuple[str, pathlib.Path] | None:
     Raises:
       UserError: one of the places does not exist.
     """
-    _check(places)
+    places.check()
     for origin, source in _SOURCES.items():
         path = source.find(spec, places)
         if path is not None:
@@ -93,7 +93,7 @@ def availability(spec: TaskSpec, places: Places = NOWHERE) -> str | None:
     Raises:
       UserError: one of the places does not exist.
     """
-    _check(places)
+    places.check()
     if spec.source == "embedded":
         return None
     try:
@@ -201,14 +201,6 @@ def _open_embedded(
 
     where = embedded_data_dir() if data_dir is None else pathlib.Path(data_dir)
     return embedded_source.open(task, builder.prepare(task, where, on_prepare))
-
-
-def _check(places: Places) -> None:
-    """The imported sets' folder need not be there: it is where imports go."""
-    for name in ("tfds_dirs", "nevis_dirs", "folder_dirs"):
-        for folder in getattr(places, name):
-            if not folder.is_dir():
-                raise UserError(f"{name}: {str(folder)!r} is not a folder; expected one with data")
 
 
 def _looked(places: Places) -> str:

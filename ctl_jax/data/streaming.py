@@ -4,10 +4,9 @@ Either way the same seed gives the same batches, so that a trial's numbers do no
 much fits where.
 """
 
-import itertools
 import mmap
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import jax
 import numpy as np
@@ -67,12 +66,6 @@ class Order:
                 self._drawn.pop(self._next - 2, None)
                 self._next += 1
         return self._drawn[epoch]
-
-
-def batch_indices(examples: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """The endless batches of an `Order`, one after another: int32 arrays [batch_size]."""
-    order = Order(examples, batch_size, seed)
-    return map(order.__getitem__, itertools.count())
 
 
 def batches(

@@ -48,17 +48,17 @@ Analyse = Callable[[Mapping[Place, int]], Analysis]
 Reanalyse = Callable[[Any, Mapping[Place, int]], Analysis]
 
 
-def settle(found: Analysis, analyse: Analyse, reanalyse: Reanalyse, variables: Any) -> Analysis:
-    """Guesses again until the program at other widths is what the groups say.
+def settle(analyse: Analyse, reanalyse: Reanalyse, variables: Any) -> Analysis:
+    """Analyses a program, and guesses again until it is at other widths what the groups say.
 
     Args:
-      found: with the first guesses.
-      analyse: guesses -> the analysis of the same program.
+      analyse: guesses -> the analysis of the program.
       reanalyse: variables, guesses -> the analysis of the program at their widths; raises what the
         function does if it can not be traced at them.
       variables: those that were traced, abstract.
     """
     guesses: dict[Place, int] = {}
+    found = analyse(guesses)
     for left in reversed(range(ROUNDS)):
         wrong = _wrong(found, guesses, reanalyse, variables)
         if not wrong:
@@ -92,9 +92,8 @@ def _holds(
     variables: Any,
 ) -> bool:
     groups = found.groups
-    wide, grown = _widened(variables, groups, names)
     try:
-        again = reanalyse(wide)
+        again = reanalyse(_widened(variables, groups, names))
     except Exception:  # whatever a user's function raises at widths that it was not made for
         return False
     if again.outputs != found.outputs or again.groups.keys() != groups.keys():
@@ -102,34 +101,30 @@ def _holds(
     sizes = {name: group.size + (name in names) for name, group in groups.items()}
     if any(group.size != sizes[name] for name, group in again.groups.items()):
         return False
-    left = {name: np.arange(group.size) for name, group in groups.items()}
-    kept = _kept(again.groups, left, grown)
+    kept = _kept(again.groups, groups)
     return all(_is_pruned(again.groups[name], group, kept) for name, group in groups.items())
 
 
-def _widened(
-    variables: Any, groups: Groups, names: Collection[str]
-) -> tuple[Any, Mapping[str, tuple[int, ...]]]:
-    """Variables with one channel more in each group of these names, and the shape of each."""
+def _widened(variables: Any, groups: Groups, names: Collection[str]) -> Any:
+    """Variables with one channel more in each group of these names."""
     shapes = {path: list(shape) for path, shape in groups.shapes.items()}
     for name in names:
         for member in groups[name].members:
             shapes[member.path][member.axis] += member.positions.shape[1]
-    grown = {path: tuple(shape) for path, shape in shapes.items()}
-    leaves = [jax.ShapeDtypeStruct(grown[path], leaf.dtype) for path, leaf in leaf_paths(variables)]
-    return jax.tree.unflatten(jax.tree.structure(variables), leaves), grown
+    leaves = [
+        jax.ShapeDtypeStruct(shapes[path], leaf.dtype) for path, leaf in leaf_paths(variables)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(variables), leaves)
 
 
-def _kept(
-    groups: Groups, left: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[tuple[str, int], np.ndarray]:
-    """For each axis which of its positions stay."""
+def _kept(wide: Groups, groups: Groups) -> dict[tuple[str, int], np.ndarray]:
+    """For each axis of the wider program which positions are not of the added channels."""
     kept: dict[tuple[str, int], np.ndarray] = {}
-    for name, group in groups.items():
+    for name, group in wide.items():
         for member in group.members:
-            place = member.path, member.axis
-            mask = kept.setdefault(place, np.ones(shapes[member.path][member.axis], bool))
-            mask[np.delete(member.positions, left[name], axis=0)] = False
+            size = wide.shapes[member.path][member.axis]
+            mask = kept.setdefault((member.path, member.axis), np.ones(size, bool))
+            mask[member.positions[groups[name].size :]] = False
     return kept
 
 

@@ -81,19 +81,16 @@ def trace(
             f"{type(error).__name__}: {first}"
         ) from error
     abstract, abstract_inputs = jax.tree.map(_abstract, (variables, inputs))
-    found = analyse(jaxpr, list(shapes), {}, max_equations)
-    if any(guess.choice == 0 for guess in found.guesses):
-        found = probe.settle(
-            found,
-            lambda guesses: analyse(jaxpr, list(shapes), guesses, max_equations),
-            lambda wide, guesses: analyse(
-                jax.make_jaxpr(apply_fn)(wide, *abstract_inputs).jaxpr,
-                list(shapes),
-                guesses,
-                max_equations,
-            ),
-            abstract,
-        )
+    found = probe.settle(
+        lambda guesses: analyse(jaxpr, list(shapes), guesses, max_equations),
+        lambda wide, guesses: analyse(
+            jax.make_jaxpr(apply_fn)(wide, *abstract_inputs).jaxpr,
+            list(shapes),
+            guesses,
+            max_equations,
+        ),
+        abstract,
+    )
     return dataclasses.replace(
         found.groups, apply_fn=apply_fn, variables=abstract, inputs=abstract_inputs
     )

@@ -127,7 +127,7 @@ class Walk:
 
     Attributes:
       channels: the elements, joined and frozen so far.
-      guesses: what to do at each place where the program's own numbers might hold (see `guess`).
+      guessed: where the program's own numbers might hold, and what was chosen (see `guess`).
       repeats: how often the equation that is walked now runs.
       inside: how many loops and branches it is in.
     """
@@ -216,8 +216,8 @@ class Walk:
         Returns:
           0 for the likeliest way, ...; `ways` or more where none is left: `axis` is now frozen.
         """
-        count = sum(guess.place[0] == self.now for guess in self.guessed)
-        place = (self.now, count)
+        last, count = self.guessed[-1].place if self.guessed else (0, 0)
+        place = (self.now, count + 1 if last == self.now else 0)
         choice = self._guesses.get(place, 0)
         self.guessed.append(Guess(place, choice, elements(axis)))
         if choice >= ways:

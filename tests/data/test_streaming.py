@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax.data import streaming
-from ctl_jax.data.streaming import Order, batch_indices
+from ctl_jax.data.streaming import Order
 
 EXAMPLES = 37
 
@@ -31,8 +31,8 @@ def take(images, labels, **options):
 
 @given(examples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 9))
 def test_every_example_comes_equally_often(examples, batch_size, seed):
-    batches = batch_indices(examples, batch_size, seed)
-    drawn = np.concatenate([next(batches) for _ in range(examples)])
+    order = Order(examples, batch_size, seed)
+    drawn = np.concatenate([order[batch] for batch in range(examples)])
     counts = np.bincount(drawn, minlength=examples)
     assert (counts == batch_size).all()
     assert drawn.dtype == np.int32
@@ -40,8 +40,8 @@ def test_every_example_comes_equally_often(examples, batch_size, seed):
 
 def test_batches_depend_on_the_seed_alone():
     def draw(seed):
-        batches = batch_indices(20, 6, seed)
-        return np.stack([next(batches) for _ in range(9)])
+        order = Order(20, 6, seed)
+        return np.stack([order[batch] for batch in range(9)])
 
     np.testing.assert_array_equal(draw(1), draw(1))
     assert (draw(1) != draw(2)).any()
@@ -58,8 +58,8 @@ def test_epochs_are_shuffled_anew():
     asked=st.lists(st.integers(0, 25), min_size=1),
 )
 def test_an_order_may_be_asked_in_any_order(examples, batch_size, asked):
-    order, in_turn = Order(examples, batch_size, 4), batch_indices(examples, batch_size, 4)
-    expected = [next(in_turn) for _ in range(26)]
+    order, in_turn = Order(examples, batch_size, 4), Order(examples, batch_size, 4)
+    expected = [in_turn[batch] for batch in range(26)]
     for batch in asked:
         np.testing.assert_array_equal(order[batch], expected[batch])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import compute, finetune, models
-from ctl_jax.data.streaming import batch_indices
+from ctl_jax.data.streaming import Order
 from ctl_jax.finetune import Augmentation, Hyper, Recipe
 
 SIZE, BATCH, CLASSES = 16, 8, 3
@@ -147,8 +147,9 @@ def test_statistics_forget_the_pretrained_ones(step, variables, split, steps):
     result = _fit(step, variables, split, steps=steps, rate=0.0)
     images = models.PREPROCESS["nevis"](jnp.asarray(split[0]))
     expected = None
-    for count, (index, _) in enumerate(zip(batch_indices(60, BATCH, seed=0), range(steps))):  # noqa: B905
-        _, of_batch = models.apply(MODULE, variables, images[index], train=True)
+    order = Order(60, BATCH, seed=0)
+    for count in range(steps):
+        _, of_batch = models.apply(MODULE, variables, images[order[count]], train=True)
         kept = min(0.9, count / (count + 1))
         expected = (
             of_batch

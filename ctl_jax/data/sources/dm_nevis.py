@@ -39,12 +39,7 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
       UserError: one of `nevis_dirs` does not exist.
     """
     name = spec.dataset.replace("/", "_")
-    for data_dir in places.nevis_dirs:
-        if not data_dir.is_dir():
-            raise UserError(
-                f"nevis_dir {str(data_dir)!r} is not a folder; expected what dm_nevis has written"
-            )
-    for data_dir in places.nevis_dirs:
+    for data_dir in places.existing("nevis_dirs"):
         for folder in (data_dir / name, data_dir / "stable" / name):
             if is_prepared(folder):
                 return folder

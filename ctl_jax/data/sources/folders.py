@@ -21,12 +21,7 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
       UserError: one of `folder_dirs` does not exist.
     """
     name = spec.dataset.replace("/", "_")
-    for data_dir in places.folder_dirs:
-        if not data_dir.is_dir():
-            raise UserError(
-                f"folder_dir {str(data_dir)!r} is not a folder; expected one that holds data sets"
-            )
-    for data_dir in places.folder_dirs:
+    for data_dir in places.existing("folder_dirs"):
         if (data_dir / name).is_dir():
             return data_dir / name
         if (data_dir / f"{name}.zip").is_file():

@@ -29,12 +29,10 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
     Raises:
       UserError: a TFDS folder does not exist.
     """
-    for data_dir in places.tfds_dirs:
-        if not data_dir.is_dir():
-            raise UserError(f"data_dir {str(data_dir)!r} is not a folder; expected a TFDS data_dir")
+    data_dirs = places.existing("tfds_dirs")
     names = splits.sources(spec.dataset) if spec.source == "tfds" else {}
     best: tuple[int, pathlib.Path | None] = (0, None)
-    for data_dir in places.tfds_dirs:
+    for data_dir in data_dirs:
         versions = list(filter(None, (latest(data_dir, name) for name in names)))
         if len(versions) > best[0]:
             best = len(versions), data_dir / spec.dataset if len(names) > 1 else versions[0]
