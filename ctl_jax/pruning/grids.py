@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctl_jax.pruning.channels import Channels, Labels
+from ctl_jax.pruning.channels import Channels, Labels, elements
 from ctl_jax.pruning.walk import Grid
 
 ROWS, COLUMNS = "rows", "columns"
@@ -50,20 +50,16 @@ def resolve(channels: Channels, grids: Sequence[Grid], parameters: int) -> None:
         if not decided:
             real = np.zeros(channels.size, bool)
             real[roots[:parameters]] = True
-            anchored = [grid for grid in pending if _is_anchored(grid, roots, real)]
-            if anchored:
-                decided = [(anchored[0], COLUMNS if anchored[0].flip else ROWS)]
-            else:
-                decided = [(pending[0], ROWS if pending[0].flip else COLUMNS)]
+            decided = [_choice(related, roots, real) for related in _unrelated(pending, roots)]
         for grid, side in decided:
             pending.remove(grid)
             _apply(channels, grid, side)
 
 
 def _forced(grid: Grid, roots: Labels, dead: np.ndarray) -> str | None:
-    if dead[roots[grid.columns]].all():
+    if dead[roots[elements(grid.columns)]].all():
         return ROWS
-    if dead[roots[grid.rows]].all():
+    if dead[roots[elements(grid.rows)]].all():
         return COLUMNS
     if grid.whole is not None:
         whole = np.where(grid.whole >= 0, roots[grid.whole], -1)
@@ -73,9 +69,32 @@ def _forced(grid: Grid, roots: Labels, dead: np.ndarray) -> str | None:
     return None
 
 
+def _unrelated(pending: Sequence[Grid], roots: Labels) -> list[list[Grid]]:
+    """The grids in sets of which none shares a channel with another: to decide one at a time."""
+    touched = []
+    for grid in pending:
+        whole = () if grid.whole is None else (grid.whole.ravel(),)
+        touched.append(roots[elements(grid.rows, grid.columns, *whole)])
+    related = Channels(len(roots))
+    for ids in touched:
+        related.join(ids[:-1], ids[1:])
+    sets: dict[int, list[Grid]] = {}
+    for grid, ids in zip(pending, touched, strict=True):
+        sets.setdefault(int(related.find(ids[:1])[0]), []).append(grid)
+    return list(sets.values())
+
+
+def _choice(grids: Sequence[Grid], roots: Labels, real: np.ndarray) -> tuple[Grid, str]:
+    """Which of these grids, none of them forced, is decided first, and how."""
+    for grid in grids:
+        if _is_anchored(grid, roots, real):
+            return grid, COLUMNS if grid.flip else ROWS
+    return grids[0], ROWS if grids[0].flip else COLUMNS
+
+
 def _is_anchored(grid: Grid, roots: Labels, real: np.ndarray) -> bool:
     """Whether the rows are a parameter's axis, or joined to one."""
-    return grid.whole is None or bool(real[roots[grid.rows]].any())
+    return grid.whole is None or bool(real[roots[elements(grid.rows)]].any())
 
 
 def _apply(channels: Channels, grid: Grid, side: str) -> None:

@@ -116,3 +116,27 @@ def test_work_is_linear_in_depth():
         return pstats.Stats(profile).total_calls
 
     assert calls(400) < 5 * calls(100)
+
+
+def test_work_is_linear_in_reshaped_heads():
+    """What the reshapes of one layer may mean is not decided anew for each other layer."""
+
+    def calls(depth: int) -> int:
+        def net(v, x):
+            for p in v:
+                q, k, y = ((x @ kernel).reshape(*x.shape[:2], -1, 2) for kernel in p["qkv"])
+                a = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k))
+                y = jnp.einsum("bhqk,bkhd->bqhd", a, y)
+                x = x + y.reshape(*y.shape[:2], -1) @ p["out"]
+            return x.sum(1)
+
+        kernel = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+        variables = [{"qkv": [kernel] * 3, "out": kernel}] * depth
+        x = jax.ShapeDtypeStruct((2, 3, 8), jnp.float32)
+        jax.make_jaxpr(net)(variables, x)  # cached by jax
+        with cProfile.Profile() as profile:
+            groups = pruning.trace(net, variables, x)
+        assert [group.size for group in groups.values()] == [4] * depth
+        return pstats.Stats(profile).total_calls
+
+    assert calls(160) < 10 * calls(20)
