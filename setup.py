@@ -28,7 +28,9 @@ setuptools.setup(
         # TFDS reads and writes this format without TensorFlow.
         "array-record>=0.8",
         "chex>=0.1.90",
+        "etils[epath]>=1.9",
         "flax>=0.12",
+        "fsspec>=2025.3",
         "grain>=0.2.18",
         # TFDS imports it without declaring it.
         "importlib_resources>=6",
@@ -55,6 +57,8 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
+        # Run folders in Google's object store.
+        "gcs": ["gcsfs>=2025.3"],
         "torch": ["torch>=2.6", "torch-pruning>=1.6"],
     },
 )

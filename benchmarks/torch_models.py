@@ -58,6 +58,7 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.stages = len(stages)
         inputs = 64
         for i, blocks in enumerate(stages):
             layer = []
@@ -71,7 +72,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for i in range(self.stages):
+            x = self.get_submodule(f"layer{i + 1}")(x)
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
@@ -202,10 +204,11 @@ def _vit_b16(split: bool = False) -> nn.Module:
     return VisionTransformer(224, 16, 12, 768, 12, 3072, CLASSES, split)
 
 
-# Each with torchvision's number of parameters.
+# Each with torchvision's number of parameters; "resnet50_conv4" is its resnet50 without layer4.
 MODELS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "resnet18": (lambda: ResNet((2, 2, 2, 2), False), 11_689_512),
     "resnet50": (lambda: ResNet((3, 4, 6, 3), True), 25_557_032),
+    "resnet50_conv4": (lambda: ResNet((3, 4, 6), True), 9_568_296),
     "resnet101": (lambda: ResNet((3, 4, 23, 3), True), 44_549_160),
     "densenet121": (lambda: DenseNet(32, (6, 12, 24, 16), 64), 7_978_856),
     "mobilenet_v2": (MobileNetV2, 3_504_872),

@@ -1,37 +1,285 @@
-"""Writing files so that a reader, or the next run, never sees half of one."""
+"""Files of a folder that several processes share, on a disk, on NFS or in an object store.
+
+A reader, or the next run, never sees half of a file. Paths with a scheme (`gs://bucket/run`) lie in
+an object store, where putting an object is atomic by itself; all others are local.
+"""
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import fsspec
+from etils import epath
+
+from ctl_jax.errors import UserError
+
+Path: TypeAlias = pathlib.Path | epath.Path
+PathLike: TypeAlias = str | os.PathLike[str]
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp(\.|$)")
+# File systems that have no hard links say so in one of these ways.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
+
+
+def path(text: PathLike) -> Path:
+    """A path that can be joined and asked, local or in an object store.
+
+    Args:
+      text: of a local file or folder, or an address such as `gs://bucket/run`.
+
+    Returns:
+      A `pathlib.Path`, or an `epath.Path` where there is a scheme.
+
+    Raises:
+      UserError: there is no such kind of store, or the package that reads it is not installed.
+    """
+    text = os.fspath(text)
+    if not (scheme := _scheme(text)):
+        return pathlib.Path(text)
+    try:
+        fsspec.get_filesystem_class(scheme)
+        return epath.Path(text)
+    except (ImportError, ValueError, NotImplementedError) as error:
+        advice = "pip install 'ctl-jax[gcs]'" if scheme == "gs" else "a local folder or gs://"
+        raise UserError(f"{text}: expected {advice} ({error})") from None
+
+
+def is_remote(path: PathLike) -> bool:
+    """Whether the path lies in an object store."""
+    return not isinstance(path, pathlib.Path) and _scheme(os.fspath(path)) != ""
+
+
+def exists(path: PathLike) -> bool:
+    """Whether a file that is not empty is there now, whichever machine made or removed it."""
+    if is_remote(path):
+        with _store(path) as store:
+            try:
+                # One request; to ask whether there is something of that name takes three.
+                store.cat_file(os.fspath(path), start=0, end=1)
+                return True
+            except FileNotFoundError:
+                return False
+    try:
+        # NFS remembers for a while that a name was not there; opening its folder asks anew.
+        os.close(os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.exists(path)
+
+
+def names(folder: PathLike) -> list[str]:
+    """Names of what is in a folder, in any order; none where there is no such folder."""
+    try:
+        if not is_remote(folder):
+            return os.listdir(folder)
+        with _store(folder) as store:
+            found = store.ls(os.fspath(folder), detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [entry.rstrip("/").rpartition("/")[2] for entry in found]
+
+
+def tree(folder: PathLike) -> list[str]:
+    """Names of all files in a folder and in those below it, relative to it, in any order."""
+    if not is_remote(folder):
+        found = pathlib.Path(folder).rglob("*")
+        return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
+    with _store(folder) as store:
+        inside = store._strip_protocol(os.fspath(folder)).rstrip("/") + "/"
+        return [name.removeprefix(inside) for name in store.find(os.fspath(folder))]
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The content of a file."""
+    if is_remote(path):
+        with _store(path) as store:
+            return bytes(store.cat_file(os.fspath(path)))
+    return pathlib.Path(path).read_bytes()
+
+
+def read_text(path: PathLike) -> str:
+    """The content of a file (UTF-8)."""
+    return read_bytes(path).decode()
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Writes `content` to `path`: all of it appears at once, in place of what was there."""
+    if is_remote(path):
+        _put(path, content, "overwrite")
+        return
+    with _complete(path, content) as temporary:
+        os.replace(temporary, path)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes `text` (UTF-8) to `path`: all of it appears at once, in place of what was there."""
+    write_bytes(path, text.encode())
+
+
+def create_bytes(path: PathLike, content: bytes) -> bool:
+    """Writes `content` to `path` where nothing is yet: all of it appears at once, or nothing.
+
+    Args:
+      path: of the file; its folder is made.
+      content: unlike what any other process would write there, where it matters who did.
+
+    Returns:
+      Whether it was this call that made the file. Of several processes, on any machines, one does.
+    """
+    if is_remote(path):
+        return _put(path, content, "create")
+    with _complete(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # An NFS server may have made the link and its answer been lost on the way.
+            return os.stat(temporary).st_nlink == 2
+        except FileNotFoundError:
+            # Swept away, by one who knew that nothing is waited for any more.
+            if os.path.exists(path):
+                return False
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.exists(path):
+                return False
+            os.replace(temporary, path)
+    return True
+
+
+def claim(path: PathLike, content: bytes) -> bool:
+    """Makes the small file `path` where nothing is yet; not durable, and cheap.
+
+    A reader may see it without its content for a moment.
+
+    Args:
+      path: of the file; its folder must exist (in an object store there are no folders).
+      content: unlike what any other process would write there.
+
+    Returns:
+      Whether it was this call that made it. Of several processes, on any machines, one does.
+    """
+    if is_remote(path):
+        return _put(path, content, "create")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        os.write(handle, content)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(handle)
+    return True
+
+
+def overwrite(path: PathLike, content: bytes) -> None:
+    """Replaces the content of a small file that `claim` made.
+
+    In place, since that takes no room: it works on a full disk.
+
+    Raises:
+      FileNotFoundError: it is not there any more (an object store makes it again instead).
+    """
+    if is_remote(path):
+        _put(path, content, "overwrite")
+        return
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.write(handle, content)
+        os.ftruncate(handle, len(content))
+    finally:
+        os.close(handle)
+
+
+def remove(path: PathLike) -> None:
+    """Removes a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        if not is_remote(path):
+            os.unlink(path)
+            return
+        with _store(path) as store:
+            store.rm_file(os.fspath(path))
+
+
+def remove_tree(folder: PathLike) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError), _store(folder) as store:
+        if found := store.find(os.fspath(folder)):
+            store.rm(found)
+
+
+def sweep(folder: PathLike) -> None:
+    """Removes the temporary files that killed processes left, where nobody writes any more."""
+    for name in names(folder):
+        if _TEMPORARY.match(name):
+            remove(f"{os.fspath(folder)}/{name}")
+
+
+def make_folder(folder: PathLike) -> None:
+    """Makes a folder and those above it; an object store needs none."""
+    if not is_remote(folder):
+        os.makedirs(folder, exist_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; what was written there takes its name at the end.
-
-    Nothing is left behind when the body raises.
-    """
-    final = pathlib.Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that share a folder out of each other's way; the suffix
-    # stays last because writers such as matplotlib choose the format by it.
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+def _complete(path: PathLike, content: bytes) -> Iterator[str]:
+    """Yields a temporary file beside `path` that holds `content`, on the disk; removes it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    stem, suffix = os.path.splitext(name)
+    os.makedirs(folder, exist_ok=True)
+    # Unlike that of any other process or thread, also of one on another machine.
+    temporary = f"{folder}/.{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}"
     try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         yield temporary
-        os.replace(temporary, final)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes `content` to `path` under a temporary name and renames it."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _scheme(text: str) -> str:
+    found = _SCHEME.match(text)
+    return found[1] if found else ""
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` (UTF-8) to `path` under a temporary name and renames it."""
-    write_bytes(path, text.encode())
+@contextlib.contextmanager
+def _store(path: PathLike) -> Iterator[Any]:
+    """The object store of an address; whatever goes wrong there is an OSError."""
+    try:
+        # Without its memory of listings: other machines write there too.
+        yield fsspec.filesystem(_scheme(os.fspath(path)), use_listings_cache=False)
+    except OSError:
+        raise
+    except Exception as error:
+        # Each store's client has errors of its own: no credentials, no network, no such bucket.
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _put(path: PathLike, content: bytes, mode: str) -> bool:
+    """Puts an object; whether it is now the one of this call."""
+    with _store(path) as store:
+        try:
+            store.pipe_file(os.fspath(path), content, mode=mode)
+        except FileExistsError:
+            # The store may have kept it, its answer been lost, and the client have asked again.
+            with contextlib.suppress(FileNotFoundError):
+                return bool(store.cat_file(os.fspath(path)) == content)
+            return False
+        return True

@@ -1,11 +1,15 @@
 """Strictness for every test, and where the real data of a developer's machine lies."""
 
 import pathlib
+import threading
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import hypothesis
 import jax
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 # A compilation takes longer than hypothesis allows an example; and CI finds what a developer finds.
 hypothesis.settings.register_profile("ctl_jax", deadline=None, derandomize=True)
@@ -30,3 +34,30 @@ def shared_dir() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside this checkout")
     return SHARED
+
+
+class _Bucket(MemoryFileSystem):
+    """An object store in memory that answers to Google's addresses, and creates atomically too."""
+
+    protocol = ("gs", "gcs")
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    _creating = threading.Lock()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        with self._creating:
+            super().pipe_file(path, value, mode, **kwargs)
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The address of an empty bucket; no network and no package of Google's is needed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _Bucket.protocol:
+            patch.setitem(_registry, name, _Bucket)
+        yield "gs://bucket"
+    _Bucket.store.clear()

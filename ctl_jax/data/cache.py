@@ -49,7 +49,7 @@ class LoadedSplit:
     """A decoded split.
 
     Attributes:
-      split: images and labels; the images are memory-mapped and read-only where they are large.
+      split: images and labels; the images are read-only, and memory-mapped where they are large.
       fingerprint: SHA-256 of images and labels, wherever they came from.
       corrupt: a line for each example that was left out.
     """
@@ -202,6 +202,8 @@ def _open(folder: pathlib.Path, memory_bytes: int) -> LoadedSplit | None:
         labels = np.load(folder / "labels.npy")
         mapped = path.stat().st_size > memory_bytes
         pixels = np.load(path, mmap_mode="r" if mapped else None)
+        # Training keeps a copy on the device.
+        pixels.flags.writeable = False
         if len(pixels) != len(labels):
             return None
         return LoadedSplit(Split(pixels, labels), about["fingerprint"], tuple(about["corrupt"]))

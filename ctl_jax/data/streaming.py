@@ -1,23 +1,16 @@
-"""Batches on the device: from images that are kept there, or from ones that are too many for it.
-
-Either way the same seed gives the same batches, so that a trial's numbers do not depend on how
-much fits where.
-"""
+"""The order of a training's examples, and reading them ahead where they are too many for memory."""
 
 import mmap
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
-import jax
 import numpy as np
 
 from ctl_jax.data.decoding import cores
 
-# Images that are kept on the device whole; more are streamed.
-DEVICE_BYTES = 1 << 30
-# Batches that are read ahead take no more than this, or two batches.
+# Items that are read ahead take no more than this, or two items.
 _BUFFER_BYTES = 128 << 20
-_BUFFER_BATCHES = 16
+_BUFFER_ITEMS = 16
 
 
 class Order:
@@ -68,78 +61,53 @@ class Order:
         return self._drawn[epoch]
 
 
-def batches(
-    images: jax.Array | np.ndarray,
-    labels: jax.Array | np.ndarray,
-    *,
-    batch_size: int,
-    seed: int,
-    stop: int,
-    start: int = 0,
-    device_bytes: int = DEVICE_BYTES,
-) -> Generator[tuple[jax.Array, jax.Array], None, None]:
-    """Batches `start` to `stop` (exclusive) of a training.
+def read_ahead(
+    images: np.ndarray, labels: np.ndarray, index_of: Callable[[int], np.ndarray], items: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Examples by their numbers, some items ahead in threads.
 
     Args:
-      images: uint8 [examples, height, width, 3]; may be memory-mapped and larger than memory.
-      labels: [examples] or [examples, outputs].
-      batch_size: examples a batch.
-      seed: of their order, see `Order`.
-      stop: how many batches the whole training has.
-      start: how many of them were taken before: a training that was interrupted goes on with the
-        batch that it would have had.
-      device_bytes: images that take no more are put on the device at once; of others grain reads
-        some batches ahead in threads.
+      images: [examples, ...]; may be memory-mapped and larger than the memory.
+      labels: [examples, ...].
+      index_of: which examples an item has, an integer array of any shape, the same for all items.
+        Called from several threads, not quite in order.
+      items: how many there are.
 
     Yields:
-      Images and labels of a batch, on the device.
+      `images[index], labels[index]` of each item.
     """
-    order = Order(len(images), batch_size, seed)
-    if isinstance(images, np.ndarray) and images.nbytes > device_bytes:
-        yield from _streamed(images, np.asarray(labels), order, batch_size, start, stop)
+    if not items:
         return
-    images, labels = jax.device_put((images, labels))
-    for batch in range(start, stop):
-        yield _take(images, labels, order[batch])
-
-
-@jax.jit
-def _take(
-    images: jax.Array, labels: jax.Array, index: jax.typing.ArrayLike
-) -> tuple[jax.Array, jax.Array]:
-    # Apart from the step, whose program would otherwise depend on the number of examples.
-    return images[index], labels[index]
-
-
-def _streamed(
-    images: np.ndarray, labels: np.ndarray, order: Order, batch_size: int, start: int, stop: int
-) -> Generator[tuple[jax.Array, jax.Array], None, None]:
     import grain  # Takes a second.
 
-    batch_bytes = batch_size * (images.nbytes // len(images))
-    ahead = max(2, min(_BUFFER_BATCHES, _BUFFER_BYTES // batch_bytes))
+    item_bytes = index_of(0).size * (images.nbytes // len(images))
+    ahead = max(2, min(_BUFFER_ITEMS, _BUFFER_BYTES // item_bytes))
     options = grain.ReadOptions(num_threads=min(4, cores()), prefetch_buffer_size=ahead)
-    source = grain.MapDataset.source(_Source(images, labels, order, stop))
+    source = grain.MapDataset.source(_Source(images, labels, index_of, items))
     iterator = iter(source.to_iter_dataset(options))
-    iterator.set_state({"next_index": start})
     try:
-        for batch in iterator:
-            yield jax.device_put(batch)
+        yield from iterator
     finally:
         iterator.close()
 
 
 class _Source:
-    """The batches of a training by their number, as grain wants its sources."""
+    """Items by their number, as grain wants its sources."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, order: Order, stop: int) -> None:
-        self._images, self._labels, self._order, self._stop = images, labels, order, stop
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        index_of: Callable[[int], np.ndarray],
+        items: int,
+    ) -> None:
+        self._images, self._labels, self._index_of, self._items = images, labels, index_of, items
 
     def __len__(self) -> int:
-        return self._stop
+        return self._items
 
-    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        index = self._order[batch]
+    def __getitem__(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        index = self._index_of(item)
         # An ndarray of its own also where the images are mapped.
         result = np.asarray(self._images)[index], self._labels[index]
         release(self._images)

@@ -86,8 +86,8 @@ def default_config() -> ml_collections.ConfigDict:
             "methods": ("dense", "filters@0.5"),
             "pruning": {
                 "criterion": "l2",
-                # Kept widths are rounded to a multiple of this.
-                "round_to": 1,
+                # Kept widths are rounded to a multiple of this; 0: of 8, on TPU of 16.
+                "round_to": 0,
             },
             # Training compute of a trial: `num` budgets, log-spaced from the least to the most.
             "budgets": {"min_flops": 1e10, "max_flops": 1e11, "num": 3},
@@ -103,6 +103,19 @@ def default_config() -> ml_collections.ConfigDict:
                 "flip": True,
                 # Steps between two training records.
                 "log_every": 10,
+                # Steps between two evaluations on dev while it trains, a multiple of `log_every`;
+                # 0: only at the end.
+                "evaluate_every": 0,
+                # The weights that a trial reports: its "last", or those that were "best" on dev.
+                "report": "last",
+                # Of convolutions, products and activations, here and in pretraining: "float32" or
+                # "bfloat16"; "": bfloat16 on GPU and TPU. Weights, statistics and the loss are
+                # float32.
+                "compute_dtype": "",
+            },
+            "checkpoint": {
+                # Seconds between two checkpoints of a trial; 0: only when the run is told to stop.
+                "every_s": 60.0,
             },
             "seeds": (0,),
         }
@@ -248,6 +261,16 @@ def _check_together(given: dict[str, Any]) -> None:
         raise UserError(
             f"config.budgets.num={given['budgets.num']!r}: expected 1 where the least budget is "
             f"the most"
+        )
+    if given["finetune.evaluate_every"] % given["finetune.log_every"]:
+        raise UserError(
+            f"config.finetune.evaluate_every={given['finetune.evaluate_every']!r}: expected a "
+            f"multiple of config.finetune.log_every={given['finetune.log_every']!r}"
+        )
+    if given["finetune.report"] == "best" and not given["finetune.evaluate_every"]:
+        raise UserError(
+            "config.finetune.report='best': expected 'last' where config.finetune.evaluate_every=0 "
+            "evaluates only the last weights"
         )
     if given["weights"] and given["pretrain.task"]:
         raise UserError(

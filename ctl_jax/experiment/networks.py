@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ctl_jax import models, pruning
+from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.methods import Method
 from ctl_jax.finetune import Augmentation, Recipe
@@ -70,7 +70,23 @@ def make_recipe(config: Any, method: Method) -> Recipe:
         momentum=config.finetune.momentum,
         weight_decay=config.finetune.weight_decay,
         train_backbone=method.train_backbone,
+        compute_dtype=compute_dtype(config),
     )
+
+
+def compute_dtype(config: Any) -> str:
+    """What the run computes in: as the config says, or as it is the default on this machine."""
+    return config.finetune.compute_dtype or finetune.default_dtype(jax.default_backend())
+
+
+def round_to(config: Any) -> int:
+    """What kept widths are multiples of: as the config says, or as it suits this machine's devices.
+
+    Vectors of CPUs and matrix units of GPUs take 8 numbers at a time or more (on CPU a 3x3
+    convolution of 45 or 47 channels runs at 0.6 times the FLOP/s of one of 48); a bfloat16 tile of
+    a TPU has 16 rows.
+    """
+    return config.pruning.round_to or (16 if jax.default_backend() == "tpu" else 8)
 
 
 def trace_groups(config: Any, module: nn.Module, variables: Tree) -> pruning.Groups:
@@ -110,7 +126,7 @@ def make_network(config: Any, groups: pruning.Groups, method: Method, variables:
             scores,
             ratio=method.ratio,
             scope=method.scope,
-            round_to=config.pruning.round_to,
+            round_to=round_to(config),
         )
         variables = pruning.prune(variables, groups, keep)
     return Network(method, make_recipe(config, method), variables, keep)

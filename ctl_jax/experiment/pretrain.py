@@ -1,20 +1,30 @@
 """Weights that a run makes itself, on a source task, where none are given."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from ctl_jax import data, finetune, models
+from ctl_jax import data, finetune, interrupts, models
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost, cost_by_classes
-from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.keeping import Keeper, Lost
+from ctl_jax.experiment.networks import compute_dtype
+from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.store import Record, Store
+from ctl_jax.experiment.teamwork import jobs
 from ctl_jax.experiment.trials import TRIAL_FORMAT, content_id
-from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.experiment.worker import Workplace
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, group
+from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
+
+# Steps between two looks at the loss and at the clock.
+_LOG_EVERY = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +74,7 @@ def plan_pretraining(
         preprocess=config.model.preprocess,
         augmentation=Augmentation(crop_area=settings.crop_area, flip=settings.flip),
         weight_decay=settings.weight_decay,
+        compute_dtype=compute_dtype(config),
     )
     cost = cost_by_classes(
         module,
@@ -79,20 +90,22 @@ def plan_pretraining(
         "image_size": config.data.image_size,
         "source": task.fingerprint,
     }
+    if recipe.compute_dtype != "float32":
+        content["compute_dtype"] = recipe.compute_dtype
     return Pretraining(content_id(content), task, recipe, cost, settings.steps)
 
 
 def pretrain(
-    config: Any, module: nn.Module, plan: Pretraining, store: Store, progress: Progress
+    place: Workplace, plan: Pretraining, like: Tree, store: Store, queue: Queue | None
 ) -> Tree:
-    """Pretrains, or takes up what an earlier call of the same run left.
+    """Pretrains, or takes up what an earlier call of the same run left, or another worker did.
 
     Args:
-      config: the validated config.
-      module: the network.
+      place: the run.
       plan: from `plan_pretraining`.
+      like: variables of the whole network with one output; abstract ones do.
       store: keeps the weights and the record.
-      progress: shown meanwhile.
+      queue: lets one worker do it; None in a group's processes but the first.
 
     Returns:
       The variables without the source task's head, as read back from the folder: an interrupted run
@@ -101,56 +114,54 @@ def pretrain(
     Raises:
       UserError: the loss stopped being finite. Nothing is kept of such weights: another call would
         take them for done.
+      Stopped: the run was told to stop; what was trained so far is kept.
     """
-    if not store.is_done(plan.id):
-        variables, record = _train(config, module, plan, progress)
-        models.save_checkpoint(store.pretrained, variables)
-        store.save_trial(plan.id, [record])
-    else:
-        progress.advance(plan.flops)
-    return models.with_head(models.load_checkpoint(store.pretrained), 1)
+    trained = False
+    # Asked again after each claim, until it is done by whomever.
+    claims = iter(functools.partial(queue.exclusively, plan.id), None) if queue else None
+    for _, claim in jobs(claims):
+        with contextlib.suppress(Lost), claim or contextlib.nullcontext():
+            variables, record = _train(place, plan, store, claim)
+            trained = True
+            with interrupts.deferred():
+                if claim is not None and not claim.lost:
+                    models.save_checkpoint(store.pretrained, variables)
+                    claim.commit([record])
+    if not trained:
+        place.progress.advance(plan.flops)
+    saved = models.load_checkpoint(store.pretrained) if group.is_first() else like
+    return group.tree_of_first(models.with_head(saved, 1), like)
 
 
 def _train(
-    config: Any, module: nn.Module, plan: Pretraining, progress: Progress
+    place: Workplace, plan: Pretraining, store: Store, claim: Claim | None
 ) -> tuple[Tree, Record]:
-    settings, classes = config.pretrain, plan.task.num_classes
-    variables = models.init(module, jax.random.key(settings.seed), config.data.image_size)
-    train, dev = plan.task.splits["train"], plan.task.splits["dev"]
-    with progress.stage(f"pretrain on {plan.task.spec.title}", plan.steps):
-        result = finetune.fit(
-            finetune.make_step(module, plan.recipe),
-            plan.recipe,
-            models.with_head(variables, classes),
-            train.images,
-            train.labels,
-            hyper=Hyper(
-                settings.learning_rate,
-                plan.steps,
-                int(settings.warmup_fraction * plan.steps),
-                classes,
-            ),
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            on_log=lambda entry: progress.step(entry.step),
+    settings, train = place.config.pretrain, plan.task.splits["train"]
+    title = plan.task.spec.title
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(place.progress.stage(f"pretrain on {title}", plan.steps))
+        checkpoints = None
+        if claim is not None:
+            checkpoints = Checkpoints(store.scratch(plan.id), warn=place.warn)
+            stack.enter_context(checkpoints)
+        keeper = Keeper(
+            checkpoints,
+            plan.steps,
+            every_s=place.config.checkpoint.every_s,
+            look_every=_LOG_EVERY,
+            is_lost=lambda: claim is not None and claim.lost,
         )
-    if result.diverged:
-        raise UserError(
-            f"config.pretrain.learning_rate={settings.learning_rate!r}: the loss was not finite "
-            f"after {result.steps} steps; expected a rate at which pretraining converges"
-        )
-    accuracy = finetune.evaluate(
-        module,
-        plan.recipe.preprocess,
-        result.variables,
-        dev.images,
-        dev.labels,
-        num_classes=classes,
-    ).value
+        stack.enter_context(keeper.kept())
+        result = _fit(place, plan, train, keeper)
+        if result.diverged:
+            raise UserError(
+                f"config.pretrain.learning_rate={settings.learning_rate!r}: the loss was not "
+                f"finite after {result.steps} steps; expected a rate at which pretraining converges"
+            )
+        accuracy = _accuracy(place, plan, result.variables)
     loss = result.history[-1].loss
-    progress.advance(
-        plan.flops,
-        f"pretrained on {plan.task.spec.title}: dev accuracy {accuracy:.3f}, loss {loss:.3f}",
+    place.progress.advance(
+        plan.flops, f"pretrained on {title}: dev accuracy {accuracy:.3f}, loss {loss:.3f}"
     )
     return result.variables, {
         "type": "pretrain",
@@ -163,3 +174,48 @@ def _train(
         "seed": settings.seed,
         "wall_s": result.history[-1].wall_s,
     }
+
+
+def _fit(
+    place: Workplace, plan: Pretraining, train: data.Split, keeper: Keeper
+) -> finetune.FitResult:
+    config, classes = place.config, plan.task.num_classes
+    settings = config.pretrain
+    variables = models.init(place.module, jax.random.key(settings.seed), config.data.image_size)
+    variables = models.with_head(variables, classes)
+    init = functools.partial(finetune.init_state, plan.recipe, seed=settings.seed)
+    start = keeper.resume(lambda: jax.eval_shape(init, variables))
+    with interrupts.deferred():
+        return finetune.fit(
+            finetune.make_step(place.module, plan.recipe),
+            plan.recipe,
+            variables,
+            train.images,
+            train.labels,
+            hyper=Hyper(
+                settings.learning_rate,
+                plan.steps,
+                int(settings.warmup_fraction * plan.steps),
+                classes,
+            ),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            log_every=_LOG_EVERY,
+            on_log=lambda entry: place.progress.step(entry.step),
+            start=start,
+            on_chunk=keeper,
+        )
+
+
+def _accuracy(place: Workplace, plan: Pretraining, variables: Tree) -> float:
+    """On dev of the source task."""
+    dev = plan.task.splits["dev"]
+    return finetune.evaluate(
+        place.module,
+        plan.recipe.preprocess,
+        variables,
+        dev.images,
+        dev.labels,
+        num_classes=plan.task.num_classes,
+        compute_dtype=plan.recipe.compute_dtype,
+    ).value

@@ -1,111 +1,211 @@
 """A run from its config to its report: what is done already, and what is left."""
 
+import contextlib
 import functools
-import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import rich.console
 
-from ctl_jax import finetune, report
+from ctl_jax import files, finetune, interrupts, report
+from ctl_jax.cluster import Worker
+from ctl_jax.errors import UserError
 from ctl_jax.experiment import records, tables
 from ctl_jax.experiment.config import validate
-from ctl_jax.experiment.networks import Network, make_network
+from ctl_jax.experiment.keeping import Lost
+from ctl_jax.experiment.networks import Network, abstract_variables, make_network
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.pretrain import pretrain
 from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.store import Record, Store
 from ctl_jax.experiment.tasks import TaskLoader
-from ctl_jax.experiment.worker import run_trial
+from ctl_jax.experiment.teamwork import jobs, pause
+from ctl_jax.experiment.worker import Workplace, run_trial
+from ctl_jax.finetune import group
+
+_ALONE = Worker()
 
 
 def run(
-    config: Any, workdir: pathlib.Path, console: rich.console.Console, *, plan_only: bool = False
+    config: Any,
+    workdir: files.PathLike,
+    console: rich.console.Console,
+    *,
+    plan_only: bool = False,
+    worker: Worker = _ALONE,
 ) -> None:
     """Runs an experiment, or what is left of it, and writes its records and report.
 
     Args:
       config: from a config file; validated here.
-      workdir: the run's folder. What is done there already is not done again.
+      workdir: the run's folder, local or `gs://bucket/path`. What is done there already is not done
+        again, and what another process does there at the moment is waited for.
       console: where the plan, the progress and the summary go.
       plan_only: stop after printing the plan; nothing is written.
+      worker: which of several workers this is that share the folder. One may be a group of
+        processes (`cluster.join_group`), each of which calls this; the first one reads and writes.
 
     Raises:
       UserError: anything wrong with the config, the data, the weights or the folder; found before
         any work.
-      KeyboardInterrupt: after the records and the report of what is done were written.
+      KeyboardInterrupt: after what was done was saved, and its records and report written; a
+        `Stopped` where `interrupts` are caught.
     """
     config = validate(config)
-    store = Store(workdir, config.to_dict())
-    store.check()
+    if not group.is_first():
+        console = rich.console.Console(quiet=True)
+    # How often it is saved changes nothing about a run.
+    store = Store(workdir, {k: v for k, v in config.to_dict().items() if k != "checkpoint"})
+    if group.is_first():
+        store.check()
 
     def on_prepare(name: str) -> None:
         console.print(f"making embedded task {name} (once)", highlight=False)
 
     loader = TaskLoader(config, on_prepare)
     plan = make_plan(config, loader, on_prepare)
-    tables.print_plan(console, config, plan, done=sum(store.is_done(t.id) for t in plan.trials))
+    _check_devices(config, plan)
+    ids = [trial.id for trial in plan.trials]
+    if group.is_first():
+        tables.print_plan(console, config, plan, done=len(store.done() & set(ids)))
     if plan_only:
         return
-    store.create()
+    queue = None
+    if group.is_first():
+        store.create()
+        costs = [trial.spent_flops + trial.validate_flops for trial in plan.trials]
+        queue = Queue(
+            store, ids, costs, worker, on_wait=functools.partial(_say, console), sleep=pause
+        )
     try:
-        _execute(config, plan, loader, store, console)
-    finally:
-        # Also when interrupted: what is done can be looked at.
-        _write(config, plan, store, console)
+        # Each process of a group has to do the same, so none may leave it anywhere.
+        with interrupts.deferred(jax.process_count() > 1):
+            _execute(config, plan, loader, store, queue, console)
+    except BaseException:
+        # What is done can be looked at. What went wrong before counts, not what does here.
+        with contextlib.suppress(Exception):
+            _report(config, plan, store, queue, console, complete=False)
+        raise
+    _report(config, plan, store, queue, console, complete=True)
+
+
+def _say(console: rich.console.Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _warn(console: rich.console.Console, line: str) -> None:
+    console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_devices(config: Any, plan: Plan) -> None:
+    """Sees whether the devices can share a batch evenly."""
+    sizes = {"finetune.batch_size": config.finetune.batch_size}
+    if plan.pretraining is not None:
+        sizes["pretrain.batch_size"] = config.pretrain.batch_size
+    mesh = finetune.make_mesh()
+    for key, size in sizes.items():
+        try:
+            finetune.check_batch(mesh, size)
+        except UserError as error:
+            raise UserError(f"config.{key}={size}: {error}") from None
 
 
 def _execute(
-    config: Any, plan: Plan, loader: TaskLoader, store: Store, console: rich.console.Console
+    config: Any,
+    plan: Plan,
+    loader: TaskLoader,
+    store: Store,
+    queue: Queue | None,
+    console: rich.console.Console,
 ) -> None:
     # One compiled step a recipe; within it jax keeps one program an architecture.
     make_step = functools.cache(functools.partial(finetune.make_step, plan.module))
     with Progress(console, plan.total_flops) as progress:
-        networks = _make_networks(config, plan, store, progress)
-        for number, trial in enumerate(plan.trials, start=1):
-            flops = trial.spent_flops + trial.validate_flops
-            if store.is_done(trial.id):
-                progress.advance(flops)
-                continue
+        place = Workplace(config, plan.module, progress, functools.partial(_warn, console))
+        networks = _make_networks(place, plan, store, queue)
+        done = store.done() if queue else frozenset()
+        there = [trial for trial in plan.trials if trial.id in done]
+        progress.advance(sum(trial.spent_flops + trial.validate_flops for trial in there))
+        number = len(there)
+        for index, claim in jobs(queue.take() if queue else None):
+            trial = plan.trials[index]
             network = networks[trial.method.name]
-            with progress.stage(f"{trial.task.spec.title}, {trial.method.name}", trial.steps):
+            with (
+                contextlib.suppress(Lost),
+                claim or contextlib.nullcontext(),
+                progress.stage(f"{trial.task.spec.title}, {trial.method.name}", trial.steps),
+            ):
                 lines = run_trial(
-                    config,
-                    plan.module,
+                    place,
                     make_step(network.recipe),
                     network,
                     loader.load(trial.task.spec),
                     trial,
-                    progress,
+                    store.scratch(trial.id) if claim else None,
+                    _is_lost(claim),
                 )
-            store.save_trial(trial.id, lines)
-            progress.advance(flops, f"[{number}/{len(plan.trials)}] {tables.outcome(lines[-1])}")
+                with interrupts.deferred():
+                    kept = claim is not None and claim.commit(lines)
+                if kept:
+                    number += 1
+                    progress.advance(
+                        trial.spent_flops + trial.validate_flops,
+                        f"[{number}/{len(plan.trials)}] {tables.outcome(lines[-1])}",
+                    )
 
 
-def _make_networks(config: Any, plan: Plan, store: Store, progress: Progress) -> dict[str, Network]:
+def _is_lost(claim: Claim | None) -> Callable[[], bool]:
+    return lambda: claim is not None and claim.lost
+
+
+def _make_networks(
+    place: Workplace, plan: Plan, store: Store, queue: Queue | None
+) -> dict[str, Network]:
     """Each method's network, of real weights."""
     variables = plan.weights
     if plan.pretraining is not None:
-        variables = pretrain(config, plan.module, plan.pretraining, store, progress)
+        whole = abstract_variables(place.config, plan.module)
+        variables = pretrain(place, plan.pretraining, whole, store, queue)
     if variables is None:
         # Only `scratch` is left, and draws its weights from each trial's seed.
         return dict(plan.networks)
     networks = {}
     for name, abstract in plan.networks.items():
-        networks[name] = make_network(config, plan.groups, abstract.method, variables)
-        if (keep := networks[name].keep) is not None:
+        networks[name] = make_network(place.config, plan.groups, abstract.method, variables)
+        if (keep := networks[name].keep) is not None and queue is not None:
             store.save_keep(name, keep.to_json())
     return networks
 
 
+def _report(
+    config: Any,
+    plan: Plan,
+    store: Store,
+    queue: Queue | None,
+    console: rich.console.Console,
+    *,
+    complete: bool,
+) -> None:
+    """Writes records and report, unless another worker does."""
+    if queue is None:
+        return
+    with queue.reporting(complete=complete) as mine:
+        if mine:
+            _write(config, plan, store, console)
+
+
 def _write(config: Any, plan: Plan, store: Store, console: rich.console.Console) -> None:
+    done = store.done()
     lines: list[Record] = [records.run_record(config, plan)]
-    if plan.pretraining is not None and store.is_done(plan.pretraining.id):
+    if plan.pretraining is not None and plan.pretraining.id in done:
         lines += store.load_trial(plan.pretraining.id)
     lines += records.method_records(config, plan)
     for trial in plan.trials:
-        if store.is_done(trial.id):
+        if trial.id in done:
             lines += store.load_trial(trial.id)
     paths = [store.save_records(lines), *report.write(lines, store.workdir)]
     console.print(report.summary(lines), highlight=False, markup=False, soft_wrap=True)
     for path in paths:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"wrote {path}")

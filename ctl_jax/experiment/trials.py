@@ -13,6 +13,7 @@ from ctl_jax import data
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost
 from ctl_jax.experiment.methods import Method
+from ctl_jax.experiment.networks import compute_dtype, round_to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Trial:
       seed: of the head's task order, crops, flips, and of `scratch`'s weights.
       cost: of its architecture on its task.
       steps: updates that the budget pays for.
+      evaluations: on dev while it trains, before the one at its end.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Trial:
     seed: int
     cost: Cost
     steps: int
+    evaluations: int = 0
 
     @property
     def spent_flops(self) -> int:
@@ -65,8 +68,18 @@ class Trial:
 
     @property
     def validate_flops(self) -> int:
-        """FLOPs of evaluating it once on dev and once on dev_test."""
-        return self.cost.forward * (self.task.examples["dev"] + self.task.examples["dev_test"])
+        """FLOPs of evaluating it on dev, while it trains and at its end, and once on dev_test."""
+        return self.dev_flops * (self.evaluations + 1) + self.dev_test_flops
+
+    @property
+    def dev_flops(self) -> int:
+        """FLOPs of evaluating it once on dev."""
+        return self.cost.forward * self.task.examples["dev"]
+
+    @property
+    def dev_test_flops(self) -> int:
+        """FLOPs of evaluating it once on dev_test."""
+        return self.cost.forward * self.task.examples["dev_test"]
 
 
 def budgets(config: Any) -> tuple[int, ...]:
@@ -116,6 +129,7 @@ def make_trials(
                 seed,
                 cost,
                 budget // cost.step,
+                _evaluations(budget // cost.step, config.finetune.evaluate_every),
             )
             for budget, seed, rate in itertools.product(
                 amounts, config.seeds, config.finetune.learning_rates
@@ -124,8 +138,15 @@ def make_trials(
     return tuple(trials)
 
 
+def _evaluations(steps: int, every: int) -> int:
+    """How many of a training's steps but its last are multiples of `every`."""
+    return (steps - 1) // every if every else 0
+
+
 # Part of every trial's id: raise it when a change of the program changes trials' numbers.
-TRIAL_FORMAT = 1
+TRIAL_FORMAT = 2
+# Keys of `config.finetune` at the values at which a trial is as if they were not there.
+_NEUTRAL = {"evaluate_every": 0, "report": "last", "compute_dtype": "float32"}
 
 
 def _trial_id(
@@ -141,7 +162,11 @@ def _trial_id(
 
     Not the list of tasks, budgets or methods that the trial is one of: only its own.
     """
+    dtype, multiple = compute_dtype(config), round_to(config)
     config = config.to_dict()
+    settings = config["finetune"] | {"compute_dtype": dtype}
+    # What changes nothing is left out, so that trials of before such keys keep their ids.
+    without = {"learning_rates", *(key for key in _NEUTRAL if settings[key] == _NEUTRAL[key])}
     return content_id(
         {
             "format": TRIAL_FORMAT,
@@ -150,8 +175,8 @@ def _trial_id(
             "model": config["model"],
             "weights": weights_id if method.pretrained else None,
             "method": method.name,
-            "pruning": config["pruning"] if method.scope else None,
-            "finetune": {k: v for k, v in config["finetune"].items() if k != "learning_rates"},
+            "pruning": config["pruning"] | {"round_to": multiple} if method.scope else None,
+            "finetune": {k: v for k, v in settings.items() if k not in without},
             "budget_flops": budget,
             "learning_rate": rate,
             "seed": seed,

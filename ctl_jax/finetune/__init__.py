@@ -1,18 +1,19 @@
 """One finetuning on one task: state, step, schedule, loop, evaluation."""
 
 from ctl_jax.finetune.augment import Augmentation, augment
+from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh
 from ctl_jax.finetune.evaluate import Scores, evaluate
-from ctl_jax.finetune.loop import FitResult, LogEntry, fit
+from ctl_jax.finetune.loop import FitResult, LogEntry, Snapshot, fit
+from ctl_jax.finetune.losses import pad_labels
+from ctl_jax.finetune.program import Step, default_chunk, make_step
 from ctl_jax.finetune.schedule import warmup_cosine
 from ctl_jax.finetune.step import (
     Hyper,
     Metrics,
     Recipe,
-    Step,
     TrainState,
+    default_dtype,
     init_state,
-    make_step,
-    pad_labels,
     train_step,
 )
 
@@ -24,12 +25,18 @@ __all__ = [
     "Metrics",
     "Recipe",
     "Scores",
+    "Snapshot",
     "Step",
     "TrainState",
+    "agree_to_stop",
     "augment",
+    "check_batch",
+    "default_chunk",
+    "default_dtype",
     "evaluate",
     "fit",
     "init_state",
+    "make_mesh",
     "make_step",
     "pad_labels",
     "train_step",

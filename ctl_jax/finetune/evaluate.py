@@ -8,11 +8,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from ctl_jax import models
 from ctl_jax.data import streaming
+from ctl_jax.finetune import devices
+from ctl_jax.finetune.losses import mask_padding
 from ctl_jax.finetune.metrics import mean_average_precision
-from ctl_jax.finetune.step import Tree, mask_padding
+from ctl_jax.finetune.step import Tree
 
 TOP = 5
 # Batches that may be on their way to the device at once.
@@ -43,6 +46,8 @@ def evaluate(
     *,
     num_classes: int,
     batch_size: int = 128,
+    compute_dtype: str = "float32",
+    mesh: Mesh | None = None,
 ) -> Scores:
     """Top-1 and top-5 accuracy, or mean average precision; the form of the labels decides.
 
@@ -57,54 +62,70 @@ def evaluate(
       images: uint8 [examples, height, width, 3].
       labels: int [examples], or uint8 [examples, num_classes] of 0 and 1.
       num_classes: outputs beyond it are padding of the head.
-      batch_size: images a compiled call.
+      batch_size: images a compiled call; rounded up to a multiple of the number of devices.
+      compute_dtype: as the recipe's.
+      mesh: the devices that share each batch; without it, all of all processes of the group, each
+        of which calls this with the same arguments.
 
     Returns:
       See `Scores`. Of equal outputs the one of the smaller number counts as the larger.
     """
+    mesh = devices.make_mesh() if mesh is None else mesh
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    variables = devices.replicate(mesh, variables)
+    network = (module, preprocess, compute_dtype)
     if labels.ndim == 2:
-        call = functools.partial(_logits, module, preprocess, variables)
-        logits = _over_batches(call, images, batch_size)[:, :num_classes]
+        call = functools.partial(_compiled(mesh, _logits), *network, variables)
+        logits = _over_batches(call, images, batch_size, mesh)[:, :num_classes]
         return Scores("mAP", mean_average_precision(labels, logits), None)
-    call = functools.partial(_largest, module, preprocess, variables, num_classes)
-    hits = _over_batches(call, images, batch_size) == labels[:, None]
+    classes = devices.replicate(mesh, np.int32(num_classes))
+    call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
+    hits = _over_batches(call, images, batch_size, mesh) == labels[:, None]
     top5 = float(hits.any(axis=1).mean()) if num_classes >= TOP else None
     return Scores("accuracy", float(hits[:, 0].mean()), top5)
 
 
 def _over_batches(
-    call: Callable[[np.ndarray], jax.Array], images: np.ndarray, batch_size: int
+    call: Callable[[jax.Array], jax.Array], images: np.ndarray, batch_size: int, mesh: Mesh
 ) -> np.ndarray:
     """The results of a function of a batch for all images, [examples, ...]."""
     results: list[np.ndarray] = []
     pending: collections.deque[jax.Array] = collections.deque()
+    rows = devices.rows(mesh, batch_size)
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        if lacking := batch_size - len(batch):
+        batch = images[start : start + batch_size][rows]
+        if lacking := rows.stop - rows.start - len(batch):
             batch = np.pad(batch, ((0, lacking), (0, 0), (0, 0), (0, 0)))
         # The device works while the host gets the next batch ready, but not further ahead.
         if len(pending) == _AHEAD:
-            results.append(np.asarray(pending.popleft()))
+            results.append(jax.device_get(pending.popleft()))
             streaming.release(images)
-        pending.append(call(batch))
-    results.extend(map(np.asarray, pending))
+        pending.append(call(devices.shard(mesh, batch)))
+    results.extend(map(jax.device_get, pending))
     return np.concatenate(results)[: len(images)]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _logits(module: nn.Module, preprocess: str, variables: Tree, images: jax.Array) -> jax.Array:
-    return models.apply(module, variables, models.PREPROCESS[preprocess](images), train=False)
+@functools.cache
+def _compiled(mesh: Mesh, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Compiled; each process gets the whole result."""
+    tuned = models.tuned(mesh.devices.flat[0].platform)(function)
+    return jax.jit(tuned, static_argnums=(0, 1, 2), out_shardings=devices.replicated(mesh))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(
+    module: nn.Module, preprocess: str, dtype: str, variables: Tree, images: jax.Array
+) -> jax.Array:
+    return models.apply(module, variables, models.PREPROCESS[preprocess](images), dtype=dtype)
+
+
 def _largest(
     module: nn.Module,
     preprocess: str,
+    dtype: str,
     variables: Tree,
-    num_classes: jax.typing.ArrayLike,
+    num_classes: jax.Array,
     images: jax.Array,
 ) -> jax.Array:
     """The numbers of the five largest outputs (fewer where there are fewer), largest first."""
-    images = models.PREPROCESS[preprocess](images)
-    logits = mask_padding(models.apply(module, variables, images, train=False), num_classes)
-    return jax.lax.top_k(logits, min(TOP, logits.shape[-1]))[1]
+    logits = _logits(module, preprocess, dtype, variables, images)
+    return jax.lax.top_k(mask_padding(logits, num_classes), min(TOP, logits.shape[-1]))[1]

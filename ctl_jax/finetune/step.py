@@ -1,21 +1,23 @@
-"""One training step: state in, state out, compiled once for all trials of an architecture."""
+"""One training step: state in, state out."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 
 from ctl_jax import models
+from ctl_jax.errors import UserError
 from ctl_jax.finetune import schedule
 from ctl_jax.finetune.augment import Augmentation, augment
+from ctl_jax.finetune.losses import loss
 
 Tree = Any
+
+# What a network may compute in.
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Recipe:
         there were enough steps; see `average_statistics`.
       train_backbone: False trains the head alone on frozen features (a linear probe): BatchNorm
         keeps its statistics, and no gradient is computed for the backbone.
+      compute_dtype: "float32" or "bfloat16": of convolutions, products and activations. Parameters,
+        statistics, the optimiser's state, BatchNorm's arithmetic and the loss are float32.
     """
 
     preprocess: str
@@ -39,6 +43,13 @@ class Recipe:
     weight_decay: float = 1e-4
     statistics_momentum: float = 0.9
     train_backbone: bool = True
+    compute_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.compute_dtype not in DTYPES:
+            raise UserError(
+                f"compute_dtype is {self.compute_dtype!r}; expected one of {', '.join(DTYPES)}"
+            )
 
 
 class Hyper(NamedTuple):
@@ -76,7 +87,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports: float32 scalars.
+    """What updates report, float32: scalars of one, or [chunk] with as many of them as count.
 
     Attributes:
       loss: mean cross-entropy before the update, in nats, without the weight decay; see `loss`.
@@ -85,9 +96,6 @@ class Metrics(NamedTuple):
 
     loss: jax.Array
     learning_rate: jax.Array
-
-
-Step = Callable[[TrainState, jax.Array, jax.Array, Hyper], tuple[TrainState, Metrics]]
 
 
 def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainState:
@@ -138,12 +146,14 @@ def train_step(
     def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
         variables = {"params": {**frozen, **trained}, "batch_stats": state.batch_stats}
         if recipe.train_backbone:
-            logits, of_batch = models.apply(module, variables, images, train=True)
+            logits, of_batch = models.apply(
+                module, variables, images, train=True, dtype=recipe.compute_dtype
+            )
             batch_stats = average_statistics(
                 state.batch_stats, of_batch, state.step, recipe.statistics_momentum
             )
         else:
-            logits = models.apply(module, variables, images, train=False)
+            logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
             batch_stats = state.batch_stats
         return loss(logits, labels, hyper.num_classes), batch_stats
 
@@ -161,9 +171,9 @@ def train_step(
     return state, Metrics(value, rate)
 
 
-def make_step(module: nn.Module, recipe: Recipe) -> Step:
-    """`train_step`, compiled. Reuse the result: it keeps one program an architecture."""
-    return jax.jit(functools.partial(train_step, module, recipe), donate_argnums=0)
+def default_dtype(backend: str) -> str:
+    """What to compute in: "bfloat16" on "gpu" and "tpu", which are made for it, else "float32"."""
+    return "bfloat16" if backend in ("gpu", "tpu") else "float32"
 
 
 def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum: float) -> Tree:
@@ -186,52 +196,6 @@ def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum:
     steps = step.astype(jnp.float32)
     kept = jnp.minimum(momentum, steps / (steps + 1))
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, running, of_batch)
-
-
-def loss(logits: jax.Array, labels: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
-    """Mean cross-entropy of a batch, in nats; outputs beyond `num_classes` have no part in it.
-
-    Args:
-      logits: float32 [batch, outputs].
-      labels: int32 [batch]: softmax cross-entropy, a mean over examples. Or uint8
-        [batch, outputs] of 0 and 1: sigmoid cross-entropy, a mean over examples and classes, as
-        Nevis'22 has it.
-      num_classes: of the task, at most `outputs`.
-
-    Returns:
-      A scalar.
-    """
-    if labels.ndim == 1:
-        masked = mask_padding(logits, num_classes)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
-    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
-    real = jnp.arange(logits.shape[-1]) < num_classes
-    return jnp.sum(losses, where=real[None, :]) / (losses.shape[0] * num_classes)
-
-
-def pad_labels(labels: np.ndarray, outputs: int) -> np.ndarray:
-    """Labels for a head that has more outputs than the task has classes.
-
-    Args:
-      labels: int32 [N], or uint8 [N, num_classes].
-      outputs: of the head, at least `num_classes`.
-
-    Returns:
-      The former as they are; the latter as [N, outputs], with zeros for the padding.
-    """
-    if labels.ndim == 1:
-        return labels
-    return np.pad(labels, ((0, 0), (0, outputs - labels.shape[1])))
-
-
-def mask_padding(logits: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
-    """Gives outputs beyond `num_classes` no probability (and so no gradient).
-
-    Tasks with different class counts share one padded head, hence one compiled program, and train
-    as they would with a head of their own size: a zero-initialised padded output stays zero.
-    """
-    real = jnp.arange(logits.shape[-1]) < num_classes
-    return jnp.where(real[None, :], logits, jnp.finfo(logits.dtype).min)
 
 
 def _split(recipe: Recipe, params: Tree) -> tuple[Tree, Tree]:

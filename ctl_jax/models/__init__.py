@@ -10,6 +10,7 @@ Example:
 """
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models.formulations import tuned
 from ctl_jax.models.network import apply, count_params, features, init, with_head
 from ctl_jax.models.preprocess import PREPROCESS
 from ctl_jax.models.registry import NAMES, create, options_of
@@ -32,5 +33,6 @@ __all__ = [
     "load_weights",
     "options_of",
     "save_checkpoint",
+    "tuned",
     "with_head",
 ]

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ctl_jax import files
 from ctl_jax.errors import UserError
 
 # Orbax notices a damaged index, but not a damaged array. As `sha256sum --check` reads it.
@@ -45,16 +47,26 @@ def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) 
     The directory appears with its content complete or not at all.
 
     Args:
-      path: of the directory; its parent is made.
-      variables: nested dicts of arrays, of any widths.
+      path: of the directory, local or `gs://bucket/path`; its parent is made.
+      variables: nested dicts of arrays, of any widths. In a group of processes each has all of
+        them, and one calls this.
     """
+    if not files.is_remote(path):
+        _save(path, variables)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = pathlib.Path(folder) / "checkpoint"
+        _save(local, variables)
+        _upload(local, files.path(path))
+
+
+def _save(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
     final = pathlib.Path(path).absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(temporary, args=ocp.args.PyTreeSave(dict(variables)), force=True)
-    if jax.process_index() != 0:
-        return
+    arrays = jax.tree.map(np.asarray, jax.device_get(dict(variables)))
+    with _checkpointer() as checkpointer:
+        checkpointer.save(temporary, args=ocp.args.PyTreeSave(arrays), force=True)
     sums = [f"{digest}  {name}\n" for name, digest in _checksums(temporary).items()]
     (temporary / _SUMS).write_text("".join(sums))
     if final.exists():
@@ -71,7 +83,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The variables that `save_checkpoint` wrote to `path`; no template is needed.
 
     Args:
-      path: of the directory.
+      path: of the directory, local or `gs://bucket/path`.
 
     Returns:
       Nested dicts of arrays on the default device.
@@ -79,13 +91,20 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: no such directory, no checkpoint, or a damaged one.
     """
-    directory = pathlib.Path(path).absolute()
+    if not files.is_remote(path):
+        return _load(path, pathlib.Path(path).absolute())
+    with tempfile.TemporaryDirectory() as folder:
+        _download(files.path(path), pathlib.Path(folder))
+        return _load(path, pathlib.Path(folder))
+
+
+def _load(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise UserError(f"checkpoint {path}: no such directory")
     if not (directory / _SUMS).is_file():
         raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
     _verify(path, directory)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
         saved = checkpointer.metadata(directory).item_metadata.tree
         # As numpy arrays: orbax would ask for the devices that the arrays were saved from.
         types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
@@ -93,11 +112,35 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return jax.tree.map(jnp.asarray, restored)
 
 
+def _upload(local: pathlib.Path, remote: files.Path) -> None:
+    """Directories cannot be renamed there: the list of sums comes last and makes it complete."""
+    files.remove_tree(remote)
+    for name in [*_checksums(local), _SUMS]:
+        files.write_bytes(remote / name, (local / name).read_bytes())
+
+
+def _download(remote: files.Path, local: pathlib.Path) -> None:
+    for name in files.tree(remote):
+        # An object's name may be anything; none leads out of the directory.
+        if ".." not in name.split("/"):
+            files.write_bytes(local / name, files.read_bytes(remote / name))
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Of this process alone: in a group Orbax would wait for the others to call it too."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"checkpoint{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 def _checksums(directory: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file but the list of them, by its path in the directory, sorted."""
-    files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
-    files.pop(_SUMS, None)
-    return {name: _sha256(files[name]) for name in sorted(files)}
+    found = {name: _sha256(directory / name) for name in sorted(files.tree(directory))}
+    found.pop(_SUMS, None)
+    return found
 
 
 def _sha256(path: pathlib.Path) -> str:

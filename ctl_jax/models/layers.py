@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ctl_jax.errors import UserError
-from ctl_jax.models.convolution import conv_general_dilated
+from ctl_jax.models import formulations
 
 
 def check_size(images: jax.Array, least: int) -> None:
@@ -53,7 +53,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
-        conv_general_dilated=conv_general_dilated,
+        conv_general_dilated=formulations.conv_general_dilated,
         name=name,
     )
 
@@ -80,9 +80,9 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A map [..., C] to a map [..., C]."""
+        """A map [..., C] to a map [..., C] of the same type."""
         channels = x.shape[-1:]
-        x = x.astype(jnp.float32)
+        dtype, x = x.dtype, x.astype(jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         if self.train:
@@ -95,12 +95,16 @@ class BatchNorm(nn.Module):
             now_mean, now_var = mean.value, var.value
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
+        if self.train:
+            y = formulations.batch_norm_in_training(x, scale, bias, self.epsilon)
+            if y is not None:
+                return y.astype(dtype)
         along = (1,) * (x.ndim - 1) + now_mean.shape
         now_mean, now_var, scale, bias = (
             lax.reshape(value, along) for value in (now_mean, now_var, scale, bias)
         )
         factor = lax.mul(lax.rsqrt(lax.add(now_var, self.epsilon)), scale)
-        return lax.add(lax.mul(lax.sub(x, now_mean), factor), bias)
+        return lax.add(lax.mul(lax.sub(x, now_mean), factor), bias).astype(dtype)
 
 
 def batch_norm(train: bool, epsilon: float, name: str) -> BatchNorm:
@@ -110,7 +114,7 @@ def batch_norm(train: bool, epsilon: float, name: str) -> BatchNorm:
 
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3/2 max pool, padded by one on every side: the end of most ImageNet stems."""
-    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    return formulations.max_pool(x)
 
 
 def global_mean(x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import widths
@@ -36,14 +37,26 @@ def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
 
 @overload
 def apply(
-    module: nn.Module, variables: Variables, images: jax.Array, train: Literal[False] = False
+    module: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    train: Literal[False] = False,
+    dtype: DTypeLike = ...,
 ) -> jax.Array: ...
 @overload
 def apply(
-    module: nn.Module, variables: Variables, images: jax.Array, train: Literal[True]
+    module: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    train: Literal[True],
+    dtype: DTypeLike = ...,
 ) -> tuple[jax.Array, dict[str, Any]]: ...
 def apply(
-    module: nn.Module, variables: Variables, images: jax.Array, train: bool = False
+    module: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    train: bool = False,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array | tuple[jax.Array, dict[str, Any]]:
     """Logits of images. Widths follow from the variables, so pruned ones run as they are.
 
@@ -52,16 +65,32 @@ def apply(
       variables: {"params": ..., "batch_stats": ...}.
       images: float32 [B, H, W, 3], preprocessed (see `PREPROCESS`).
       train: BatchNorm normalises by the batch instead of by `variables["batch_stats"]`.
+      dtype: of convolutions, products and activations, float32 or bfloat16. The variables are
+        float32 either way, and so is BatchNorm's arithmetic.
 
     Returns:
-      Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]); with `train`, also the
+      Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]), float32; with `train`, also the
       statistics of this batch, in the form of `variables["batch_stats"]` ({} without BatchNorm).
       Averaging them over batches is the trainer's affair.
     """
+    variables, images = _cast(variables, images, dtype)
     if not train:
-        return widths.apply(module, variables, images)
+        return widths.apply(module, variables, images).astype(jnp.float32)
     logits, updated = widths.apply(module, variables, images, train=True, mutable=["batch_stats"])
-    return logits, updated.get("batch_stats", {})
+    return logits.astype(jnp.float32), updated.get("batch_stats", {})
+
+
+def _cast(variables: Variables, images: jax.Array, dtype: DTypeLike) -> tuple[Variables, jax.Array]:
+    """The images and the parameters but BatchNorm's: what its layers compute with is theirs."""
+    if dtype == jnp.float32:
+        return variables, images
+    statistics = jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {}))
+    of_batch_norm = {path[:-1] for path, _ in statistics}
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf if path[:-1] in of_batch_norm else leaf.astype(dtype),
+        variables["params"],
+    )
+    return {**variables, "params": params}, images.astype(dtype)
 
 
 def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:

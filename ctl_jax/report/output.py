@@ -1,7 +1,6 @@
 """The files of a report."""
 
 import os
-import pathlib
 from collections.abc import Iterable
 
 from ctl_jax import files
@@ -12,7 +11,7 @@ from ctl_jax.report.rows import rows, to_csv
 from ctl_jax.report.schema import Record
 
 
-def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
+def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[files.Path]:
     """Writes `results.csv`, `means.csv`, `missing.csv`, `report.html` and `figures/*.png`.
 
     `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
@@ -21,7 +20,7 @@ def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[pa
 
     Args:
         records: Objects of `records.jsonl`, in any order.
-        workdir: Folder of the run; made where it does not exist.
+        workdir: Folder of the run, local or `gs://bucket/path`; made where it does not exist.
 
     Returns:
         The paths of the files, in the order above.
@@ -37,7 +36,7 @@ def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[pa
     html = page.render(table, result_rows, scores, images)
     examples = {task["name"]: task.get("dev_test_examples") for task in table.plan("tasks")}
 
-    folder = pathlib.Path(workdir)
+    folder = files.path(workdir)
     contents = {
         "results.csv": to_csv(result_rows).encode(),
         "means.csv": groups.to_csv(scores, examples).encode(),

@@ -93,7 +93,8 @@ def test_large_images_stay_on_disk(tmp_path):
     large = load(Counted(), tmp_path, memory_bytes=50 * 48 - 1)
     assert not isinstance(small.split.images, np.memmap)
     assert isinstance(large.split.images, np.memmap)
-    assert not large.split.images.flags.writeable
+    for loaded in (small, large):
+        assert not loaded.split.images.flags.writeable
     np.testing.assert_array_equal(small.split.images, large.split.images)
 
 

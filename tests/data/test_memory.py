@@ -8,6 +8,7 @@ import pytest
 
 PROGRAM = """
 import io, pathlib, resource, sys
+import jax
 import numpy as np
 from PIL import Image
 from ctl_jax.data import cache, streaming
@@ -31,7 +32,9 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 def batches(images, labels, stop):
-    found = streaming.batches(images, labels, batch_size=256, seed=0, stop=stop, device_bytes=0)
+    order = streaming.Order(len(images), 256, seed=0)
+    read = streaming.read_ahead(images, labels, order.__getitem__, stop)
+    found = map(jax.device_put, read)
     for batch_images, batch_labels in found:
         assert (np.asarray(batch_images)[:, 0, 0, 0] % 10 == np.asarray(batch_labels)).all()
 

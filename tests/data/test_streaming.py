@@ -1,9 +1,8 @@
-"""Batches in the same order wherever the images lie, and the memory that they take."""
+"""The order of examples, reading them ahead, and the memory that it takes."""
 
 import pathlib
 import threading
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,9 +23,9 @@ def mapped(tmp_path: pathlib.Path) -> np.ndarray:
     return np.load(tmp_path / "images.npy", mmap_mode="r")
 
 
-def take(images, labels, **options):
-    found = list(streaming.batches(images, labels, batch_size=5, seed=3, **options))
-    return [np.asarray(i) for i, _ in found], [np.asarray(label) for _, label in found]
+def index_of(item: int) -> np.ndarray:
+    """Two batches an item, of three each."""
+    return (np.arange(6, dtype=np.int32).reshape(2, 3) + 5 * item) % EXAMPLES
 
 
 @given(examples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 9))
@@ -65,74 +64,43 @@ def test_an_order_may_be_asked_in_any_order(examples, batch_size, asked):
 
 
 @pytest.mark.parametrize("labels", [np.arange(EXAMPLES), np.eye(EXAMPLES, dtype=np.uint8)])
-@pytest.mark.parametrize("start", [0, 1, 13])
-def test_streamed_and_kept_batches_are_the_same(mapped, labels, start):
-    kept = take(np.array(mapped), labels, stop=20, start=start)
-    streamed = take(mapped, labels, stop=20, start=start, device_bytes=mapped.nbytes - 1)
-    assert len(kept[0]) == 20 - start
-    for one, other in zip(kept, streamed, strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_items_come_in_order_with_their_labels(mapped, labels):
+    found = list(streaming.read_ahead(mapped, labels, index_of, 20))
+    assert len(found) == 20
+    for item, (images, of_images) in enumerate(found):
+        np.testing.assert_array_equal(images, np.asarray(mapped)[index_of(item)])
+        np.testing.assert_array_equal(of_images, labels[index_of(item)])
 
 
-def test_images_and_labels_belong_together(mapped):
-    images, labels = take(mapped, np.arange(EXAMPLES), stop=30, device_bytes=0)
-    np.testing.assert_array_equal(np.stack(images)[..., 0, 0, 0], np.stack(labels))
+def test_nothing_is_read_for_no_items(mapped):
+    assert list(streaming.read_ahead(mapped, np.arange(EXAMPLES), index_of, 0)) == []
 
 
-def test_a_training_goes_on_where_it_was(mapped):
-    labels = np.arange(EXAMPLES)
-    whole, _ = take(mapped, labels, stop=30, device_bytes=0)
-    rest, _ = take(mapped, labels, stop=30, start=17, device_bytes=0)
-    np.testing.assert_array_equal(whole[17:], rest)
-
-
-def test_the_limit_decides_which_way_is_taken(mapped, monkeypatch):
-    labels = np.arange(EXAMPLES)
-    read = []
-    original = streaming._Source.__getitem__
-
-    def recorded(source, batch):
-        read.append(batch)
-        return original(source, batch)
-
-    monkeypatch.setattr(streaming._Source, "__getitem__", recorded)
-    take(mapped, labels, stop=4, device_bytes=mapped.nbytes)
-    # What is on the device already is not taken back.
-    take(jax.numpy.asarray(mapped), labels, stop=4, device_bytes=0)
-    assert read == []
-    take(mapped, labels, stop=4, device_bytes=mapped.nbytes - 1)
-    assert sorted(read) == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("buffer_bytes", [0, 4 * 5 * 48, 1 << 30])
-def test_few_batches_are_read_ahead(mapped, monkeypatch, buffer_bytes):
+@pytest.mark.parametrize("buffer_bytes", [0, 4 * 6 * 48, 1 << 30])
+def test_few_items_are_read_ahead(mapped, monkeypatch, buffer_bytes):
     monkeypatch.setattr(streaming, "_BUFFER_BYTES", buffer_bytes)
     read, lock = [], threading.Lock()
     original = streaming._Source.__getitem__
 
-    def recorded(source, batch):
+    def recorded(source, item):
         with lock:
-            read.append(batch)
-        return original(source, batch)
+            read.append(item)
+        return original(source, item)
 
     monkeypatch.setattr(streaming._Source, "__getitem__", recorded)
-    batches = streaming.batches(
-        mapped, np.arange(EXAMPLES), batch_size=5, seed=0, stop=1000, device_bytes=0
-    )
+    items = streaming.read_ahead(mapped, np.arange(EXAMPLES), index_of, 1000)
     ahead = 0
-    for taken, _ in zip(range(1, 60), batches, strict=False):
+    for taken, _ in zip(range(1, 60), items, strict=False):
         ahead = max(ahead, len(read) - taken)
-    batches.close()
-    assert ahead <= {0: 2, 960: 4, 1 << 30: 16}[buffer_bytes] + 1
+    items.close()
+    assert 1 < ahead <= {0: 2, 1152: 4, 1 << 30: 16}[buffer_bytes] + 1
 
 
 def test_an_abandoned_stream_leaves_no_threads(mapped):
     before = set(threading.enumerate())
-    batches = streaming.batches(
-        mapped, np.arange(EXAMPLES), batch_size=5, seed=0, stop=1000, device_bytes=0
-    )
-    next(batches)
-    batches.close()
+    items = streaming.read_ahead(mapped, np.arange(EXAMPLES), index_of, 1000)
+    next(items)
+    items.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive()
@@ -157,7 +125,8 @@ def test_pages_that_were_read_are_given_back(tmp_path):
     streaming.release(images[100:])
     assert _mapped_bytes(path) == 0
     labels = np.zeros(3000, np.int32)
-    for _ in streaming.batches(images, labels, batch_size=10, seed=0, stop=40, device_bytes=0):
+    order = Order(3000, 10, seed=0)
+    for _ in streaming.read_ahead(images, labels, order.__getitem__, 40):
         # No more than the pages of the batches that are being read, and those around them.
         assert _mapped_bytes(path) < 0.5 * images.nbytes
     assert _mapped_bytes(path) == 0

@@ -1,14 +1,24 @@
 """A run small enough for a test: two embedded tasks, a tiny network, saved weights."""
 
+import functools
 import io
 import os
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 import rich.console
 
-from ctl_jax import experiment, models
+from ctl_jax import data, experiment, finetune, models
+from ctl_jax.data.task import fingerprint
+from ctl_jax.experiment import parse_method
+from ctl_jax.experiment.config import validate
+from ctl_jax.experiment.costs import cost_by_classes
+from ctl_jax.experiment.networks import abstract_variables, make_module, make_network, trace_groups
+from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.trials import TaskInfo, make_trials
+from ctl_jax.experiment.worker import Workplace
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,4 +72,52 @@ def _network(config):
     config.model.name = "resnet18"
     config.model.stages = (1, 1)
     config.model.width = 8
+    config.pruning.round_to = 1
     return config
+
+
+@pytest.fixture
+def thirds():
+    """Makes a task of a kind."""
+    return _thirds
+
+
+def _thirds(kind):
+    """Bright and dark thirds of an image; each is a label, or their number in binary a class."""
+    rng = np.random.default_rng(0)
+    spec = data.TaskSpec("thirds", "Thirds", "thirds", "tfds", "object", kind, 2015)
+    splits = {}
+    for name in data.SPLITS:
+        bright = rng.integers(0, 2, (40, 6)).astype(np.uint8)
+        rows = np.repeat(bright, 3, axis=1)[:, :16]
+        images = 170 * rows[:, :, None, None] + rng.integers(0, 50, (40, 16, 16, 3))
+        labels = bright if kind == "multi_label" else bright[:, :5].sum(axis=1).astype(np.int32)
+        splits[name] = data.Split(images.astype(np.uint8), labels)
+    return data.Task(spec, 6, splits, fingerprint(6, splits))
+
+
+# Compiled once for all tests.
+_make_step = functools.cache(finetune.make_step)
+
+
+@pytest.fixture
+def one_trial(config, console):
+    """What `run_trial` needs for the last trial from scratch on a task: (place, ..., trial)."""
+    config.methods = ("scratch",)
+    config.weights = ""
+
+    def make(task):
+        checked = validate(config)
+        module = make_module(checked)
+        abstract = abstract_variables(checked, module)
+        groups = trace_groups(checked, module, abstract)
+        network = make_network(checked, groups, parse_method("scratch"), abstract)
+        cost = cost_by_classes(module, network.recipe, abstract, batch_size=8, image_size=16)
+        examples = {name: len(split) for name, split in task.splits.items()}
+        info = TaskInfo(task.spec, task.num_classes, examples, task.fingerprint)
+        trial = make_trials(checked, [info], [network.method], {"scratch": cost}, "")[-1]
+        step = _make_step(module, network.recipe)
+        place = Workplace(checked, module, Progress(console, 1), pytest.fail)
+        return place, step, network, task, trial
+
+    return make

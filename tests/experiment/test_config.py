@@ -94,6 +94,13 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("weights", "", "expected a file or folder"),
         ("pretrain.task", "embedded_source", "expected ''"),
         ("data.image_size", 4, "pixels"),
+        ("finetune.evaluate_every", -1, "0 or a number of steps"),
+        ("finetune.evaluate_every", 15, r"multiple of config\.finetune\.log_every=10"),
+        ("finetune.report", "first", "one of last, best"),
+        ("finetune.report", "best", r"'last' where config\.finetune\.evaluate_every=0"),
+        ("finetune.compute_dtype", "float16", "one of '', float32, bfloat16"),
+        ("checkpoint.every_s", -1.0, "0 or a number of seconds"),
+        ("checkpoint.every_s", float("nan"), "0 or a number of seconds"),
     ],
 )
 def test_bad_values_are_named(key, value, expected):

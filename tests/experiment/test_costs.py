@@ -9,7 +9,7 @@ import pytest
 import rich.console
 
 from ctl_jax import compute, data, finetune, models
-from ctl_jax.experiment import parse_method
+from ctl_jax.experiment import parse_method, trials
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.costs import cost_by_classes
 from ctl_jax.experiment.networks import (
@@ -98,6 +98,8 @@ def test_ids_are_the_same_again_and_differ_between_trials(config):
         ("pruning.criterion", "l1"),
         ("model.width", 16),
         ("data.image_size", 24),
+        ("finetune.evaluate_every", 8),
+        ("finetune.compute_dtype", "bfloat16"),
     ],
 )
 def test_ids_change_with_what_the_numbers_depend_on(config, key, value):
@@ -122,6 +124,38 @@ def test_ids_do_not_change_with_the_other_trials(config):
     config.finetune.learning_rates = (0.2, 0.7)
     after = {t.id for t in _trials(config)}
     assert len(before & after) == 2
+
+
+def test_ids_do_not_change_with_what_changes_no_number(config):
+    before = [t.id for t in _trials(config)]
+    config.checkpoint.every_s = 1.0
+    config.finetune.compute_dtype = "float32"
+    assert [t.id for t in _trials(config)] == before
+    config.finetune.evaluate_every = 4
+    evaluated = {t.id for t in _trials(config)}
+    config.finetune.report = "best"
+    assert not evaluated & {t.id for t in _trials(config)}
+
+
+def test_keys_that_came_later_are_no_part_of_ids_where_they_change_nothing(config, monkeypatch):
+    """What was done before there were such keys stays done."""
+    contents = []
+    monkeypatch.setattr(trials, "content_id", lambda content: contents.append(content) or "id")
+    _trials(config)
+    for content in contents:
+        later = {"evaluate_every", "report", "compute_dtype"}
+        assert content["finetune"].keys() == {*config.finetune} - {"learning_rates"} - later
+        assert "checkpoint" not in content
+
+
+def test_evaluations_on_the_way_are_in_the_plan(config):
+    config.finetune.evaluate_every = 4
+    for trial in _trials(config):
+        assert trial.steps in (4, 12)
+        # After 4 and 8 of 12 updates; after the last there is one anyway.
+        evaluations = {4: 0, 12: 2}[trial.steps]
+        assert trial.evaluations == evaluations
+        assert trial.validate_flops == 10**5 * (10 * (evaluations + 1) + 10)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -87,3 +87,23 @@ def test_methods_apply_to_networks_that_are_no_resnets(config, name, stages):
         jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"),
     )
     assert logits.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("round_to", "backend", "multiple"), [(0, "cpu", 8), (0, "tpu", 16), (1, "tpu", 1)]
+)
+def test_widths_are_rounded_as_it_suits_the_device(
+    config, monkeypatch, round_to, backend, multiple
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config.model.update({"name": "resnet18", "stages": (1, 1), "width": 48})
+    config.pruning.round_to = round_to
+    module = make_module(config)
+    abstract = abstract_variables(config, module)
+    groups = trace_groups(config, module, abstract)
+    keep = make_network(config, groups, parse_method("filters@0.3"), abstract).keep
+    kept = [len(indices) for indices in keep.values()]
+    assert kept
+    assert all(width % multiple == 0 for width in kept)
+    assert multiple == 1 or min(kept) < 48
+    assert (multiple > 1) == all(width % 8 == 0 for width in kept)

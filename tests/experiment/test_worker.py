@@ -1,81 +1,44 @@
 """One trial on tasks of one and of several labels: what its records say."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from ctl_jax import data, finetune, models, report
+from ctl_jax import data, finetune, interrupts, models, report
 from ctl_jax.data.task import fingerprint
-from ctl_jax.experiment import parse_method
-from ctl_jax.experiment.config import validate
-from ctl_jax.experiment.costs import cost_by_classes
-from ctl_jax.experiment.networks import abstract_variables, make_module, make_network, trace_groups
-from ctl_jax.experiment.progress import Progress
-from ctl_jax.experiment.trials import TaskInfo, make_trials
 from ctl_jax.experiment.worker import run_trial
+from ctl_jax.finetune import group
 
 CLASSES = 6
 
 
-def _task(kind):
-    """Bright and dark thirds of an image; each is a label, or their number in binary a class."""
-    rng = np.random.default_rng(0)
-    spec = data.TaskSpec("thirds", "Thirds", "thirds", "tfds", "object", kind, 2015)
-    splits = {}
-    for name in data.SPLITS:
-        bright = rng.integers(0, 2, (40, CLASSES)).astype(np.uint8)
-        rows = np.repeat(bright, 3, axis=1)[:, :16]
-        images = 170 * rows[:, :, None, None] + rng.integers(0, 50, (40, 16, 16, 3))
-        labels = bright if kind == "multi_label" else bright[:, :5].sum(axis=1).astype(np.int32)
-        splits[name] = data.Split(images.astype(np.uint8), labels)
-    return data.Task(spec, CLASSES, splits, fingerprint(CLASSES, splits))
-
-
 @pytest.fixture
-def run(config, console):
+def run(one_trial):
     """Runs a first trial; gives the trial, its records and the network it ended with."""
-    config.methods = ("scratch",)
-    config.weights = ""
 
     def run(task):
-        checked = validate(config)
-        module = make_module(checked)
-        abstract = abstract_variables(checked, module)
-        network = make_network(
-            checked, trace_groups(checked, module, abstract), parse_method("scratch"), abstract
-        )
-        cost = cost_by_classes(module, network.recipe, abstract, batch_size=8, image_size=16)
-        info = TaskInfo(
-            task.spec,
-            task.num_classes,
-            {name: len(split) for name, split in task.splits.items()},
-            task.fingerprint,
-        )
-        trial = make_trials(checked, [info], [network.method], {"scratch": cost}, "")[-1]
-        step = finetune.make_step(module, network.recipe)
+        place, step, network, task, trial = one_trial(task)
         last = []
 
         def fit(*args, original=finetune.fit, **kwargs):
             last.append(original(*args, **kwargs))
             return last[-1]
 
-        with pytest.MonkeyPatch.context() as patch, Progress(console, 1) as progress:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(finetune, "fit", fit)
-            lines = run_trial(checked, module, step, network, task, trial, progress)
-        apply = functools.partial(models.apply, module, last[0].variables)
-        return (
-            trial,
-            lines,
-            lambda images: np.asarray(apply(models.PREPROCESS[checked.model.preprocess](images))),
-        )
+            lines = run_trial(place, step, network, task, trial)
+        apply = functools.partial(models.apply, place.module, last[0].variables)
+        preprocess = models.PREPROCESS[place.config.model.preprocess]
+        return trial, lines, lambda images: np.asarray(apply(preprocess(images)))
 
     return run
 
 
-def test_a_task_with_several_labels_is_scored_by_mean_average_precision(run):
-    task = _task("multi_label")
+def test_a_task_with_several_labels_is_scored_by_mean_average_precision(run, thirds):
+    task = thirds("multi_label")
     trial, lines, logits = run(task)
     record = lines[-1]
     assert record["metric"] == "mAP"
@@ -89,8 +52,8 @@ def test_a_task_with_several_labels_is_scored_by_mean_average_precision(run):
     assert all(np.isfinite(line["loss"]) for line in lines[:-1])
 
 
-def test_a_task_with_one_label_is_scored_by_accuracy_and_top5(run):
-    task = _task("single_label")
+def test_a_task_with_one_label_is_scored_by_accuracy_and_top5(run, thirds):
+    task = thirds("single_label")
     _, lines, logits = run(task)
     record = lines[-1]
     assert record["metric"] == "accuracy"
@@ -102,9 +65,68 @@ def test_a_task_with_one_label_is_scored_by_accuracy_and_top5(run):
         assert record[f"{name}_top5"] == pytest.approx(hits[:, :5].any(axis=1).mean())
 
 
+def _timeless(records):
+    return [{**record, "wall_s": None} for record in records]
+
+
+@pytest.fixture
+def best_of_three(config, one_trial, thirds):
+    """A trial of 21 updates, evaluated after 8 and 16 and at its end; the best is reported."""
+    config.finetune.evaluate_every = 8
+    config.finetune.report = "best"
+    *job, trial = one_trial(thirds("single_label"))
+    return (*job, dataclasses.replace(trial, steps=21, evaluations=2))
+
+
+def test_a_trial_that_was_stopped_often_has_the_same_records(best_of_three, tmp_path, monkeypatch):
+    whole = run_trial(*best_of_three)
+    # After 1, 4, 9 and 16 updates, and after the last.
+    for looks in (1, 3, 5, 7, 5):
+        asked = iter([False] * (looks - 1) + [True])
+        monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+        with pytest.raises(interrupts.Stopped):
+            run_trial(*best_of_three, tmp_path / "scratch")
+    assert max(int(path.name) for path in (tmp_path / "scratch").iterdir()) == 21
+    monkeypatch.undo()
+    assert _timeless(run_trial(*best_of_three, tmp_path / "scratch")) == _timeless(whole)
+
+
+def test_evaluations_on_the_way_are_recorded_and_paid_for(best_of_three):
+    trial = best_of_three[-1]
+    lines = run_trial(*best_of_three)
+    record = lines[-1]
+    on_the_way = [line for line in lines if line["type"] == "dev"]
+    assert [line["step"] for line in on_the_way] == [8, 16]
+    assert on_the_way[0]["flops"] == 8 * trial.cost.step
+    assert record["ledger"]["validate"] == trial.validate_flops == 4 * 40 * trial.cost.forward
+    assert record["spent_flops"] == 21 * trial.cost.step
+    by_step = {line["step"]: line["dev"] for line in on_the_way}
+    assert record["dev"] >= max(by_step.values())
+    assert record["dev"] == by_step.get(record["reported_step"], record["dev"])
+
+
+def test_the_best_weights_are_reported_on_both_splits(best_of_three, monkeypatch):
+    """Whatever dev says, dev_test is of the same weights; of equal ones the earlier are taken."""
+    _, _, _, task, _ = best_of_three
+    heads, evaluate = [], finetune.evaluate
+
+    def scores(module, preprocess, variables, images, labels, **options):
+        is_dev = images is task.splits["dev"].images
+        heads.append((is_dev, np.array(variables["params"]["head"]["kernel"])))
+        found = evaluate(module, preprocess, variables, images, labels, **options)
+        return found._replace(value=(0.4, 0.9, 0.9)[len(heads) - 1]) if is_dev else found
+
+    monkeypatch.setattr(finetune, "evaluate", scores)
+    record = run_trial(*best_of_three)[-1]
+    assert (record["reported_step"], record["dev"]) == (16, 0.9)
+    assert [is_dev for is_dev, _ in heads] == [True, True, True, False]
+    np.testing.assert_array_equal(heads[3][1], heads[1][1])
+    assert not np.array_equal(heads[3][1], heads[2][1])
+
+
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])
-def test_the_report_reads_a_trials_records(run, kind, config):
-    _, lines, _ = run(_task(kind))
+def test_the_report_reads_a_trials_records(run, thirds, kind, config):
+    _, lines, _ = run(thirds(kind))
     record = lines[-1]
     run_record = {
         "type": "run",

@@ -2,7 +2,6 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +9,13 @@ from hypothesis import strategies as st
 
 from ctl_jax.finetune import warmup_cosine
 
+STEPS = np.arange(301)
+
 
 def _rates(peak, total, warmup):
-    steps = jnp.arange(total + 1)
-    return np.asarray(warmup_cosine(steps, peak=peak, total_steps=total, warmup_steps=warmup))
+    # As many for every budget: of other shapes, each operation would be compiled anew.
+    rates = warmup_cosine(STEPS, peak=peak, total_steps=total, warmup_steps=warmup)
+    return np.asarray(rates)[: total + 1]
 
 
 @given(total=st.integers(1, 300), fraction=st.floats(0, 0.99), peak=st.floats(1e-4, 10))

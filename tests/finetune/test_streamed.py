@@ -3,36 +3,33 @@
 import pathlib
 
 import chex
-import jax
 import numpy as np
 import pytest
 
-from ctl_jax import finetune, models
+from ctl_jax import finetune
 from ctl_jax.finetune import Augmentation, Hyper, Recipe
 
-SIZE, CLASSES = 16, 3
+CLASSES = 3
 RECIPE = Recipe("nevis", Augmentation())
-MODULE = models.create("resnet18", num_outputs=1, stages=(1, 1), width=8, stem="cifar")
 
 
 @pytest.fixture(scope="module")
-def variables():
-    return models.with_head(models.init(MODULE, jax.random.key(0), SIZE), 16)
+def step(module):
+    return finetune.make_step(module, RECIPE)
 
 
 @pytest.fixture
 def mapped(tmp_path: pathlib.Path) -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (60, SIZE, SIZE, 3)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
     return np.load(tmp_path / "images.npy", mmap_mode="r")
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_a_streamed_task_gives_the_same_numbers(variables, mapped, multi_label):
+def test_a_streamed_task_gives_the_same_numbers(module, step, variables, mapped, multi_label):
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (60, 16)) if multi_label else rng.integers(0, CLASSES, 60)
     labels = labels.astype(np.uint8 if multi_label else np.int32)
-    step = finetune.make_step(MODULE, RECIPE)
 
     def fit(images, device_bytes):
         return finetune.fit(
@@ -53,7 +50,7 @@ def test_a_streamed_task_gives_the_same_numbers(variables, mapped, multi_label):
     assert [entry[:3] for entry in kept.history] == [entry[:3] for entry in streamed.history]
     scores = [
         finetune.evaluate(
-            MODULE,
+            module,
             "nevis",
             kept.variables,
             images,
@@ -66,9 +63,9 @@ def test_a_streamed_task_gives_the_same_numbers(variables, mapped, multi_label):
     assert scores[0] == scores[1]
 
 
-def test_a_streamed_training_that_diverges_ends(variables, mapped):
+def test_a_streamed_training_that_diverges_ends(step, variables, mapped):
     result = finetune.fit(
-        finetune.make_step(MODULE, RECIPE),
+        step,
         RECIPE,
         variables,
         mapped,

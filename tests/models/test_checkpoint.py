@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import models
+from ctl_jax import files, models
 from ctl_jax.errors import UserError
 
 
@@ -85,6 +85,32 @@ def test_closes_its_threads(small, tmp_path):
     assert threading.active_count() <= before
 
 
+def test_in_an_object_store(small, bucket, tmp_path):
+    _, variables = small
+    path = files.path(f"{bucket}/run") / "pretrained"
+    with pytest.raises(UserError, match=r"checkpoint gs://bucket/run/pretrained: no SHA256SUMS"):
+        models.load_checkpoint(path)
+    models.save_checkpoint(path, models.with_head(variables, 3))
+    models.save_checkpoint(path, variables)
+    chex.assert_trees_all_equal(models.load_checkpoint(str(path)), variables)
+    names = files.tree(path)
+    assert "SHA256SUMS" in names
+    # Names that lead out of the directory are not followed.
+    files.write_text(f"{path}/../../{tmp_path.name}/escaped", "x")
+    files.write_text(f"{path}/a/../../../../../../{tmp_path}/escaped", "x")
+    for name in ["SHA256SUMS", max(names, key=lambda name: len(files.read_bytes(path / name)))]:
+        content = files.read_bytes(path / name)
+        files.write_bytes(path / name, content[: len(content) // 2])
+        with pytest.raises(UserError, match=r"is damaged: its file|no SHA256SUMS"):
+            models.load_checkpoint(path)
+        files.remove(path / name)
+        with pytest.raises(UserError, match=r"is damaged: its file|no SHA256SUMS"):
+            models.load_checkpoint(path)
+        files.write_bytes(path / name, content)
+    chex.assert_trees_all_equal(models.load_checkpoint(path), variables)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint .*/nowhere: no such directory"):
         models.load_checkpoint(tmp_path / "nowhere")
@@ -96,9 +122,9 @@ def test_damage(small, tmp_path):
     """Whatever file is lost, truncated or changed in one bit."""
     path = tmp_path / "c"
     models.save_checkpoint(path, small[1])
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    assert len(files) > 5
-    for file in files:
+    found = sorted(p for p in path.rglob("*") if p.is_file())
+    assert len(found) > 5
+    for file in found:
         content = file.read_bytes()
         flipped = bytearray(content)
         flipped[len(content) // 2] ^= 1

@@ -13,7 +13,7 @@ def _bytes(paths):
     return {path.name: path.read_bytes() for path in paths}
 
 
-def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
+def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucket):
     records = make_records()
     paths = report.write(records, tmp_path / "a")
     names = [str(path.relative_to(tmp_path / "a")) for path in paths]
@@ -33,6 +33,7 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path):
     random.Random(2).shuffle(records)
     assert _bytes(report.write(records, tmp_path / "b")) == _bytes(paths)
     assert _bytes(report.write(records, tmp_path / "a")) == _bytes(paths)
+    assert _bytes(report.write(records, f"{bucket}/run")) == _bytes(paths)
     for path in paths[4:]:
         with Image.open(path) as image:
             image.verify()

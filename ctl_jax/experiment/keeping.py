@@ -1,0 +1,190 @@
+"""Keeps a training from being lost, and its best weights where they are asked for.
+
+`fit` calls a `Keeper` after every few updates. It looks whether the run was told to stop, evaluates
+on dev where that is due, and saves a checkpoint every now and then.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+
+from ctl_jax import interrupts
+from ctl_jax.finetune import Scores, Snapshot, TrainState, group
+from ctl_jax.finetune.checkpoints import Checkpoints
+from ctl_jax.finetune.packing import Checkpoint, share
+from ctl_jax.finetune.step import Tree
+
+
+class Lost(Exception):
+    """Another worker has taken the training over."""
+
+
+class Dev(NamedTuple):
+    """An evaluation on dev while a training went on.
+
+    Attributes:
+      step: updates made.
+      value: of the task's metric.
+      top5: see `Scores`.
+    """
+
+    step: int
+    value: float
+    top5: float | None
+
+
+class Kept(NamedTuple):
+    """Weights on the way of a training.
+
+    Attributes:
+      dev: when, and how good they are.
+      variables: parameters and statistics, on the host.
+    """
+
+    dev: Dev
+    variables: Tree
+
+
+class Keeper:
+    """What one training needs so that nothing of it is lost. `fit(on_chunk=keeper)`.
+
+    Attributes:
+      dev: the evaluations so far, at the multiples of `evaluate_every` before the last step.
+      best: the first of those with the highest value, with its weights; None without `keep_best`.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None,
+        total_steps: int,
+        *,
+        every_s: float,
+        look_every: int = 1,
+        evaluate: Callable[[Tree], Scores] | None = None,
+        evaluate_every: int = 0,
+        keep_best: bool = False,
+        is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+          checkpoints: of the training; None in a group's processes but the first.
+          total_steps: updates of the whole training.
+          every_s: seconds between two checkpoints; 0: only when the run is told to stop.
+          look_every: steps between two looks at the clock, which a group takes together.
+          evaluate: scores of variables on dev.
+          evaluate_every: steps between two calls of it; 0: never.
+          keep_best: whether to remember the best weights.
+          is_lost: whether another worker has the training now; asked often.
+        """
+        self.dev: list[Dev] = []
+        self.best: Kept | None = None
+        self._checkpoints = checkpoints
+        self._total = total_steps
+        self._every_s = every_s
+        self._look_every = look_every
+        self._evaluate = evaluate
+        self._evaluate_every = evaluate_every
+        self._keep_best = keep_best
+        self._is_lost = is_lost
+        self._saved_step = -1
+        self._saved_time = time.monotonic()
+        self._end: Callable[[], Snapshot] | None = None
+
+    def resume(self, like: Callable[[], TrainState]) -> Snapshot | None:
+        """Where to go on, from the newest checkpoint; None to start from the beginning.
+
+        Args:
+          like: gives a state of the training, whose arrays may be abstract.
+        """
+        found = None
+        if jax.process_count() > 1 or (self._checkpoints and self._checkpoints.exist()):
+            abstract = like()
+            newest = self._checkpoints.newest(abstract) if self._checkpoints else None
+            found = share(newest, abstract)
+        if found is None:
+            return None
+        self._saved_step = found.step
+        self.dev = [Dev(*fields) for fields in found.notes["dev"]]
+        if found.best is not None:
+            self.best = Kept(Dev(*found.notes["best"]), found.best)
+        # It may have been saved instead of being evaluated first.
+        self._evaluate_if_due(found.step, lambda: found.snapshot)
+        return found.snapshot
+
+    def __call__(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
+        """After some updates.
+
+        Args:
+          step: how many there were.
+          snapshot: gives the training as it is now.
+
+        Raises:
+          Stopped: the run was told to stop; the training is saved.
+          Lost: another worker has it.
+        """
+        if group.stop_requested():
+            # The others of a group need this process until it has made its updates.
+            now = jax.block_until_ready(snapshot())
+            self._save(now)
+            raise interrupts.stop()
+        self._evaluate_if_due(step, snapshot)
+        if step == self._total:
+            # No copy yet: no further update overwrites the state.
+            self._end = snapshot
+        elif step % self._look_every == 0 and self._is_due():
+            self._save(snapshot())
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Saves the end of the training if the program is stopped in the body, after `fit`."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._end is not None:
+                self._save(self._end())
+            raise
+
+    def _evaluate_if_due(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
+        if self._evaluate is None or not self._evaluate_every or step >= self._total:
+            return
+        if step % self._evaluate_every or (self.dev and self.dev[-1].step == step):
+            return
+        now = snapshot()
+        variables = {"params": now.state.params, "batch_stats": now.state.batch_stats}
+        try:
+            # It may take long; but a group goes through it together.
+            with interrupts.deferred(jax.process_count() > 1):
+                scores = self._evaluate(variables)
+        except KeyboardInterrupt:
+            self._save(now)
+            raise
+        self.dev.append(Dev(step, scores.value, scores.top5))
+        if self._keep_best and (self.best is None or scores.value > self.best.dev.value):
+            self.best = Kept(self.dev[-1], jax.device_get(variables))
+
+    def _is_due(self) -> bool:
+        """Whether to save; the first process decides, and ends what it has lost."""
+        decision = 0
+        if self._is_lost():
+            decision = -1
+        elif self._every_s and time.monotonic() - self._saved_time >= self._every_s:
+            # One that takes longer than it may is waited for, but not here.
+            decision = int(self._checkpoints is not None and not self._checkpoints.busy)
+        decision = group.of_first(decision)
+        if decision < 0:
+            raise Lost
+        return decision > 0
+
+    def _save(self, snapshot: Snapshot) -> None:
+        """Starts saving, unless that step is saved or the training is another worker's."""
+        step = int(snapshot.state.step)
+        if self._checkpoints is None or step == self._saved_step or self._is_lost():
+            return
+        notes = {"dev": self.dev, "best": self.best.dev if self.best else None}
+        best = self.best.variables if self.best else None
+        self._checkpoints.save(Checkpoint(snapshot, best, notes))
+        self._saved_step, self._saved_time = step, time.monotonic()

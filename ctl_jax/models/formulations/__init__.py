@@ -1,0 +1,107 @@
+"""How convolutions and pooling are computed where XLA's own way is slow. The values are the same.
+
+The networks are written once, with `conv_general_dilated` and `max_pool` of this package. These are
+XLA's own unless a program is traced inside `tuned`, where they take the form that is fastest on the
+backend. Programs that run are traced so (`finetune`); programs that are only looked at are not, so
+that FLOPs, channel groups and costs come from the plain definition, the same on every backend.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax import lax
+
+from ctl_jax.models.formulations import normalising, pooling, stem, winograd
+from ctl_jax.models.formulations.pointwise import pointwise_conv
+from ctl_jax.models.formulations.taps import tap_conv
+
+_backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
+
+# What flax gives beside images, kernel, strides and padding, where a convolution is a plain one.
+_PLAIN: dict[str, Any] = {
+    "lhs_dilation": (1, 1),
+    "rhs_dilation": (1, 1),
+    "feature_group_count": 1,
+    "batch_group_count": 1,
+    "precision": None,
+}
+
+
+@contextlib.contextmanager
+def tuned(backend: str | None = None) -> Iterator[None]:
+    """What is traced inside takes the formulations that are fastest on a backend.
+
+    Reverse-mode derivatives only: some formulations have a gradient of their own. jax remembers
+    what it traced by function and shapes, and knows nothing of this: a function that is also traced
+    outside must be another object there (a `functools.partial` of its own does).
+
+    Args:
+      backend: "cpu", "gpu" or "tpu"; the default backend if None. Only "cpu" has formulations of
+        its own: on the others XLA's are fast.
+    """
+    token = _backend.set(jax.default_backend() if backend is None else backend)
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **kwargs: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` for NHWC images, to be given to `nn.Conv`.
+
+    Args:
+      lhs: images [N, H, W, C].
+      rhs: kernel [h, w, C / groups, F].
+      window_strides: of the two spatial dimensions.
+      padding: (before, after) of the two spatial dimensions.
+      **kwargs: the other arguments of `lax.conv_general_dilated`.
+
+    Returns:
+      An array [N, H', W', F].
+    """
+    is_plain = all(kwargs.get(name, value) == value for name, value in _PLAIN.items())
+    if _backend.get() == "cpu" and is_plain and lhs.dtype == rhs.dtype:
+        pads = tuple(tuple(pad) for pad in padding)
+        match rhs.shape[:2], tuple(window_strides), pads:
+            case (1, 1), (rows, columns), ((0, 0), (0, 0)):
+                return pointwise_conv(lhs, rhs, (rows, columns))
+            case (3, 3), (1, 1), ((1, 1), (1, 1)) if max(lhs.shape[1:3]) <= 2:
+                return tap_conv(lhs, rhs)
+            case (3, 3), (1, 1), ((1, 1), (1, 1)) if winograd.is_worth_it(lhs, rhs):
+                return winograd.winograd_conv(lhs, rhs)
+            case (7, 7), (2, 2), ((3, 3), (3, 3)) if stem.is_worth_it(lhs, rhs):
+                return stem.stem_conv(lhs, rhs)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 max-pooling of stride 2 of [N, H, W, C], padded by one on every side."""
+    if _backend.get() == "cpu":
+        return pooling.max_pool(x)
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def batch_norm_in_training(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array | None:
+    """BatchNorm of x [..., C] by the batch's own statistics; None where XLA's own way is as good.
+
+    Args:
+      x: float32 [..., C].
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+    """
+    if _backend.get() == "cpu":
+        return normalising.batch_norm(x, scale, bias, epsilon)
+    return None

@@ -1,0 +1,170 @@
+"""Runs `ctl_jax.main` on Cloud TPU VMs until every trial is done, whatever is preempted meanwhile.
+
+Eight workers, each a VM with one host, of spot capacity (each takes whole trials):
+
+  python -m launch.tpu --name=nevis --project=my-project --zone=us-central2-b \\
+    --type=v4-8 --workers=8 --spot -- \\
+    --config=configs/nevis.py:variant=SHORT --workdir=gs://my-bucket/runs/nevis
+
+One worker that is a slice of four hosts, which train each trial together: --type=v4-32 --group.
+--dry_run prints every command and runs none. --delete removes the machines.
+
+The machines are asked for as queued resources. Each gets the code of this checkout (or what
+--install names), and runs the program apart from the connection. A VM that is taken away, or a
+program that was told to stop (exit status 75), is started again and goes on from the workdir.
+This command may be stopped at any time: the VMs go on, and the same command follows them again.
+At the end the machines are deleted, unless --keep is given.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import pathlib
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+
+from ctl_jax.errors import UserError
+from launch import arguments, remote
+from launch.gcloud import Place, Slice
+from launch.supervision import Supervisor, Work
+
+_COMMAND = "launch.tpu"
+# Types of one host, by what precedes the last number; they count cores up to v5p, then chips.
+_ONE_HOST = {"v2": 8, "v3": 8, "v4": 8, "v5p": 8, "v5litepod": 8, "v6e": 8}
+_INTERRUPTED = 130
+
+
+def main(argv: list[str]) -> int:
+    """Runs what the command line says.
+
+    Returns:
+      The exit status: 0 where all workers ended well, else the first other status of one.
+    """
+    own, program = arguments.split(argv)
+    options = _parser().parse_args(own)
+    try:
+        place = _place(options)
+        names = [f"{options.name}-{index}" for index in range(options.workers)]
+        slices = [Slice(place, name, options.dry_run) for name in names]
+        if options.delete:
+            for machine in slices:
+                machine.delete()
+            return 0
+        return _supervise(options, slices, program)
+    except UserError as error:
+        arguments.fail(_COMMAND, error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments.Parser(_COMMAND, __doc__)
+    add = parser.add_argument
+    add("--name", required=True, help="machines are called NAME-0, NAME-1, ...")
+    add("--project", required=True, help="Google Cloud project")
+    add("--zone", required=True, help="zone, e.g. us-central2-b")
+    add("--type", required=True, help="accelerator type of one worker, e.g. v4-8")
+    add("--version", default="tpu-ubuntu2204-base", help="software of the VMs (%(default)s)")
+    add("--workers", type=int, default=1, help="how many workers (%(default)s)")
+    add("--group", action="store_true", help="a worker is a slice of several hosts")
+    add("--spot", action="store_true", help="cheaper machines that may be taken away")
+    add("--service_account", default="", help="whom the VMs act as; it must write the workdir")
+    add("--source", default=".", help="the checkout to copy (%(default)s)")
+    add("--install", help="what pip installs instead of it: git+https://..., or ctl-jax[gcs]==...")
+    add("--setup", default="", help="shell command on each host after that, e.g. to copy data")
+    add("--tries", type=int, default=3, help="failures of a worker that end it (%(default)s)")
+    add("--poll_s", type=float, default=60, help="seconds between questions (%(default)s)")
+    add("--keep", action="store_true", help="do not delete the machines at the end")
+    add("--delete", action="store_true", help="delete the machines and stop")
+    add("--dry_run", action="store_true", help="print the commands, run none")
+    return parser
+
+
+def _place(options: argparse.Namespace) -> Place:
+    arguments.check_name(options.name)
+    arguments.check_positive("workers", options.workers)
+    arguments.check_positive("tries", options.tries)
+    if not 0 < options.poll_s < float("inf"):
+        raise UserError(f"--poll_s={options.poll_s}: expected a positive number of seconds")
+    match = re.fullmatch(r"(\w+)-(\d+)", options.type)
+    if match is None:
+        raise UserError(f"--type={options.type}: expected an accelerator type such as v4-8")
+    most = _ONE_HOST.get(match[1])
+    if most is not None and int(match[2]) > most and not options.group:
+        raise UserError(
+            f"--type={options.type}: this slice has several hosts, which must train together; "
+            f"expected --group, or one host such as {match[1]}-{most}"
+        )
+    return Place(
+        options.project,
+        options.zone,
+        options.type,
+        options.version,
+        options.spot,
+        options.service_account,
+    )
+
+
+def _supervise(options: argparse.Namespace, slices: list[Slice], program: list[str]) -> int:
+    workdir = arguments.check_program(program)
+    if not workdir.startswith("gs://"):
+        raise UserError(f"--workdir={workdir}: expected gs://BUCKET/FOLDER, since VMs vanish")
+    config = next(value for value in program if value.startswith("--config="))
+    code = remote.archive(pathlib.Path(options.source), config.removeprefix("--config="))
+    stop = threading.Event()
+    # A dry run waits for nothing.
+    poll_s = 0 if options.dry_run else options.poll_s
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / remote.ARCHIVE
+        path.write_bytes(code)
+        jobs = []
+        for index, machine in enumerate(slices):
+            work = _work(options, path, code, program, index)
+            supervisor = Supervisor(machine, work, options.tries, poll_s, stop)
+            jobs.append(functools.partial(_follow, supervisor, machine, options.keep))
+        # A dry run goes one after the other, for its reader.
+        statuses = [job() for job in jobs] if options.dry_run else _in_threads(jobs, stop)
+    return next((status for status in statuses if status), 0)
+
+
+def _follow(supervisor: Supervisor, machine: Slice, keep: bool) -> int:
+    status = supervisor.run()
+    # PREEMPTED: it was not the program that ended, but the following of it.
+    if status != arguments.PREEMPTED and not keep:
+        machine.delete()
+    return status
+
+
+def _work(
+    options: argparse.Namespace, path: pathlib.Path, code: bytes, program: list[str], index: int
+) -> Work:
+    given = [*program, f"--worker={index}/{options.workers}"]
+    if options.group:
+        given.append("--group=auto")
+    installed = remote.key(code, options.install or "", options.setup)
+    started = remote.key(installed, *given)
+    return Work(
+        archive=path,
+        key=started,
+        setup=remote.setup(installed, options.install, options.setup),
+        start=remote.start(started, given),
+    )
+
+
+def _in_threads(jobs: Sequence[Callable[[], int]], stop: threading.Event) -> list[int]:
+    """All at once; each mostly waits. Ctrl-C ends the following, not the machines."""
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            print("The machines go on: the same command follows them, and --delete ends them.")
+            return [_INTERRUPTED]
+        finally:
+            # Also where one machine was refused: the others go on.
+            stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""The run's folder: whose it is, and what it keeps, on a disk and in an object store."""
+
+import json
+
+import pytest
+
+from ctl_jax import files
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.store import Store
+
+
+@pytest.fixture(params=["local", "bucket"])
+def place(request, tmp_path):
+    return tmp_path if request.param == "local" else request.getfixturevalue("bucket")
+
+
+@pytest.fixture
+def store(place):
+    store = Store(f"{place}/run", {"seeds": (0, 1)})
+    store.check()
+    store.create()
+    return store
+
+
+def test_a_finished_trial_is_never_replaced(store):
+    assert not store.is_done("abc")
+    assert store.save_trial("abc", [{"n": 1}, {"n": 2}])
+    assert not store.save_trial("abc", [{"n": 3}])
+    assert store.is_done("abc")
+    assert store.load_trial("abc") == [{"n": 1}, {"n": 2}]
+
+
+def test_lists_what_is_done_and_nothing_half_written(store):
+    assert store.done() == set()
+    store.save_trial("abc", [])
+    store.save_trial("def", [])
+    files.write_text(store.workdir / "trials" / ".ghi.123.tmp.jsonl", "half")
+    assert store.done() == {"abc", "def"}
+
+
+def test_of_two_configs_at_once_one_has_the_folder(place):
+    first, second = Store(f"{place}/run", {"seed": 1}), Store(f"{place}/run", {"seed": 2})
+    first.check()
+    second.check()
+    first.create()
+    with pytest.raises(UserError, match=r"another config.*config\.seed=2 \(there: 1\)"):
+        second.create()
+    first.create()
+    assert json.loads(files.read_text(first.workdir / "config.json")) == {"seed": 1}
+
+
+def test_a_damaged_config_or_trial_is_named(store):
+    files.write_bytes(store.workdir / "config.json", b"\xff{")
+    with pytest.raises(UserError, match=r"config\.json: expected the JSON"):
+        store.check()
+    files.write_bytes(store.workdir / "trials" / "abc.jsonl", b'{"n": 1}\n\xff')
+    with pytest.raises(UserError, match=r"abc\.jsonl: expected JSON lines; delete"):
+        store.load_trial("abc")
+
+
+def test_scratch_folders_are_a_trials_own(store):
+    for trial in ("abc", "def"):
+        files.write_text(store.scratch(trial) / "1" / "state", trial)
+    assert store.scratches() == {"abc", "def"}
+    store.remove_scratch(["abc", "never"])
+    assert store.scratches() == {"def"}
+    assert files.read_text(store.scratch("def") / "1" / "state") == "def"
+
+
+def test_what_a_run_keeps_besides(store):
+    store.save_keep("filters@0.5", "{}")
+    path = store.save_records([{"n": 1}])
+    assert files.read_text(path) == '{"n": 1}\n'
+    assert files.read_text(store.workdir / "keep" / "filters@0.5.json") == "{}\n"
+
+
+def test_a_folder_out_of_reach(bucket, monkeypatch):
+    store = Store(f"{bucket}/run", {})
+
+    def refuse(*args, **kwargs):
+        raise OSError("Forbidden: no such permission")
+
+    for name, call, what in (("exists", store.check, "read"), ("claim", store.create, "written")):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, {"claim": "create_bytes"}.get(name, name), refuse)
+            with pytest.raises(UserError) as error:
+                call()
+        assert str(error.value) == (
+            f"--workdir=gs://bucket/run: expected a folder that can be {what} "
+            "(Forbidden: no such permission)"
+        )

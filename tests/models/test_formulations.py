@@ -1,0 +1,183 @@
+"""The formulations of convolutions and pooling agree with XLA's own in values and gradients."""
+
+import functools
+import math
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ctl_jax import models
+from ctl_jax.models import formulations
+from ctl_jax.models.formulations import normalising, pooling, stem, taps, winograd
+
+NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+TINY = {
+    "resnet50": {"stages": (1, 1), "width": 8},
+    "densenet121": {"stages": (1, 1)},
+}
+
+
+def _xla_conv(images, kernel):
+    return lax.conv_general_dilated(images, kernel, (1, 1), ((1, 1), (1, 1)), **NHWC)
+
+
+def _xla_pool(x):
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def _primitives(function, *arguments):
+    """The text of a function's jaxpr, which names all primitives, also those of nested jaxprs."""
+    # A function of its own: jax remembers what it traced of another one.
+    return str(jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments))
+
+
+def _check_same(function, expected, *arguments):
+    """Both functions have the same results and gradients."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def call(function, *arguments):
+        result, gradient = jax.vjp(function, *arguments)
+        size = math.prod(result.shape)
+        return result, gradient(jnp.sin(jnp.arange(size, dtype=jnp.float32)).reshape(result.shape))
+
+    found, wanted = (call(f, *arguments) for f in (function, expected))
+    chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("formulation", "shape", "channels", "features"),
+    [
+        (taps.tap_conv, (2, 1, 1), 2, 3),
+        (taps.tap_conv, (2, 2, 2), 3, 5),
+        (taps.tap_conv, (2, 1, 3), 5, 2),
+        (winograd.winograd_conv, (2, 1, 1), 2, 3),
+        (winograd.winograd_conv, (2, 3, 4), 5, 3),
+        (winograd.winograd_conv, (1, 6, 7), 2, 6),
+    ],
+)
+def test_a_3x3_convolution_equals_xlas(formulation, shape, channels, features):
+    keys = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(keys[0], (*shape, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, features))
+    _check_same(formulation, _xla_conv, images, kernel)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (2, 7, 4), (2, 4, 9)])
+@pytest.mark.parametrize("levels", [2, 1000])
+def test_max_pooling_equals_xlas_also_where_elements_are_equal(shape, levels):
+    generator = np.random.default_rng(levels)
+    x = jnp.asarray(generator.integers(-levels, levels, (*shape, 3)), jnp.float32)
+    _check_same(pooling.max_pool, _xla_pool, x)
+
+
+def test_a_stem_convolution_equals_xlas():
+    keys = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(keys[0], (2, 10, 6, 3))
+    kernel = jax.random.normal(keys[1], (7, 7, 3, 4))
+
+    def expected(images, kernel):
+        return lax.conv_general_dilated(images, kernel, (2, 2), ((3, 3), (3, 3)), **NHWC)
+
+    _check_same(stem.stem_conv, expected, images, kernel)
+
+
+def test_batch_norm_equals_flaxs():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = 3 + jax.random.normal(keys[0], (4, 3, 5, 6))
+    scale, bias = (jax.random.normal(key, (6,)) for key in keys[1:])
+
+    def of_flax(x, scale, bias):
+        statistics = {"mean": jnp.zeros(6), "var": jnp.ones(6)}
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": statistics}
+        module = nn.BatchNorm(use_running_average=False, epsilon=1e-3)
+        return module.apply(variables, x, mutable=["batch_stats"])[0]
+
+    def ours(x, scale, bias):
+        return normalising.batch_norm(x, scale, bias, 1e-3)
+
+    _check_same(ours, of_flax, x, scale, bias)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "groups"),
+    [(1, 1, 0, 1), (1, 2, 0, 1), (1, 2, 1, 1), (1, 1, 0, 2), (3, 1, 0, 1), (3, 2, 1, 1)],
+)
+def test_any_convolution_equals_xlas(size, stride, padding, groups):
+    keys = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(keys[0], (2, 7, 8, 4))
+    kernel = jax.random.normal(keys[1], (size, size, 4 // groups, 6))
+    pads = ((padding, padding), (padding, padding))
+
+    def call(conv, images, kernel):
+        return conv(images, kernel, (stride, stride), pads, feature_group_count=groups, **NHWC)
+
+    expected = functools.partial(call, lax.conv_general_dilated)
+    with formulations.tuned("cpu"):
+        _check_same(
+            functools.partial(call, formulations.conv_general_dilated), expected, images, kernel
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "own"),
+    [
+        ((1, 4, 4, 2), (1, 1, 2, 3), True),
+        ((1, 4, 4, 2), (3, 3, 2, 3), False),
+        ((1, 2, 2, 2), (3, 3, 2, 3), True),
+        ((1, 4, 4, 64), (3, 3, 64, 64), True),
+        ((1, 4, 4, 3), (7, 7, 3, 8), False),
+    ],
+)
+def test_the_backend_decides_in_a_tuned_program_alone(images, kernel, own):
+    pad = kernel[0] // 2
+
+    def conv(images, kernel):
+        pads = ((pad, pad), (pad, pad))
+        return formulations.conv_general_dilated(images, kernel, (1, 1), pads, **NHWC)
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (images, kernel)]
+    for backend in ("gpu", "tpu"):
+        with formulations.tuned(backend):
+            assert "conv_general_dilated" in _primitives(conv, *shapes)
+    assert "conv_general_dilated" in _primitives(conv, *shapes)
+    with formulations.tuned("cpu"):
+        assert ("conv_general_dilated" not in _primitives(conv, *shapes)) == own
+
+
+def test_bfloat16_takes_no_winograd():
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, 4, 4, 64), (3, 3, 64, 64))
+    ]
+    conv = functools.partial(
+        formulations.conv_general_dilated, window_strides=(1, 1), padding=((1, 1), (1, 1)), **NHWC
+    )
+    with formulations.tuned("cpu"):
+        assert "conv_general_dilated" in _primitives(conv, *shapes)
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_networks_and_their_gradients_are_the_same(name):
+    module = models.create(name, num_outputs=4, **TINY[name])
+    variables = models.init(module, jax.random.key(0), 32)
+    head = variables["params"]["head"]
+    head["kernel"] = jax.random.normal(jax.random.key(2), head["kernel"].shape)
+    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+
+    def loss(params):
+        logits, _ = models.apply(module, {**variables, "params": params}, images, train=True)
+        return jnp.mean(jnp.sin(logits))
+
+    def tuned(params):
+        with formulations.tuned("cpu"):
+            return loss(params)
+
+    plain, fast = (jax.jit(jax.value_and_grad(f))(variables["params"]) for f in (loss, tuned))
+    chex.assert_trees_all_close(fast, plain, rtol=1e-4, atol=1e-4)
+    # What is only looked at is the plain definition.
+    assert "custom_vjp" not in _primitives(loss, variables["params"])
+    assert "custom_vjp" in _primitives(tuned, variables["params"])
