@@ -77,6 +77,18 @@ def _network(config):
 
 
 @pytest.fixture
+def small_source(monkeypatch):
+    """Pretraining on digits: the source task that there is takes half a minute to make."""
+    monkeypatch.setattr(
+        data,
+        "load_source",
+        lambda name, image_size, on_prepare: data.load(
+            data.stream("digits")[0], image_size=image_size
+        ),
+    )
+
+
+@pytest.fixture
 def thirds():
     """Makes a task of a kind."""
     return _thirds

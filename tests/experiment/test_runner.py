@@ -1,15 +1,17 @@
 """Whole runs: what they write, what they do twice, and what stops them."""
 
 import csv
+import errno
 import json
+import os
 import pathlib
 
 import numpy as np
 import pytest
 
-from ctl_jax import data, experiment, models, pruning, report
+from ctl_jax import data, experiment, failures, files, models, pruning, report
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import runner
+from ctl_jax.experiment import runner, worker
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.tasks import TaskLoader
 
@@ -112,26 +114,52 @@ def test_the_same_command_again_trains_nothing(done, config, console, monkeypatc
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_with_the_same_results(
-    done, config, console, tmp_path, monkeypatch
-):
+def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch):
+    """The fourth trial cannot be saved, and no report written; the same again does the rest."""
     run_trial, calls = runner.run_trial, []
 
-    def interrupted(*args):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def counted(*args):
         calls.append(args)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            for name in ("create_bytes", "write_bytes"):
+                monkeypatch.setattr(files, name, full)
         return run_trial(*args)
 
-    monkeypatch.setattr(runner, "run_trial", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(runner, "run_trial", counted)
+    with pytest.raises(OSError, match="No space left") as error:
         experiment.run(config, tmp_path, console)
-    assert len([r for r in _records(tmp_path) if r["type"] == "trial"]) == 3
-    assert (tmp_path / "report.html").exists()
+    assert failures.explain(error.value).startswith("No space left on device; free some space")
+    assert len(list((tmp_path / "trials").iterdir())) == 3
+    assert not (tmp_path / "results.csv").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "run_trial", counted)
     experiment.run(config, tmp_path, console)
     assert len(calls) == TRIALS + 1
     assert (tmp_path / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
+def test_what_is_done_is_reported_whatever_ends_the_run(
+    config, console, tmp_path, monkeypatch, error
+):
+    def run_trial(place, step, network, task, trial, *args):
+        if len(list((tmp_path / "trials").iterdir())) == 2:
+            raise error
+        record = {"steps": trial.steps, "diverged": True, "spent_flops": trial.spent_flops}
+        scores = dict.fromkeys(worker.SCORES)
+        ledger = {"train": trial.spent_flops, "validate": 0, "search": 0, "prune": 0, "pretrain": 0}
+        described = worker.describe(place.config, trial)
+        return [{"type": "trial", **described, **record, **scores, "ledger": ledger, "wall_s": 1.0}]
+
+    monkeypatch.setattr(runner, "run_trial", run_trial)
+    with pytest.raises(error):
+        experiment.run(config, tmp_path, console)
+    assert len([r for r in _records(tmp_path) if r["type"] == "trial"]) == 2
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -173,7 +201,7 @@ def test_diverged_trials_are_recorded_and_do_not_stop_the_run(config, console, t
 
 
 @pytest.mark.slow
-def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeypatch):
+def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeypatch, small_source):
     config.weights = ""
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 3
@@ -201,7 +229,7 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_pretraining_that_diverges_is_not_kept(config, console, tmp_path):
+def test_a_pretraining_that_diverges_is_not_kept(config, console, tmp_path, small_source):
     config.weights = ""
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 20
