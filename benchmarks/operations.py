@@ -71,7 +71,11 @@ def profile(
     batch, hyper = jax.device_put((batch, hyper))
     state = finetune.init_state(recipe, variables, seed=0)
     with _named_scopes():
-        step = jax.jit(functools.partial(finetune.train_step, module, recipe), donate_argnums=0)
+        step = jax.jit(
+            models.tuned()(functools.partial(finetune.train_step, module, recipe)),
+            donate_argnums=0,
+            compiler_options=models.compiler_options(jax.default_backend()),
+        )
         compiled = step.lower(state, *batch, hyper).compile()
     state, metrics = compiled(state, *batch, hyper)
     metrics.loss.block_until_ready()

@@ -12,7 +12,7 @@ def keep_freed() -> bool:
 
     On CPU, XLA takes its temporary arrays anew for each call of a program, hundreds of megabytes
     for a training step. glibc maps such blocks afresh, and the system clears every page again: a
-    fifth of the time of a ResNet-50 step at 64 px (`benchmarks/train_step.py --allocator`).
+    sixth of the CPU time of a ResNet-50 step at 64 px.
 
     To be called once, early: threads that exist by then keep arenas of their own. The process's
     memory stays at its peak.

@@ -108,8 +108,13 @@ def _over_batches(
 @functools.cache
 def _compiled(mesh: Mesh, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Compiled; each process gets the whole result."""
-    tuned = models.tuned(mesh.devices.flat[0].platform)(function)
-    return jax.jit(tuned, static_argnums=(0, 1, 2), out_shardings=devices.replicated(mesh))
+    backend = mesh.devices.flat[0].platform
+    return jax.jit(
+        models.tuned(backend)(function),
+        static_argnums=(0, 1, 2),
+        out_shardings=devices.replicated(mesh),
+        compiler_options=models.compiler_options(backend),
+    )
 
 
 def _logits(

@@ -108,6 +108,7 @@ def make_step(
         models.tuned(backend)(functools.partial(train_steps, module, recipe)),
         donate_argnums=0,
         out_shardings=devices.replicated(mesh),
+        compiler_options=models.compiler_options(backend),
     )
     if chunk is None:
         chunk = default_chunk(backend)

@@ -10,7 +10,7 @@ Example:
 """
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
-from ctl_jax.models.formulations import tuned
+from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.network import apply, count_params, features, init, with_head
 from ctl_jax.models.preprocess import PREPROCESS
 from ctl_jax.models.registry import NAMES, create, options_of
@@ -24,6 +24,7 @@ __all__ = [
     "ResNet",
     "apply",
     "apply_pruned",
+    "compiler_options",
     "content_hash",
     "count_params",
     "create",

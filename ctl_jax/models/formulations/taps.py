@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from ctl_jax.models.formulations.pointwise import transposed_product
 
+# Sides of images up to which this is the faster way.
+LARGEST = 2
+
 
 class Tap(NamedTuple):
     """A place of the kernel, and the rows or columns of the result that it has a part in.
