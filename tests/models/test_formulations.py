@@ -22,10 +22,6 @@ TINY = {
 }
 
 
-def _xla_conv(images, kernel):
-    return lax.conv_general_dilated(images, kernel, (1, 1), ((1, 1), (1, 1)), **NHWC)
-
-
 def _xla_pool(x):
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
@@ -50,14 +46,27 @@ def _check_same(function, expected, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels", "features"),
-    [((2, 1, 1), 2, 3), ((2, 2, 2), 3, 5), ((2, 1, 3), 5, 2), ((2, 4, 5), 2, 3)],
+    ("shape", "channels", "features", "stride"),
+    [
+        ((2, 1, 1), 2, 3, 1),
+        ((2, 2, 2), 3, 5, 1),
+        ((2, 1, 3), 5, 2, 1),
+        ((2, 4, 5), 2, 3, 1),
+        ((2, 4, 4), 3, 2, 2),
+        ((2, 3, 1), 2, 3, 2),
+        ((2, 2, 5), 4, 2, 2),
+    ],
 )
-def test_a_3x3_convolution_equals_xlas(shape, channels, features):
+def test_a_3x3_convolution_equals_xlas(shape, channels, features, stride):
     keys = jax.random.split(jax.random.key(0))
     images = jax.random.normal(keys[0], (*shape, channels))
     kernel = jax.random.normal(keys[1], (3, 3, channels, features))
-    _check_same(taps.tap_conv, _xla_conv, images, kernel)
+
+    def expected(images, kernel):
+        pads = ((1, 1), (1, 1))
+        return lax.conv_general_dilated(images, kernel, (stride, stride), pads, **NHWC)
+
+    _check_same(lambda *arrays: taps.tap_conv(*arrays, stride), expected, images, kernel)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (2, 7, 4), (2, 4, 9)])
