@@ -20,6 +20,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: the last to end would otherwise keep one process busy alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded images go to a folder of the test run, not to the user's cache."""

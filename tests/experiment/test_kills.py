@@ -15,23 +15,25 @@ RUNS = pathlib.Path(__file__).with_name("forked_runs.py")
 KILLS = 20
 
 
-@pytest.fixture(scope="module")
-def disturbed(tmp_path_factory):
-    """What became of all the runs."""
-    folder = tmp_path_factory.mktemp("runs")
+@pytest.mark.slow
+def test_disturbed_runs(tmp_path):
+    """One test, so that processes of pytest that share the work do not each make the runs."""
     done = subprocess.run(
-        [sys.executable, RUNS, folder, str(KILLS), "0"],
+        [sys.executable, RUNS, tmp_path, str(KILLS), "0"],
         capture_output=True,
         text=True,
         timeout=600,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    disturbed = json.loads(done.stdout)
+    _check_results_are_those_of_an_undisturbed_run(disturbed)
+    _check_who_is_stopped_is_told_how_to_go_on(disturbed)
+    _check_a_file_that_cannot_be_written_is_one_line(disturbed)
+    _check_a_group_stops_together_and_goes_on(disturbed["group"], disturbed["undisturbed"])
 
 
-@pytest.mark.slow
-def test_the_results_are_those_of_an_undisturbed_run(disturbed):
+def _check_results_are_those_of_an_undisturbed_run(disturbed):
     """Byte for byte, after 20 kills and some signals at random moments, and a full disk."""
     assert disturbed["undisturbed"]["csv"].count("\n") == 2
     assert len(disturbed["undisturbed"]["losses"]) == 3 * 15
@@ -41,8 +43,7 @@ def test_the_results_are_those_of_an_undisturbed_run(disturbed):
     assert disturbed["left"] == []
 
 
-@pytest.mark.slow
-def test_who_is_stopped_is_told_how_to_go_on(disturbed):
+def _check_who_is_stopped_is_told_how_to_go_on(disturbed):
     *killed, interrupted, preempted = disturbed["stops"]
     assert killed == [["SIGKILL", -9, ""]] * KILLS
     for (_, status, errors), expected, told in (
@@ -55,8 +56,7 @@ def test_who_is_stopped_is_told_how_to_go_on(disturbed):
         assert str(RUNS) in command
 
 
-@pytest.mark.slow
-def test_a_file_that_cannot_be_written_is_one_line(disturbed):
+def _check_a_file_that_cannot_be_written_is_one_line(disturbed):
     status, errors = disturbed["limited"]
     assert status == 1
     (line,) = errors.splitlines()
@@ -64,12 +64,10 @@ def test_a_file_that_cannot_be_written_is_one_line(disturbed):
     assert line.endswith("then the same command goes on, and nothing done is lost")
 
 
-@pytest.mark.slow
-def test_a_group_stops_together_and_goes_on(disturbed):
+def _check_a_group_stops_together_and_goes_on(group, undisturbed):
     """The second of its two processes is told to stop."""
-    group = disturbed["group"]
     assert group["stopped"] == [75, 75]
     assert group["kept"]
     assert group["again"] == [0, 0]
     # Of one process to float tolerance: sums are taken in another order.
-    assert group["losses"] == pytest.approx(disturbed["undisturbed"]["losses"], rel=1e-3)
+    assert group["losses"] == pytest.approx(undisturbed["losses"], rel=1e-3)
