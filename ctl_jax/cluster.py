@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -246,9 +247,29 @@ def _deadline(flag: str, address: str, expected: str, timeout_s: float) -> Itera
     timer.daemon = True
     timer.start()
     try:
-        yield
+        with _signals_end_it():
+            yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the program at once: Python's handlers wait for JAX's client."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+        # In a group that came together JAX has put a handler of its own in this one's place.
+        del before[signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def _why(address: str) -> str:

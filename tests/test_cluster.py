@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import hypothesis
 import pytest
@@ -224,6 +226,31 @@ def test_processes_of_a_group_find_each_other_or_say_why_not():
     assert nothing.returncode == 3
     assert output.startswith("--group=auto: ")
     assert output.endswith("or give --group=HOST:PORT,i/n\n")
+
+
+WAIT = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("waiting", flush=True)
+"""
+
+
+def test_a_signal_ends_the_wait_for_the_others_at_once():
+    """A handler of Python's, as `ctl_jax.main` has one, would only run when the wait is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT + JOIN, f"127.0.0.1:{_free_port()},1/2", "60"],
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+    )
+    assert process.stdout.readline() == "waiting\n"
+    deadline = time.monotonic() + 50
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    process.kill()
+    process.stdout.close()
+    assert process.wait() == -signal.SIGTERM
 
 
 def test_a_group_that_did_not_come_together_is_explained():
