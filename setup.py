@@ -42,6 +42,8 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
+        # For launch/gke.py.
+        "pyyaml>=6",
         "rich>=13.9",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.9",
