@@ -22,6 +22,8 @@ import zlib
 import jax
 import jaxlib
 
+from ctl_jax import files
+
 # The folder's size at which the programs that were not used for longest are removed.
 MAX_BYTES = 2 << 30
 
@@ -46,8 +48,7 @@ def cache_dir() -> pathlib.Path:
     """Where compiled programs are: $CTL_JAX_CACHE/xla, else ctl_jax/xla in the user's cache."""
     if chosen := os.environ.get("CTL_JAX_CACHE"):
         return pathlib.Path(chosen).expanduser() / "xla"
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "ctl_jax" / "xla"
+    return files.user_cache() / "xla"
 
 
 def enable_cache(max_bytes: int = MAX_BYTES) -> pathlib.Path | None:

@@ -28,6 +28,12 @@ _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp(\.|$)")
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 
 
+def user_cache() -> pathlib.Path:
+    """This program's part of the user's cache: ctl_jax in $XDG_CACHE_HOME or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(cache) / "ctl_jax"
+
+
 def path(text: PathLike) -> Path:
     """A path that can be joined and asked, local or in an object store.
 

@@ -63,8 +63,7 @@ def cache_dir() -> pathlib.Path:
     """Where decoded splits are kept: CTL_JAX_CACHE, else ctl_jax/images in the user's cache."""
     if chosen := os.environ.get("CTL_JAX_CACHE"):
         return pathlib.Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "ctl_jax" / "images"
+    return files.user_cache() / "images"
 
 
 def load_split(

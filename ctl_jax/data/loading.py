@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
+from ctl_jax import files
 from ctl_jax.data import cache, embedded
 from ctl_jax.data.catalogue import embedded_spec
 from ctl_jax.data.dataset import DataSet, Places
@@ -22,8 +23,7 @@ def embedded_data_dir() -> pathlib.Path:
     """Where embedded data is kept: CTL_JAX_DATA, else ctl_jax/tfds in the user's cache folder."""
     if chosen := os.environ.get("CTL_JAX_DATA"):
         return pathlib.Path(chosen)
-    cache_home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache_home) / "ctl_jax" / "tfds"
+    return files.user_cache() / "tfds"
 
 
 def find_set(spec: TaskSpec, places: Places) -> tuple[str, pathlib.Path] | None:

@@ -16,7 +16,7 @@ from ctl_jax.experiment.keeping import Keeper, Lost
 from ctl_jax.experiment.networks import compute_dtype
 from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.store import Record, Store
-from ctl_jax.experiment.teamwork import jobs
+from ctl_jax.experiment.teamwork import is_lost, jobs
 from ctl_jax.experiment.trials import TRIAL_FORMAT, content_id
 from ctl_jax.experiment.worker import Workplace
 from ctl_jax.finetune import Augmentation, Hyper, Recipe, group
@@ -149,7 +149,7 @@ def _train(
             plan.steps,
             every_s=place.config.checkpoint.every_s,
             look_every=_LOG_EVERY,
-            is_lost=lambda: claim is not None and claim.lost,
+            is_lost=functools.partial(is_lost, claim),
         )
         stack.enter_context(keeper.kept())
         result = _fit(place, plan, train, keeper)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +17,10 @@ from ctl_jax.experiment.networks import Network, abstract_variables, make_networ
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.pretrain import pretrain
 from ctl_jax.experiment.progress import Progress
-from ctl_jax.experiment.queue import Claim, Queue
+from ctl_jax.experiment.queue import Queue
 from ctl_jax.experiment.store import Record, Store
 from ctl_jax.experiment.tasks import TaskLoader
-from ctl_jax.experiment.teamwork import jobs, pause
+from ctl_jax.experiment.teamwork import is_lost, jobs, pause
 from ctl_jax.experiment.worker import Workplace, run_trial
 from ctl_jax.finetune import group
 
@@ -144,7 +143,7 @@ def _execute(
                     loader.load(trial.task.spec),
                     trial,
                     store.scratch(trial.id) if claim else None,
-                    _is_lost(claim),
+                    functools.partial(is_lost, claim),
                 )
                 with interrupts.deferred():
                     kept = claim is not None and claim.commit(lines)
@@ -154,10 +153,6 @@ def _execute(
                         trial.spent_flops + trial.validate_flops,
                         f"[{number}/{len(plan.trials)}] {tables.outcome(lines[-1])}",
                     )
-
-
-def _is_lost(claim: Claim | None) -> Callable[[], bool]:
-    return lambda: claim is not None and claim.lost
 
 
 def _make_networks(

@@ -35,6 +35,11 @@ def jobs(claims: Iterator[Claim] | None) -> Iterator[tuple[int, Claim | None]]:
     _told(_END)
 
 
+def is_lost(claim: Claim | None) -> bool:
+    """Whether another worker has taken the claim over; only a group's first process has one."""
+    return claim is not None and claim.lost
+
+
 def pause(seconds: float) -> None:
     """How the first process waits for other workers, while the others wait for it."""
     time.sleep(seconds)
