@@ -224,6 +224,9 @@ def read_events(path: pathlib.Path, known: Mapping[str, Instruction]) -> list[li
 def attribute(lines: Sequence[Sequence[Event]]) -> tuple[dict[str, float], float]:
     """Divides wall time among what runs.
 
+    Eigen convolves in threads of its own, and the event of a convolution ends where that begins:
+    time in which nothing else ran is that of the convolution started last.
+
     Args:
       lines: events of each thread; those inside another one take their time from it.
 
@@ -239,16 +242,21 @@ def attribute(lines: Sequence[Sequence[Event]]) -> tuple[dict[str, float], float
     )
     shares: dict[str, float] = collections.defaultdict(float)
     running: dict[int, list[str]] = collections.defaultdict(list)
-    waiting, before = 0.0, changes[0][0]
+    waiting, before, convolution = 0.0, changes[0][0], ""
     for time, is_start, line, name in changes:
         innermost = [stack[-1] for stack in running.values() if stack]
         for running_name in innermost:
             shares[running_name] += (time - before) / len(innermost)
-        if not innermost:
+        if not innermost and convolution:
+            shares[convolution] += time - before
+        elif not innermost:
             waiting += time - before
         before = time
         if is_start:
             running[line].append(name)
+            # A GPU's convolutions end where their events do.
+            if jax.default_backend() == "cpu" and name.startswith("conv"):
+                convolution = name
         else:
             running[line].remove(name)
     return dict(shares), waiting

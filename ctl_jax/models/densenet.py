@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctl_jax.models.layers import batch_norm, check_size, conv, global_mean, head, max_pool
+from ctl_jax.models.layers import batch_norm, check_size, conv, global_mean, head, max_pool, relu
 from ctl_jax.models.options import COUNT, POSITIVE, STAGES, Options
 
 # Channels of a layer's 1x1 convolution per channel that the layer adds.
@@ -35,9 +35,9 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(batch_norm(train, self.epsilon, "bn1")(x))
+        x = relu(batch_norm(train, self.epsilon, "bn1")(x))
         x = conv(BOTTLENECK * self.growth, 1, name="conv1")(x)
-        x = nn.relu(batch_norm(train, self.epsilon, "bn2")(x))
+        x = relu(batch_norm(train, self.epsilon, "bn2")(x))
         return conv(self.growth, 3, name="conv2")(x)
 
 
@@ -48,7 +48,7 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(batch_norm(train, self.epsilon, "bn")(x))
+        x = relu(batch_norm(train, self.epsilon, "bn")(x))
         x = conv(x.shape[-1] // 2, 1, name="conv")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
@@ -81,12 +81,12 @@ class DenseNet(nn.Module):
         # The stem quarters an image and rounds up, a transition halves and rounds down.
         check_size(images, 2 ** (len(self.stages) + 1) - 3)
         x = conv(self.width, 7, stride=2, name="stem_conv")(images)
-        x = max_pool(nn.relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
         for i, layers in enumerate(self.stages, start=1):
             for j in range(1, layers + 1):
                 new = DenseLayer(self.growth, self.epsilon, name=f"stage{i}_layer{j}")(x, train)
                 x = jnp.concatenate([x, new], axis=-1)
             if i < len(self.stages):
                 x = Transition(self.epsilon, name=f"transition{i}")(x, train)
-        x = global_mean(nn.relu(batch_norm(train, self.epsilon, "final_bn")(x)))
+        x = global_mean(relu(batch_norm(train, self.epsilon, "final_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

@@ -117,6 +117,11 @@ def max_pool(x: jax.Array) -> jax.Array:
     return formulations.max_pool(x)
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)."""
+    return formulations.relu(x)
+
+
 def global_mean(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, C]."""
     return jnp.mean(x, axis=(1, 2))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from ctl_jax.errors import UserError
-from ctl_jax.models.layers import batch_norm, conv, global_mean, head, max_pool
+from ctl_jax.models.layers import batch_norm, conv, global_mean, head, max_pool, relu
 from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 
 Version = Literal["v1", "v1.5"]
@@ -82,8 +82,8 @@ class Block(nn.Module):
             x = _conv(layer, self.conv_bias, f"conv{i}")(x)
             x = batch_norm(train, self.epsilon, f"bn{i}")(x)
             if i < len(self.layers):
-                x = nn.relu(x)
-        return nn.relu(x + shortcut)
+                x = relu(x)
+        return relu(x + shortcut)
 
 
 class ResNet(nn.Module):
@@ -136,7 +136,7 @@ class ResNet(nn.Module):
         small = self.stem == "cifar"
         layer = Layer(3, self.width, 1) if small else Layer(7, self.width, 2)
         x = _conv(layer, self.conv_bias, "stem_conv")(images)
-        x = nn.relu(batch_norm(train, self.epsilon, "stem_bn")(x))
+        x = relu(batch_norm(train, self.epsilon, "stem_bn")(x))
         if not small:
             x = max_pool(x)
         features = self.width

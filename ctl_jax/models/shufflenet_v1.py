@@ -19,6 +19,7 @@ from ctl_jax.models.layers import (
     global_mean,
     head,
     max_pool,
+    relu,
 )
 from ctl_jax.models.options import COUNT, POSITIVE, STAGES, Options
 
@@ -65,7 +66,7 @@ class Unit(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         shortcut = x
         x = conv(self.inner, 1, groups=1 if self.first else self.groups, name="conv1")(x)
-        x = nn.relu(batch_norm(train, self.epsilon, "bn1")(x))
+        x = relu(batch_norm(train, self.epsilon, "bn1")(x))
         if self.groups > 1:
             x = channel_shuffle(x, self.groups)
         x = depthwise_conv(x, 3, stride=2 if self.downsample else 1, name="depthwise_conv")
@@ -73,9 +74,9 @@ class Unit(nn.Module):
         x = conv(self.features, 1, groups=self.groups, name="conv2")(x)
         x = batch_norm(train, self.epsilon, "bn2")(x)
         if not self.downsample:
-            return nn.relu(shortcut + x)
+            return relu(shortcut + x)
         shortcut = nn.avg_pool(shortcut, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        return jnp.concatenate([shortcut, nn.relu(x)], axis=-1)
+        return jnp.concatenate([shortcut, relu(x)], axis=-1)
 
 
 class ShuffleNetV1(nn.Module):
@@ -122,7 +123,7 @@ class ShuffleNetV1(nn.Module):
     ) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         x = conv(self.stem_width, 3, stride=2, name="stem_conv")(images)
-        x = max_pool(nn.relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
         inputs = self.stem_width
         for i, units in enumerate(self.stages):
             features = self.width * 2**i

@@ -18,6 +18,7 @@ from ctl_jax.models.layers import (
     global_mean,
     head,
     max_pool,
+    relu,
 )
 from ctl_jax.models.options import COUNT, POSITIVE, STAGES, Options
 
@@ -63,7 +64,7 @@ class Unit(nn.Module):
 
         def pointwise(x: jax.Array, name: str) -> jax.Array:
             x = conv(self.features, 1, name=f"{name}_conv")(x)
-            return nn.relu(batch_norm(train, self.epsilon, f"{name}_bn")(x))
+            return relu(batch_norm(train, self.epsilon, f"{name}_bn")(x))
 
         def depthwise(x: jax.Array, name: str) -> jax.Array:
             x = depthwise_conv(x, 3, stride=stride, name=f"{name}_conv")
@@ -102,12 +103,12 @@ class ShuffleNetV2(nn.Module):
     ) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         x = conv(self.stem_width, 3, stride=2, name="stem_conv")(images)
-        x = max_pool(nn.relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
         for i, units in enumerate(self.stages):
             for j in range(units):
                 name = f"stage{i + 1}_unit{j + 1}"
                 unit = Unit(self.width * 2**i // 2, j == 0, self.epsilon, name=name)
                 x = unit(x, train)
         x = conv(self.last_width, 1, name="last_conv")(x)
-        x = global_mean(nn.relu(batch_norm(train, self.epsilon, "last_bn")(x)))
+        x = global_mean(relu(batch_norm(train, self.epsilon, "last_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctl_jax.models.layers import batch_norm, check_size, conv, head, kernel_init
+from ctl_jax.models.layers import batch_norm, check_size, conv, head, kernel_init, relu
 from ctl_jax.models.options import COUNT, POSITIVE, Options
 
 PRESETS: dict[str, dict[str, Any]] = {"unet": {"depth": 4}}
@@ -30,7 +30,7 @@ class DoubleConv(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in (1, 2):
             x = conv(self.features, 3, name=f"conv{i}")(x)
-            x = nn.relu(batch_norm(train, self.epsilon, f"bn{i}")(x))
+            x = relu(batch_norm(train, self.epsilon, f"bn{i}")(x))
         return x
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctl_jax.models.layers import batch_norm, check_size, conv, head
+from ctl_jax.models.layers import batch_norm, check_size, conv, head, relu
 from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 
 # Channels grow up to the fourth stage.
@@ -98,7 +98,7 @@ class VGG(nn.Module):
                 x = conv(features, 3, use_bias=True, name=f"stage{i + 1}_conv{j}")(x)
                 if self.norm:
                     x = batch_norm(train, self.epsilon, f"stage{i + 1}_bn{j}")(x)
-                x = nn.relu(x)
+                x = relu(x)
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = adaptive_mean(x, self.pool)
         x = x.reshape(x.shape[0], -1)
@@ -106,5 +106,5 @@ class VGG(nn.Module):
             dense = nn.Dense(
                 self.hidden, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}"
             )
-            x = nn.relu(dense(x))
+            x = relu(dense(x))
         return x if return_features else head(self.num_outputs)(x)

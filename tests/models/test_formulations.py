@@ -1,4 +1,4 @@
-"""The formulations of convolutions and pooling agree with XLA's own in values and gradients."""
+"""The formulations of layers agree with XLA's own in values and gradients."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from jax import lax
 
 from ctl_jax import models
 from ctl_jax.models import formulations
-from ctl_jax.models.formulations import normalising, pooling, stem, taps
+from ctl_jax.models.formulations import activations, normalising, pooling, stem, taps
 
 NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 TINY = {
@@ -75,6 +75,27 @@ def test_max_pooling_equals_xlas_also_where_elements_are_equal(shape, levels):
     generator = np.random.default_rng(levels)
     x = jnp.asarray(generator.integers(-levels, levels, (*shape, 3)), jnp.float32)
     _check_same(pooling.max_pool, _xla_pool, x)
+
+
+def test_relu_equals_flaxs():
+    x = jnp.asarray([[-2.0, -0.0, 0.0], [1e-30, 3.0, jnp.inf]])
+    _check_same(activations.relu, nn.relu, x)
+    assert jnp.isnan(activations.relu(jnp.nan))
+
+
+def test_relu_is_not_computed_again_by_those_who_read_it():
+    """What it is for: the sum of two arrays is read by one instruction, not by all three."""
+
+    def chain(x, y, z, matrix):
+        first = activations.relu(x + y)
+        second = activations.relu(first + z)
+        return first @ matrix, second @ matrix, second
+
+    shapes = [jax.ShapeDtypeStruct((64, 32), jnp.float32)] * 3
+    shapes.append(jax.ShapeDtypeStruct((32, 16), jnp.float32))
+
+    program = jax.jit(chain).lower(*shapes).compile()
+    assert program.as_text().count(" add(") == 2
 
 
 def test_a_stem_convolution_equals_xlas():

@@ -1,9 +1,10 @@
-"""How convolutions and pooling are computed where XLA's own way is slow. The values are the same.
+"""How layers are computed where XLA's own way is slow. The values are the same.
 
-The networks are written once, with `conv_general_dilated` and `max_pool` of this package. These are
-XLA's own unless a program is traced inside `tuned`, where they take the form that is fastest on the
-backend. Programs that run are traced so (`finetune`); programs that are only looked at are not, so
-that FLOPs, channel groups and costs come from the plain definition, the same on every backend.
+The networks are written once, with `conv_general_dilated`, `max_pool` and `relu` of this package.
+These are XLA's own unless a program is traced inside `tuned`, where they take the form that is
+fastest on the backend. Programs that run are traced so (`finetune`); programs that are only looked
+at are not, so that FLOPs, channel groups and costs come from the plain definition, the same on
+every backend.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctl_jax.models.formulations import normalising, pooling, stem, taps
+from ctl_jax.models.formulations import activations, normalising, pooling, stem, taps
 from ctl_jax.models.formulations.pointwise import pointwise_conv
 
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
@@ -114,6 +115,11 @@ def max_pool(x: jax.Array) -> jax.Array:
     if _backend.get() == "cpu":
         return pooling.max_pool(x)
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), of any shape."""
+    return activations.relu(x) if _backend.get() == "cpu" else nn.relu(x)
 
 
 def batch_norm_in_training(
