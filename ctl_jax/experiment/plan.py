@@ -86,20 +86,32 @@ def make_plan(
     networks = {
         name: make_network(config, groups, parse_method(name), abstract) for name in config.methods
     }
-    costs = {
-        name: cost_by_classes(
-            module,
-            network.recipe,
-            network.variables,
-            batch_size=config.finetune.batch_size,
-            image_size=config.data.image_size,
-        )
-        for name, network in networks.items()
-    }
+    costs = _costs(config, module, networks)
     tasks = tuple(loader.info(spec) for spec in found)
     methods = [network.method for network in networks.values()]
     trials = make_trials(config, tasks, methods, costs, weights_id)
     return Plan(tasks, missing, module, groups, networks, costs, weights, pretraining, trials)
+
+
+def _costs(
+    config: Any, module: nn.Module, networks: Mapping[str, Network]
+) -> dict[str, Callable[[int], Cost]]:
+    """Each method's cost; methods of one architecture, such as dense and scratch, share a count."""
+    counted: dict[Any, Callable[[int], Cost]] = {}
+    costs = {}
+    for name, network in networks.items():
+        leaves, structure = jax.tree.flatten(network.variables)
+        architecture = (network.recipe, structure, tuple(leaf.shape for leaf in leaves))
+        if architecture not in counted:
+            counted[architecture] = cost_by_classes(
+                module,
+                network.recipe,
+                network.variables,
+                batch_size=config.finetune.batch_size,
+                image_size=config.data.image_size,
+            )
+        costs[name] = counted[architecture]
+    return costs
 
 
 def _load_weights(config: Any, module: nn.Module, expected: Tree) -> Tree:

@@ -144,7 +144,7 @@ def _evaluations(steps: int, every: int) -> int:
 
 
 # Part of every trial's id: raise it when a change of the program changes trials' numbers.
-TRIAL_FORMAT = 2
+TRIAL_FORMAT = 3
 # Keys of `config.finetune` at the values at which a trial is as if they were not there.
 _NEUTRAL = {"evaluate_every": 0, "report": "last", "compute_dtype": "float32"}
 

@@ -171,12 +171,17 @@ def _run(
         yield state, count, metrics
 
 
+# One program an architecture: array by array it took a trial of a small network longer than a step.
+_initial_state = jax.jit(init_state, static_argnums=0)
+
+
 def _first_state(
     step: Step, recipe: Recipe, variables: Tree, seed: int, start: Snapshot | None
 ) -> TrainState:
     """Arrays of its own on all devices: the first update overwrites them."""
     if start is None:
-        state = init_state(recipe, variables, seed)
+        # As an array, which is cut to its lower 32 bits: jax does so with a Python int.
+        state = _initial_state(recipe, dict(variables), np.int64(seed).astype(np.int32))
     else:
         state = jax.tree.map(jnp.array, start.state)
     return devices.replicate(step.mesh, state)
