@@ -2,7 +2,7 @@
 
   python -m ctl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Under three minutes on two CPU cores, empty caches. Mean dev_test accuracy, and relative to dense:
+About three minutes on two CPU cores, empty caches. Mean dev_test accuracy, and relative to dense:
 
   budget              2 GFLOP     5.66 GFLOP       16 GFLOP
   tasks                    11             11             11

@@ -1,5 +1,6 @@
 """Strictness for every test, and where the real data of a developer's machine lies."""
 
+import os
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import jax
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
+
+from ctl_jax import compilation
 
 # A compilation takes longer than hypothesis allows an example; and CI finds what a developer finds.
 hypothesis.settings.register_profile("ctl_jax", deadline=None, derandomize=True)
@@ -25,11 +28,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay in one process: what a module's fixtures make is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # In our own order, see above.
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded images go to a folder of the test run, not to the user's cache."""
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches of the test run, not the user's; its processes, and those they start, share them."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CTL_JAX_CACHE", str(tmp_path_factory.mktemp("images")))
+        patch.setenv("CTL_JAX_CACHE", str(folder / "cache"))
+        patch.setenv("CTL_JAX_DATA", str(folder / "embedded"))
+        compilation.enable_cache()
         yield
 
 

@@ -73,6 +73,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CTL_JAX_CACHE", str(tmp_path))
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
     yield tmp_path / "xla"
     for name, value in before.items():
         jax.config.update(name, value)

@@ -1,5 +1,6 @@
 """What several tests of this room share: data that is made once, and TFRecord framing."""
 
+import os
 import pathlib
 import struct
 from collections.abc import Callable
@@ -8,9 +9,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def embedded_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder for embedded data, filled as tests ask for it."""
-    return tmp_path_factory.mktemp("embedded")
+def embedded_dir() -> pathlib.Path:
+    """The test run's folder for embedded data, filled as tests ask for it."""
+    return pathlib.Path(os.environ["CTL_JAX_DATA"])
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import os
 import pathlib
 
 import jax
@@ -19,19 +18,6 @@ from ctl_jax.experiment.networks import abstract_variables, make_module, make_ne
 from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.trials import TaskInfo, make_trials
 from ctl_jax.experiment.worker import Workplace
-
-
-@pytest.fixture(scope="session", autouse=True)
-def embedded_data(tmp_path_factory):
-    """Embedded tasks are made in a folder of the test session, not in the user's cache."""
-    folder = tmp_path_factory.mktemp("embedded")
-    before = os.environ.get("CTL_JAX_DATA")
-    os.environ["CTL_JAX_DATA"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["CTL_JAX_DATA"]
-    else:
-        os.environ["CTL_JAX_DATA"] = before
 
 
 @pytest.fixture

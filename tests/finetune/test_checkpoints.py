@@ -135,13 +135,17 @@ def test_all_damaged(saved, state, like, tmp_path):
     assert [line.split()[1] for line in lines] == [f"{folder}/6", f"{folder}/4"]
 
 
-def test_half_a_checkpoint_is_not_one(saved, like, tmp_path, caplog):
+def test_half_a_checkpoint_is_not_one(saved, state, like, tmp_path, caplog):
     """What a process that was killed while it wrote leaves behind."""
     folder = shutil.copytree(saved, tmp_path / "trial")
     shutil.copytree(folder / "6", folder / "8.orbax-checkpoint-tmp")
     with caplog.at_level(logging.WARNING), Checkpoints(folder, warn=pytest.fail) as checkpoints:
         assert checkpoints.newest(like).step == 6
+        # Waits for Orbax to tidy up, which it does in the background.
+        checkpoints.save(at(state, 8))
     assert not (folder / "8.orbax-checkpoint-tmp").exists()
+    with Checkpoints(folder, warn=pytest.fail) as checkpoints:
+        assert checkpoints.newest(like).step == 8
 
 
 def test_of_another_training(saved, recipe, variables):
