@@ -4,14 +4,14 @@
 
 About three minutes on two CPU cores, empty caches. Mean dev_test accuracy, and relative to dense:
 
-  budget              2 GFLOP     5.66 GFLOP       16 GFLOP
+  budget              4 GFLOP     11.3 GFLOP       32 GFLOP
   tasks                    11             11             11
   ---------------------------------------------------------
-  dense         0.280          0.395          0.545
-  filters@0.25  0.254   -9.2%  0.422   +7.0%  0.557   +2.3%
-  filters@0.5   0.240  -14.2%  0.404   +2.4%  0.532   -2.3%
-  filters@0.75  0.220  -21.3%  0.339  -14.2%  0.507   -6.9%
-  scratch       0.134  -52.2%  0.165  -58.2%  0.257  -52.8%
+  dense         0.350          0.535          0.656
+  filters@0.25  0.391  +11.8%  0.534   -0.2%  0.643   -1.9%
+  filters@0.5   0.370   +5.8%  0.528   -1.3%  0.642   -2.1%
+  filters@0.75  0.355   +1.5%  0.491   -8.2%  0.632   -3.6%
+  scratch       0.170  -51.5%  0.226  -57.8%  0.330  -49.7%
 """
 
 from ctl_jax import experiment

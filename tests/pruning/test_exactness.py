@@ -355,7 +355,7 @@ def random_nets(draw) -> Callable[[Net, jax.Array], jax.Array]:
     return net
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(14, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(10, marks=pytest.mark.slow)])
 def test_random_networks(check_exact, examples):
     @settings(max_examples=examples, deadline=None, derandomize=True)
     @given(net=random_nets(), ratio=st.sampled_from([0.35, 0.6]), seed=st.integers(0, 99))
