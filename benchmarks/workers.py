@@ -100,7 +100,7 @@ def compare(workdir: str, count: int, rounds: int) -> None:
         f"{count} empty trials, medians of {rounds} rounds; a trial's share of one worker's time\n"
     )
     print("          s in all              us a trial                CPU us a trial")
-    print("workers   bare  queue  ratio    coordination  of 1 s      bare  queue")
+    print(f"workers   bare  queue  ratio    coordination  of {REAL_TRIAL_S:g} s   bare  queue")
     for workers in (1, 4):
         found = [
             measure(work, workdir, count, workers)
