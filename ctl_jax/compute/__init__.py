@@ -5,8 +5,8 @@ Example:
   >>> ledger = Ledger().add("train", steps * flops(step, params, batch))
 """
 
-from ctl_jax.compute.flops import Count, count, flops
+from ctl_jax.compute.flops import Count, count, flops, register_flops
 from ctl_jax.compute.latency import latency
 from ctl_jax.compute.ledger import Ledger
 
-__all__ = ["Count", "Ledger", "count", "flops", "latency"]
+__all__ = ["Count", "Ledger", "count", "flops", "latency", "register_flops"]

@@ -1,28 +1,59 @@
 """FLOPs of a JAX function, read off its jaxpr: nothing runs and nothing is compiled."""
 
 import dataclasses
+import functools
 import math
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, primitives
 
-from ctl_jax.compute import elementwise, matmul
+from ctl_jax.compute import matmul
+from ctl_jax.compute.elementwise import OPERATIONS, per_output
+from ctl_jax.compute.products import MULTIPLY_ADDS
 from ctl_jax.errors import UserError
 
-# What costs FLOPs that depend on an algorithm or on code that JAX does not show.
+# What costs FLOPs that depend on an algorithm or on code that JAX does not show. (Any primitive
+# that no table names is refused like these; here they are known to be.)
 # fmt: off
-_UNCOUNTABLE = frozenset([
-    "cholesky", "cholesky_update", "custom_linear_solve", "eig", "eigh", "fft", "ffi_call",
-    "geqrf", "hessenberg", "householder_product", "io_callback", "lu", "pallas_call",
-    "pure_callback", "qr", "ragged_dot_general", "scaled_matmul_wrapper", "schur", "svd",
-    "triangular_solve", "tridiagonal", "tridiagonal_solve",
+UNCOUNTABLE = frozenset([
+    "buffer_callback", "call_exported", "call_hi_primitive", "call_hi_primitive_linearized",
+    "cholesky", "cholesky_update", "custom_jvp_call_jaxpr", "custom_lin", "eig", "eigh", "ffi_call",
+    "fft", "geqp3", "geqrf", "hessenberg", "householder_product", "io_callback", "lu", "ormqr",
+    "pallas_call", "pure_callback", "qr", "rnn_bwd", "rnn_fwd", "schur", "spsolve", "svd",
+    "tpu_custom_call", "triangular_solve", "tridiagonal", "tridiagonal_solve",
 ])
 # fmt: on
 
-_MATMULS = frozenset(["conv_general_dilated", "dot_general"])
+# Primitives that run a jaxpr, and the parameters that hold it, of which an equation has one. Others
+# beside it, for derivatives, do not run: where they are wanted, JAX has put them into the program.
+# fmt: off
+CALLS = frozenset([
+    "call", "closed_call", "composite", "compute_on", "cudnn_fusion", "custom_jvp_call",
+    "custom_linear_solve", "custom_partitioning", "custom_vjp_call", "custom_vmap_call",
+    "eval_jaxpr", "fused_call", "jit", "linear_call", "program_order", "remat2", "remat_opt",
+    "run_state", "scan", "shard_map", "xla_metadata_call",
+])
+# fmt: on
+_CALLED = ("jaxpr", "call_jaxpr", "call", "callee", "fwd_jaxpr", "jaxprs")
+
+COUNTED = frozenset(
+    [*MULTIPLY_ADDS, *OPERATIONS, *CALLS, "cond", "conv_general_dilated", "while"],
+)
+
+# A primitive of one of these names is another than JAX's if it is not among them.
+_JAXS: dict[str, list[Primitive]] = {}
+for _module in (lax, lax.linalg, primitives):
+    for _value in vars(_module).values():
+        if isinstance(_value, Primitive):
+            _JAXS.setdefault(_value.name, []).append(_value)
+
+Flops = Callable[[JaxprEqn], int]
+_REGISTERED: dict[str, Flops] = {}
 
 # What may lie between the reversal of a kernel and its convolution (vmap and groups put it there).
 _TRANSPARENT = frozenset(["convert_element_type", "copy", "reshape", "squeeze", "transpose"])
@@ -58,7 +89,8 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
 
     Raises:
       UserError: `fn` holds FLOPs whose number a jaxpr does not tell: a while loop around a matrix
-        product, a matrix decomposition, a call out of JAX.
+        product, a matrix decomposition, a call out of JAX, a primitive that is not JAX's own and
+        was not registered (see `register_flops`).
 
     Example:
       >>> flops(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)))
@@ -83,20 +115,62 @@ def count(fn: Callable[..., Any], *args: Any) -> Count:
     Raises:
       UserError: as for `flops`.
     """
-    by_primitive = _count_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
-    matmul_flops = _flops_of(by_primitive)
+    total = _count_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+    by_primitive = Counter[str]()
+    for (_, name), number in total.items():
+        by_primitive[name] += number
+    matmul_flops = _flops_of(total)
     # Unary plus drops what costs nothing.
-    return Count(
-        matmul_flops, by_primitive.total() - matmul_flops, dict(sorted((+by_primitive).items()))
-    )
+    return Count(matmul_flops, total.total() - matmul_flops, dict(sorted((+by_primitive).items())))
 
 
-def _flops_of(by_primitive: Counter[str]) -> int:
-    return sum(by_primitive[name] for name in _MATMULS)
+def register_flops(primitive: str, fn: Flops | None = None) -> Callable[..., Any]:
+    """Tells the counter what a primitive costs that it does not know; also a decorator.
+
+    Args:
+      primitive: its name, in all programs from now on. A later call for the same name replaces an
+        earlier one.
+      fn: a function of the equation that gives its FLOPs in products, an int, 2 per multiply-add.
+        Shapes are in `eqn.invars[i].aval.shape` and `eqn.outvars[i].aval.shape`, parameters in
+        `eqn.params`. Where it gives 0, the equation counts as one element-wise operation per
+        output element. None: returns a decorator.
+
+    Returns:
+      `fn`, or the decorator.
+
+    Raises:
+      UserError: the counter has its own numbers for a primitive of this name.
+
+    Example, for a kernel whose author says what it costs:
+      >>> @register_flops("pallas_call")
+      ... def declared(eqn):
+      ...     return eqn.params["cost_estimate"].flops
+    """
+    if fn is None:
+        return functools.partial(register_flops, primitive)
+    if not isinstance(primitive, str) or not callable(fn):
+        raise UserError(
+            f"register_flops({primitive!r}, {fn!r}): expected a primitive's name and a function"
+        )
+    if primitive in COUNTED:
+        raise UserError(
+            f"register_flops({primitive!r}, ...): the FLOPs of primitive {primitive!r} are counted "
+            "already; expected another name"
+        )
+    _REGISTERED[primitive] = fn
+    return fn
 
 
-def _rank(by_primitive: Counter[str]) -> tuple[int, int]:
-    return _flops_of(by_primitive), by_primitive.total()
+# FLOPs (True) and element-wise operations (False) of each primitive.
+_Total = Counter[tuple[bool, str]]
+
+
+def _flops_of(total: _Total) -> int:
+    return sum(number for (is_flops, _), number in total.items() if is_flops)
+
+
+def _rank(total: _Total) -> tuple[int, int]:
+    return _flops_of(total), total.total()
 
 
 def product_flops(jaxpr: Jaxpr) -> Callable[[JaxprEqn], int]:
@@ -107,8 +181,8 @@ def product_flops(jaxpr: Jaxpr) -> Callable[[JaxprEqn], int]:
     neighbours: list[dict[Var, JaxprEqn]] = []
 
     def flops_of(eqn: JaxprEqn) -> int:
-        if eqn.primitive.name == "dot_general":
-            return 2 * matmul.dot_multiply_adds(eqn)
+        if eqn.primitive.name in MULTIPLY_ADDS:
+            return 2 * MULTIPLY_ADDS[eqn.primitive.name](eqn)
         if not neighbours:  # most jaxprs have no convolution
             neighbours.append({var: eqn for eqn in jaxpr.eqns for var in eqn.outvars})
             neighbours.append(
@@ -124,36 +198,76 @@ def product_flops(jaxpr: Jaxpr) -> Callable[[JaxprEqn], int]:
     return flops_of
 
 
-def _count_jaxpr(jaxpr: Jaxpr) -> Counter[str]:
-    total: Counter[str] = Counter()
+def _count_jaxpr(jaxpr: Jaxpr) -> _Total:
+    total = _Total()
     flops_of = product_flops(jaxpr)
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
-        if name in _UNCOUNTABLE:
-            raise UserError(f"cannot count the FLOPs of primitive {name!r}: no jaxpr tells them")
-        if name in _MATMULS:
-            total[name] += flops_of(eqn)
+        if name in _REGISTERED:
+            total.update(_count_registered(eqn))
+            continue
+        _check_countable(eqn)
+        if name in MULTIPLY_ADDS or name == "conv_general_dilated":
+            total[True, name] += flops_of(eqn)
+        elif name in OPERATIONS:
+            total[False, name] += OPERATIONS[name](eqn)
         elif name == "while":
-            total += _count_while(eqn)
+            total.update(_count_while(eqn))
         elif name == "cond":
-            branch: Counter[str]
-            branch = max((_count_jaxpr(sub) for sub in _subjaxprs(eqn)), key=_rank)
-            total += branch
-        elif name in elementwise.HOLD_A_SCALAR_FUNCTION or not (inner := list(_subjaxprs(eqn))):
-            total[name] += elementwise.operations(eqn)
+            branches = [_count_called(branch) for branch in eqn.params["branches"]]
+            dearest: _Total = max(branches, key=_rank)
+            total.update(dearest)
         else:
-            for key, value in _count_all(inner).items():
+            called = next(eqn.params[key] for key in _CALLED if key in eqn.params)
+            inner = _count_called(called.solve if name == "custom_linear_solve" else called)
+            for key, value in inner.items():
                 total[key] += _repetitions(eqn) * value
     return total
 
 
-def _count_all(jaxprs: Iterable[Jaxpr]) -> Counter[str]:
-    return sum((_count_jaxpr(jaxpr) for jaxpr in jaxprs), Counter())
+def _count_called(called: ClosedJaxpr | Jaxpr) -> _Total:
+    return _count_jaxpr(called.jaxpr if isinstance(called, ClosedJaxpr) else called)
 
 
-def _count_while(eqn: JaxprEqn) -> Counter[str]:
+def _check_countable(eqn: JaxprEqn) -> None:
+    name = eqn.primitive.name
+    if name in UNCOUNTABLE:
+        why = "no jaxpr tells them"
+    elif name not in COUNTED:
+        why = "it is not in the counter's tables"
+    elif eqn.primitive not in _JAXS.get(name, [eqn.primitive]):
+        raise UserError(
+            f"cannot count the FLOPs of primitive {name!r}: it has the name of a primitive of "
+            "JAX but is another; expected a name of its own"
+        )
+    else:
+        return
+    raise UserError(
+        f"cannot count the FLOPs of primitive {name!r}: {why}; "
+        f"ctl_jax.compute.register_flops({name!r}, fn) can tell them"
+    )
+
+
+def _count_registered(eqn: JaxprEqn) -> _Total:
+    name = eqn.primitive.name
+    number = _REGISTERED[name](eqn)
+    try:
+        flops = operator.index(number)
+    except TypeError:
+        flops = -1
+    if flops < 0 or isinstance(number, bool):
+        raise UserError(
+            f"register_flops: the function for primitive {name!r} gave {number!r}, "
+            "expected an int of at least 0"
+        )
+    if flops:
+        return _Total({(True, name): flops})
+    return _Total({(False, name): per_output(eqn)})
+
+
+def _count_while(eqn: JaxprEqn) -> _Total:
     """One turn: how many there are is known at run time only, so there may be no FLOPs in it."""
-    turn = _count_all(_subjaxprs(eqn))
+    turn = _count_called(eqn.params["cond_jaxpr"]) + _count_called(eqn.params["body_jaxpr"])
     if _flops_of(turn):
         raise UserError(
             f"a while loop holds {_flops_of(turn)} FLOPs a turn and an unknown number of turns; "
@@ -171,15 +285,6 @@ def _repetitions(eqn: JaxprEqn) -> int:
         axes = next(value for key, value in eqn.params.items() if key.endswith("manual_axes"))
         return math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
     return 1
-
-
-def _subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
 
 
 def _is_reversed(
