@@ -7,17 +7,20 @@ holds it. Names are not used again until the work is done, so that a holder that
 on late never writes into another's lease; it finds the next generation and knows that it has lost.
 """
 
+import contextlib
 import json
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ctl_jax import files
 from ctl_jax.experiment.processes import Process, is_gone, this_process
 
 HELD, RELEASED, FINISHED = "held", "released", "finished"
+_NAME = re.compile(r"(.+)\.([0-9]{1,18})", re.DOTALL)
 
 
 class Lease:
@@ -73,8 +76,18 @@ class Lease:
         """Removes it with those before it, once the work is done: nobody needs one any more."""
         with self._lock:
             self._over = True
-            for generation in range(self.generation + 1):
-                files.remove(self._path(generation))
+            # The newest goes last: while it is there, no earlier one is made again.
+            for generation in sorted(self._generations()):
+                # A folder of such a name is nobody's lease.
+                with contextlib.suppress(IsADirectoryError, PermissionError):
+                    files.remove(self._path(generation))
+
+    def _generations(self) -> Iterable[int]:
+        if not self.generation:
+            return [0]
+        # As listed: the number in a foreign file's name may be any.
+        named = _named(self._folder)
+        return {number for id, number in named if id == self.id and number <= self.generation}
 
     def _write(self, state: str) -> None:
         try:
@@ -155,6 +168,9 @@ class Leases:
             return files.read_bytes(_path(self._folder, id, generation))
         except FileNotFoundError:
             return None
+        except IsADirectoryError:
+            # Respected for a lease's time, like all that nobody renews.
+            return b""
 
 
 def _path(folder: files.Path, id: str, generation: int) -> str:
@@ -163,11 +179,15 @@ def _path(folder: files.Path, id: str, generation: int) -> str:
 
 def _newest(folder: files.Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    for name in files.names(folder):
-        id, _, generation = name.rpartition(".")
-        if id and generation.isdigit():
-            found[id] = max(int(generation), found.get(id, 0))
+    for id, generation in _named(folder):
+        found[id] = max(generation, found.get(id, 0))
     return found
+
+
+def _named(folder: files.Path) -> list[tuple[str, int]]:
+    """Id and generation of each lease; files of other names are no leases."""
+    matches = map(_NAME.fullmatch, files.names(folder))
+    return [(match[1], int(match[2])) for match in matches if match]
 
 
 def _parse(content: bytes) -> tuple[str, Process | None]:
@@ -176,7 +196,7 @@ def _parse(content: bytes) -> tuple[str, Process | None]:
         fields = json.loads(content)
         host, machine, pid, start = fields["process"]
         return str(fields["state"]), Process(str(host), str(machine), int(pid), int(start))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return HELD, None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from ctl_jax import data, finetune, interrupts, models
@@ -117,20 +118,75 @@ def pretrain(
       Stopped: the run was told to stop; what was trained so far is kept.
     """
     trained = False
+    saved = _Saved(plan.id, like, store)
     # Asked again after each claim, until it is done by whomever.
-    claims = iter(functools.partial(queue.exclusively, plan.id), None) if queue else None
-    for _, claim in jobs(claims):
+    ask = functools.partial(queue.exclusively, plan.id, saved.read) if queue else None
+    for _, claim in jobs(iter(ask, None) if ask else None):
         with contextlib.suppress(Lost), claim or contextlib.nullcontext():
             variables, record = _train(place, plan, store, claim)
             trained = True
             with interrupts.deferred():
                 if claim is not None and not claim.lost:
+                    if saved.replaces(record):
+                        place.warn(
+                            "the weights of this pretraining are not those of the one before; "
+                            "trials that were done before started from others"
+                        )
+                    store.set_aside_weights()
                     models.save_checkpoint(store.pretrained, variables)
                     claim.commit([record])
     if not trained:
         place.progress.advance(plan.flops)
-    saved = models.load_checkpoint(store.pretrained) if group.is_first() else like
-    return group.tree_of_first(models.with_head(saved, 1), like)
+    return group.tree_of_first(saved.variables if group.is_first() else like, like)
+
+
+class _Saved:
+    """The pretrained weights in the run's folder, as they were last read.
+
+    Attributes:
+      variables: of the whole network with one output; None before `read` has found them whole.
+    """
+
+    def __init__(self, id: str, like: Tree, store: Store):
+        self.variables: Tree | None = None
+        self._id, self._like, self._store = id, like, store
+        self._expected = ""
+
+    def read(self) -> bool:
+        """Reads the weights that the pretraining's record belongs to; whether they are whole."""
+        (record,) = self._store.load_trial(self._id)
+        # Records of before it was there name no hash.
+        self._expected = record.get("weights", "")
+        try:
+            found = models.load_checkpoint(self._store.pretrained)
+            if self._expected and models.content_hash(found) != self._expected:
+                raise UserError("they are not those of its record")
+            if _described(variables := _with_one_output(found)) != _described(self._like):
+                raise UserError("they are of another network")
+        except UserError as error:
+            self._store.tell(f"pretrained weights are damaged ({error}); they are made again")
+            return False
+        self.variables = variables
+        return True
+
+    def replaces(self, record: Record) -> bool:
+        """Whether a new record's weights differ from those that were lost."""
+        return self._expected not in ("", record["weights"])
+
+
+def _with_one_output(variables: Tree) -> Tree:
+    try:
+        return models.with_head(variables, 1)
+    except LookupError:
+        raise UserError("they have no head") from None
+
+
+def _described(variables: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {
+        jax.tree_util.keystr(path): (leaf.shape, np.dtype(leaf.dtype).name) for path, leaf in leaves
+    }
 
 
 def _train(
@@ -173,6 +229,7 @@ def _train(
         "loss": loss,
         "seed": settings.seed,
         "wall_s": result.history[-1].wall_s,
+        "weights": models.content_hash(result.variables),
     }
 
 

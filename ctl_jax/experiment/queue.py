@@ -149,20 +149,21 @@ class Queue:
             pending = left
         self._tidy()
 
-    def exclusively(self, id: str) -> Claim | None:
+    def exclusively(self, id: str, intact: Callable[[], bool] = lambda: True) -> Claim | None:
         """Claims work that must be done before the trials, or waits while another worker does it.
 
         Args:
           id: of its records in the store.
+          intact: whether what the work made besides its records is whole; asked where those are.
 
         Returns:
           The claim; None where the work is done.
         """
         pauses = self._pauses()
-        while not self._store.is_done(id):
+        while not (self._store.is_done(id) and intact()):
             newest = self._leases.newest().get(id, -1)
             holder = self._leases.holder(id, newest)
-            if holder is None and (claim := self._try(id, newest + 1)):
+            if holder is None and (claim := self._try(id, newest + 1, intact=intact)):
                 return claim
             self._wait([holder] if holder else [], next(pauses))
         return None
@@ -210,8 +211,9 @@ class Queue:
 
     def _left(self, pending: Iterable[int]) -> dict[int, None]:
         """Those of `pending` that are not done, in the same order."""
-        done = self._store.done()
-        return {index: None for index in pending if self._ids[index] not in done}
+        ids = {index: self._ids[index] for index in pending}
+        done = self._store.done(ids.values())
+        return {index: None for index, id in ids.items() if id not in done}
 
     def _free(
         self, pending: Iterable[int], leases: Mapping[str, int]
@@ -244,14 +246,19 @@ class Queue:
             if claim.committed:
                 del pending[index]
 
-    def _try(self, id: str, generation: int, index: int = -1) -> Claim | None:
+    def _try(
+        self, id: str, generation: int, index: int = -1, intact: Callable[[], bool] = lambda: True
+    ) -> Claim | None:
         lease = self._leases.take(id, generation)
         if lease is None:
             return None
         # The one who held it before may have saved it just before the lease went.
-        if self._store.is_done(id):
+        done = self._store.is_done(id)
+        if done and intact():
             lease.remove()
             return None
+        # Records that are damaged, or of damaged work; nobody else may move them now.
+        self._store.set_aside(id, whole=done)
         return Claim(self._store, self._heartbeat, lease, index)
 
     def _pauses(self) -> Iterator[float]:

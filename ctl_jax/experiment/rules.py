@@ -4,12 +4,26 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ctl_jax import models, pruning
 from ctl_jax.data.catalogue import ABLATIONS, SHUFFLES
+from ctl_jax.finetune.step import MAX_STEPS
+
+_LEAST, _MOST = (float(limit) for limit in (np.finfo("f4").tiny, np.finfo("f4").max))
 
 
 def _positive(value: float) -> bool:
-    return 0 < value < math.inf
+    # Smaller ones are zero where XLA computes with them, larger ones infinite.
+    return _LEAST <= value <= _MOST
+
+
+def _not_negative(value: float) -> bool:
+    return value == 0 or _positive(value)
+
+
+def _flops(value: float) -> bool:
+    return 1 <= value <= 1e30
 
 
 def _fraction(value: float) -> bool:
@@ -28,6 +42,8 @@ def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
     return (lambda value: value in names), "one of " + ", ".join(name or "''" for name in names)
 
 
+_POSITIVE = "a positive number that float32 can hold, 1.2e-38 to 3.4e38"
+_STEPS = (lambda v: 1 <= v <= MAX_STEPS, f"1 to {MAX_STEPS}")
 _AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
 
 # For each key whether a value makes sense, and words for what does.
@@ -45,28 +61,28 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.version": _one_of("", "v1", "v1.5"),
     "model.stem": _one_of("", "imagenet", "cifar"),
     "model.width": (lambda v: v >= 0, "0 (the standard one) or a number of channels"),
-    "model.epsilon": (lambda v: 0 <= v < math.inf, "0 (the standard one) or a positive number"),
+    "model.epsilon": (_not_negative, f"0 (the standard one) or {_POSITIVE}"),
     "model.preprocess": _one_of(*models.PREPROCESS),
-    "pretrain.steps": (lambda v: v >= 1, "at least 1"),
+    "pretrain.steps": _STEPS,
     "pretrain.batch_size": (lambda v: v >= 1, "at least 1"),
-    "pretrain.learning_rate": (_positive, "a positive number"),
+    "pretrain.learning_rate": (_positive, _POSITIVE),
     "pretrain.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
-    "pretrain.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "pretrain.weight_decay": (_not_negative, f"zero or {_POSITIVE}"),
     "pretrain.crop_area": _AREA,
     "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
     "methods": (_distinct, "at least one method, each once"),
     "pruning.criterion": _one_of(*pruning.ZERO_SHOT),
     "pruning.round_to": (lambda v: v >= 0, "0 or a width"),
-    "budgets.min_flops": (_positive, "a positive number of FLOPs"),
-    "budgets.max_flops": (_positive, "a positive number of FLOPs"),
-    "budgets.num": (lambda v: v >= 1, "at least 1"),
+    "budgets.min_flops": (_flops, "a positive number of FLOPs, 1 to 1e30"),
+    "budgets.max_flops": (_flops, "a positive number of FLOPs, 1 to 1e30"),
+    "budgets.num": (lambda v: 1 <= v <= 1000, "1 to 1000"),
     "finetune.batch_size": (lambda v: v >= 1, "at least 1"),
     "finetune.learning_rates": (
         lambda v: _distinct(v) and all(map(_positive, v)),
-        "at least one positive number, each once",
+        f"at least one {_POSITIVE[2:]}, each once",
     ),
     "finetune.momentum": (_fraction, "a number in [0, 1)"),
-    "finetune.weight_decay": (lambda v: v >= 0, "zero or a positive number"),
+    "finetune.weight_decay": (_not_negative, f"zero or {_POSITIVE}"),
     "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
     "finetune.crop_area": _AREA,
     "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -56,7 +57,8 @@ def run(
     if not group.is_first():
         console = rich.console.Console(quiet=True)
     # How often it is saved changes nothing about a run.
-    store = Store(workdir, {k: v for k, v in config.to_dict().items() if k != "checkpoint"})
+    settings = {k: v for k, v in config.to_dict().items() if k != "checkpoint"}
+    store = Store(workdir, settings, functools.partial(_warn, console))
     if group.is_first():
         store.check()
 
@@ -68,7 +70,9 @@ def run(
     _check_devices(config, plan)
     ids = [trial.id for trial in plan.trials]
     if group.is_first():
-        tables.print_plan(console, config, plan, done=len(store.done() & set(ids)))
+        if plan.pretraining is not None:
+            store.is_done(plan.pretraining.id)  # Says what is damaged.
+        tables.print_plan(console, config, plan, done=len(store.done(ids)))
     if plan_only:
         return
     queue = None
@@ -95,6 +99,7 @@ def _say(console: rich.console.Console, line: str) -> None:
 
 
 def _warn(console: rich.console.Console, line: str) -> None:
+    line = f"ctl_jax: {line}"
     console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -124,7 +129,7 @@ def _execute(
     with Progress(console, plan.total_flops) as progress:
         place = Workplace(config, plan.module, progress, functools.partial(_warn, console))
         networks = _make_networks(place, plan, store, queue)
-        done = store.done() if queue else frozenset()
+        done = store.done(trial.id for trial in plan.trials) if queue else frozenset()
         there = [trial for trial in plan.trials if trial.id in done]
         progress.advance(sum(trial.spent_flops + trial.validate_flops for trial in there))
         number = len(there)
@@ -188,19 +193,26 @@ def _report(
         return
     with queue.reporting(complete=complete) as mine:
         if mine:
-            _write(config, plan, store, console)
+            missing = _write(config, plan, store, console)
+            if complete and missing:
+                raise UserError(
+                    f"--workdir={store.workdir}: {len(missing)} of {len(plan.trials)} trials were "
+                    f"done and are gone or damaged, e.g. trials/{missing[0]}.jsonl; the same "
+                    f"command does them again"
+                )
 
 
-def _write(config: Any, plan: Plan, store: Store, console: rich.console.Console) -> None:
-    done = store.done()
+def _write(config: Any, plan: Plan, store: Store, console: rich.console.Console) -> list[str]:
+    """Writes records and report of what is done; ids of the trials that are not."""
+    ids = [trial.id for trial in plan.trials]
+    before = [plan.pretraining.id] if plan.pretraining is not None else []
+    done = store.done([*before, *ids])
     lines: list[Record] = [records.run_record(config, plan)]
-    if plan.pretraining is not None and plan.pretraining.id in done:
-        lines += store.load_trial(plan.pretraining.id)
+    lines += itertools.chain(*(store.load_trial(id) for id in before if id in done))
     lines += records.method_records(config, plan)
-    for trial in plan.trials:
-        if trial.id in done:
-            lines += store.load_trial(trial.id)
+    lines += itertools.chain(*(store.load_trial(id) for id in ids if id in done))
     paths = [store.save_records(lines), *report.write(lines, store.workdir)]
     console.print(report.summary(lines), highlight=False, markup=False, soft_wrap=True)
     for path in paths:
         _say(console, f"wrote {path}")
+    return [id for id in ids if id not in done]

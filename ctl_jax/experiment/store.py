@@ -4,52 +4,80 @@ workdir/
   config.json          the config; another one is refused
   pretrained/          weights that the run made itself
   keep/METHOD.json     which channels each pruned network kept
-  trials/ID.jsonl      records of one finished trial, written at once
+  trials/ID.jsonl      records of one finished trial, written at once, sealed by a last line
   leases/              who works on what; see leases.py
   scratch/ID/          of a trial that is not done: its checkpoints
   records.jsonl        all records, in the plan's order
   results.csv, report.html, figures/
 
 It may be shared by many workers, on a disk, on NFS or in an object store (gs://bucket/run).
+
+Files appear under their names when they are whole. What a crashed disk, an interrupted copy or a
+sync tool makes of them later is noticed: a damaged file gets the name NAME.damaged-XXXXXXXX, which
+nothing reads, and what it held is made again. Files of other names are nobody's business here.
 """
 
+import concurrent.futures
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Set
+import secrets
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ctl_jax import files
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import flatten
+from ctl_jax.experiment.sealing import Damaged, Record, seal, to_lines, unseal
 
-Record = dict[str, Any]
+# Files that are read at once: an object store takes some time for each.
+_READERS = 16
 
 
 class Store:
-    """The folder of one run. What is in it is whole: files appear under their names when done."""
+    """The folder of one run.
 
-    def __init__(self, workdir: str | os.PathLike[str], config: dict[str, Any]):
+    Args:
+      workdir: of the run; nothing is made yet.
+      config: of the run, plain values.
+      on_damage: called with a line about each thing that is damaged, once each.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        config: dict[str, Any],
+        on_damage: Callable[[str], None] = lambda line: None,
+    ):
         self.workdir = files.path(workdir)
         # Through JSON and back, so that tuples compare as the lists that a file holds.
         self._config = json.loads(json.dumps(config))
         self._trials = self.workdir / "trials"
         self._scratch = self.workdir / "scratch"
         self._config_path = self.workdir / "config.json"
+        self._on_damage = on_damage
+        self._said: set[str] = set()
+        # Trials that were found whole: they are not read again to know whether they are done.
+        self._whole: set[str] = set()
 
     def check(self) -> None:
-        """Sees whether what the folder holds belongs to this config; writes nothing.
+        """Sees whether the folder can be used and belongs to this config; writes nothing.
 
         Raises:
-          UserError: the folder was made by another config; the differing keys are named.
+          UserError: it cannot be a run's folder, cannot be written, or was made by another config,
+            whose differing keys are named.
         """
+        if not files.is_remote(self.workdir):
+            _check_place(self.workdir)
         try:
-            if not files.exists(self._config_path):
-                return
-            there = json.loads(files.read_text(self._config_path))
-        except ValueError:
-            raise UserError(f"{self._config_path}: expected the JSON that a run wrote") from None
-        except OSError as error:
-            raise _unusable(self.workdir, "read", error) from None
+            there = self._read_config()
+        except FileNotFoundError:
+            if any(name.endswith(".jsonl") for name in files.names(self._trials)):
+                self.tell("config.json is gone; it is written again")
+            return
+        except Damaged as error:
+            self.tell(f"config.json {error} (damaged); it is written again")
+            return
         _check_same(self.workdir, there, self._config)
 
     def create(self) -> None:
@@ -62,11 +90,19 @@ class Store:
         try:
             for folder in (self._trials, self.leases):
                 files.make_folder(folder)
-            created = files.create_bytes(self._config_path, content.encode())
+            if not files.create_bytes(self._config_path, content.encode()):
+                with contextlib.suppress(FileNotFoundError):
+                    self._set_aside_config()
+                files.create_bytes(self._config_path, content.encode())
         except OSError as error:
             raise _unusable(self.workdir, "written", error) from None
-        if not created:
-            self.check()
+        self.check()
+
+    def tell(self, line: str) -> None:
+        """Says once that something is damaged, and what follows from it."""
+        if line not in self._said:
+            self._said.add(line)
+            self._on_damage(line)
 
     @property
     def pretrained(self) -> files.Path:
@@ -101,13 +137,43 @@ class Store:
             files.sweep(folder)
 
     def is_done(self, trial_id: str) -> bool:
-        """Whether the trial's records are there now, whoever made them."""
-        return files.exists(self._trial_path(trial_id))
+        """Whether the trial's records are there now, and whole, whoever made them."""
+        problem = self._problem(trial_id)
+        self._note(trial_id, problem)
+        return problem == ""
 
-    def done(self) -> Set[str]:
-        """Ids of all trials whose records are there, by one listing."""
-        names = files.names(self._trials)
-        return {n.removesuffix(".jsonl") for n in names if n.endswith(".jsonl") and n[0] != "."}
+    def done(self, trial_ids: Iterable[str]) -> set[str]:
+        """Those of the trials whose records are there and whole, by one listing.
+
+        Each file is read once, when it is first seen. A damaged one is told of, and not done.
+        """
+        names = set(files.names(self._trials))
+        there = [trial_id for trial_id in trial_ids if f"{trial_id}.jsonl" in names]
+        new = [trial_id for trial_id in there if trial_id not in self._whole]
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
+            for trial_id, problem in zip(new, readers.map(self._problem, new), strict=True):
+                self._note(trial_id, problem)
+        return self._whole.intersection(there)
+
+    def set_aside(self, trial_id: str, *, whole: bool = False) -> None:
+        """Moves what stands in the place of a trial's records out of the way.
+
+        For who holds the trial's lease: only what was committed meanwhile, should the lease have
+        been lost, is put back.
+
+        Args:
+          trial_id: of the trial.
+          whole: also records that are whole, where something else that belongs to them is damaged.
+        """
+        path = self._trial_path(trial_id)
+        self._whole.discard(trial_id)
+        with contextlib.suppress(FileNotFoundError):
+            aside = _set_aside(path)
+            with contextlib.suppress(Damaged):
+                content = _read(aside)
+                unseal(trial_id, content)
+                if not whole:
+                    files.create_bytes(path, content)
 
     def save_trial(self, trial_id: str, records: Iterable[Record]) -> bool:
         """Keeps the records of a finished trial, unless they are there already.
@@ -115,39 +181,164 @@ class Store:
         Returns:
           Whether these are the ones that were kept.
         """
-        return files.create_bytes(self._trial_path(trial_id), _to_lines(records).encode())
+        return files.create_bytes(self._trial_path(trial_id), seal(trial_id, records))
 
     def load_trial(self, trial_id: str) -> list[Record]:
-        """The records of a finished trial."""
+        """The records of a finished trial.
+
+        Raises:
+          UserError: its file was damaged, or removed, since it was looked at.
+        """
         path = self._trial_path(trial_id)
         try:
-            return [json.loads(line) for line in files.read_text(path).splitlines()]
-        except ValueError:
-            raise UserError(
-                f"{path}: expected JSON lines; delete the damaged file to run its trial again"
-            ) from None
+            return unseal(trial_id, _read(path))
+        except FileNotFoundError:
+            reason = "is gone"
+        except Damaged as error:
+            reason = f"{error} (damaged)"
+        raise UserError(f"{path} {reason}; the same command does that trial again")
+
+    def set_aside_weights(self) -> None:
+        """Moves what stands in the place of the run's own weights out of the way."""
+        # Objects are only replaced, file by file, as they are written.
+        if not files.is_remote(self.pretrained):
+            with contextlib.suppress(FileNotFoundError):
+                _set_aside(self.pretrained)
 
     def save_keep(self, method: str, text: str) -> None:
         """Keeps which channels a method kept, so that its network can be made again."""
-        files.write_text(self.workdir / "keep" / f"{method}.json", text + "\n")
+        path, content = self.workdir / "keep" / f"{method}.json", f"{text}\n".encode()
+        try:
+            if _read(path) == content:
+                return
+        except FileNotFoundError:
+            pass
+        except Damaged:
+            _set_aside(path)
+        else:
+            self.tell(f"keep/{path.name} is not what it should be; it is written again")
+        files.write_bytes(path, content)
 
     def save_records(self, records: Iterable[Record]) -> files.Path:
         """Writes records.jsonl anew."""
         path = self.workdir / "records.jsonl"
-        files.write_text(path, _to_lines(records))
+        files.write_text(path, to_lines(records))
         return path
 
     def _trial_path(self, trial_id: str) -> files.Path:
         return self._trials / f"{trial_id}.jsonl"
 
+    def _problem(self, trial_id: str) -> str | None:
+        """What is wrong with a trial's file; "" where it is whole, None where there is none."""
+        path = self._trial_path(trial_id)
+        # Asks the folder anew, as reading alone does not on NFS.
+        if not files.is_remote(path) and not files.exists(path) and not os.path.islink(path):
+            return None
+        try:
+            unseal(trial_id, _read(path))
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            return str(error)
+        return ""
 
-def _to_lines(records: Iterable[Record]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+    def _note(self, trial_id: str, problem: str | None) -> None:
+        if problem == "":
+            self._whole.add(trial_id)
+            return
+        self._whole.discard(trial_id)
+        if problem:
+            self.tell(f"trials/{trial_id}.jsonl {problem} (damaged); that trial is done again")
+
+    def _read_config(self) -> dict[str, Any]:
+        """The config that made the folder.
+
+        Raises:
+          FileNotFoundError: there is none.
+          Damaged: it is no JSON object, and the folder is a run's.
+          UserError: it is something else's, or cannot be read.
+        """
+        try:
+            content = _read(self._config_path)
+            found = json.loads(content)
+            if not isinstance(found, dict):
+                raise Damaged("is not what a run writes")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unusable(self.workdir, "read", error) from None
+        except (ValueError, RecursionError) as error:
+            # Nobody else's file is moved away.
+            if not {"trials", "leases"} <= set(files.names(self.workdir)):
+                raise UserError(
+                    f"{self._config_path}: expected the JSON that a run wrote"
+                ) from None
+            if isinstance(error, Damaged):
+                raise
+            raise Damaged("is not JSON" if content.strip(b"\0 \n") else "is empty") from None
+        if found != self._config and not found.keys() & self._config.keys():
+            keys = ", ".join(map(repr, sorted(found)[:3])) or "none"
+            raise UserError(
+                f"{self._config_path}: expected the config that a run wrote, found keys {keys}; "
+                f"--workdir takes a new folder or a run's"
+            )
+        return found
+
+    def _set_aside_config(self) -> None:
+        """Moves a damaged config away."""
+        try:
+            self._read_config()
+        except Damaged:
+            aside = _set_aside(self._config_path)
+            # Another worker may have been faster, and this be the one that it wrote.
+            with contextlib.suppress(Damaged, ValueError):
+                content = _read(aside)
+                if isinstance(json.loads(content), dict):
+                    files.create_bytes(self._config_path, content)
+
+
+def _read(path: files.Path) -> bytes:
+    """The content of a file of the run.
+
+    Raises:
+      FileNotFoundError: there is nothing of its name.
+      Damaged: there is something else than a file.
+    """
+    try:
+        return files.read_bytes(path)
+    except IsADirectoryError:
+        raise Damaged("is a folder") from None
+    except FileNotFoundError:
+        if not files.is_remote(path) and os.path.islink(path):
+            raise Damaged("is a link to nothing") from None
+        raise
+
+
+def _set_aside(path: files.Path) -> files.Path:
+    """Gives a damaged file or folder a name that nothing reads; the new path."""
+    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+    files.move(path, aside)
+    return aside
+
+
+def _check_place(workdir: files.Path) -> None:
+    """Sees whether a local folder is one, or can be made, and may be written."""
+    place = workdir.absolute()
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        if not os.path.isdir(place):
+            raise NotADirectoryError(0, f"{place} is no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(0, f"{place} may not be written")
+    except OSError as error:
+        raise _unusable(workdir, "written", error) from None
 
 
 def _unusable(workdir: files.Path, what: str, error: OSError) -> UserError:
     reason = error.strerror or error
-    return UserError(f"--workdir={workdir}: expected a folder that can be {what} ({reason})")
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return UserError(f"--workdir={workdir}: expected a folder that can be {what} ({where}{reason})")
 
 
 def _check_same(workdir: files.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -159,6 +350,6 @@ def _check_same(workdir: files.Path, old: dict[str, Any], new: dict[str, Any]) -
     ]
     if differing:
         raise UserError(
-            f"--workdir={workdir} was made by another config; expected a new folder or the same "
-            f"values: {', '.join(differing)}"
+            f"--workdir={workdir} was made by another config, that of its config.json; expected a "
+            f"new folder or the same values: {', '.join(differing)}"
         )

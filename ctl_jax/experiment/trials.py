@@ -14,6 +14,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost
 from ctl_jax.experiment.methods import Method
 from ctl_jax.experiment.networks import compute_dtype, round_to
+from ctl_jax.finetune.step import MAX_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +84,20 @@ class Trial:
 
 
 def budgets(config: Any) -> tuple[int, ...]:
-    """The run's budgets in FLOPs: log-spaced, least first, whole numbers."""
-    ends = config.budgets.min_flops, config.budgets.max_flops
-    return tuple(round(float(b)) for b in np.geomspace(*ends, config.budgets.num))
+    """The run's budgets in FLOPs: log-spaced, least first, whole numbers.
+
+    Raises:
+      UserError: two of them are the same number.
+    """
+    least, most, num = config.budgets.min_flops, config.budgets.max_flops, config.budgets.num
+    amounts = tuple(round(float(b)) for b in np.geomspace(least, most, num))
+    if (different := len(set(amounts))) < num:
+        raise UserError(
+            f"config.budgets.num={num}: expected as many different budgets, but in whole FLOPs "
+            f"config.budgets.min_flops={least!r} to config.budgets.max_flops={most!r} give "
+            f"{different}"
+        )
+    return amounts
 
 
 def make_trials(
@@ -108,16 +120,23 @@ def make_trials(
       The trials. None depends on another, so their order does not matter to their numbers.
 
     Raises:
-      UserError: a budget pays for less than one step of some method on some task.
+      UserError: a budget pays for less than one step of some method on some task, or for more
+        steps than a training can count.
     """
     trials: list[Trial] = []
     amounts = budgets(config)
     for task, method in itertools.product(tasks, methods):
         cost = costs[method.name](task.num_classes)
+        whose = f"FLOPs for {method.name!r} on task {task.spec.name!r}"
         if amounts[0] < cost.step:
             raise UserError(
                 f"config.budgets.min_flops={amounts[0]:.4g}: expected at least one step, which "
-                f"costs {cost.step:.4g} FLOPs for {method.name!r} on task {task.spec.name!r}"
+                f"costs {cost.step:,} {whose}"
+            )
+        if amounts[-1] // cost.step > MAX_STEPS:
+            raise UserError(
+                f"config.budgets.max_flops={amounts[-1]:.4g}: expected at most {MAX_STEPS:,} "
+                f"steps, each of which costs {cost.step:,} {whose}"
             )
         trials.extend(
             Trial(

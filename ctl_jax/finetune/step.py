@@ -18,6 +18,8 @@ Tree = Any
 
 # What a network may compute in.
 DTYPES = ("float32", "bfloat16")
+# The most updates of a training: they are counted in int32.
+MAX_STEPS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)

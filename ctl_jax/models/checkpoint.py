@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from ctl_jax.errors import UserError
 
 # Orbax notices a damaged index, but not a damaged array. As `sha256sum --check` reads it.
 _SUMS = "SHA256SUMS"
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def content_hash(variables: Mapping[str, Any]) -> str:
@@ -149,11 +151,14 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _verify(path: str | os.PathLike[str], directory: pathlib.Path) -> None:
-    found = _checksums(directory)
-    lines = (directory / _SUMS).read_bytes().decode(errors="replace").splitlines()
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
+    """Sees whether each file that is listed is as it was; others are what sync tools leave."""
+    *lines, end = (directory / _SUMS).read_bytes().decode(errors="replace").split("\n")
+    expected = [_SUM_LINE.fullmatch(line) for line in lines]
+    if end or not expected or None in expected:
+        raise UserError(f"checkpoint {path} is damaged: its file {_SUMS!r} is not what was written")
+    for digest, name in (match.groups() for match in expected if match):
+        file = directory / name
+        if not file.is_file() or _sha256(file) != digest:
             raise UserError(
                 f"checkpoint {path} is damaged: its file {name!r} is not the one in {_SUMS}"
             )

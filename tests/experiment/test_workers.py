@@ -1,13 +1,14 @@
 """Workers as real processes, one killed and one stopped: nothing is done twice or lost."""
 
 import collections
-import json
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from ctl_jax.experiment.store import Store
 
 SCRIPT = pathlib.Path(__file__).with_name("worker_processes.py")
 
@@ -51,8 +52,8 @@ def test_every_trial_is_completed_once(folder, notes):
     assert set(counts.values()) == {1}
     assert set(counts) == done
     for trial, index in committed.items():
-        (line,) = (folder / "run" / "trials" / f"{trial}.jsonl").read_text().splitlines()
-        assert json.loads(line) == {"worker": index}
+        (record,) = Store(folder / "run", {}).load_trial(trial)
+        assert record == {"worker": index}
 
 
 def test_the_killed_workers_trial_and_share_were_taken_up(notes):
