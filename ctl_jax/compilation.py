@@ -22,7 +22,7 @@ import zlib
 import jax
 import jaxlib
 
-from ctl_jax import files
+from ctl_jax import home
 
 # The folder's size at which the programs that were not used for longest are removed.
 MAX_BYTES = 2 << 30
@@ -46,9 +46,7 @@ _log = logging.getLogger(__name__)
 
 def cache_dir() -> pathlib.Path:
     """Where compiled programs are: $CTL_JAX_CACHE/xla, else ctl_jax/xla in the user's cache."""
-    if chosen := os.environ.get("CTL_JAX_CACHE"):
-        return pathlib.Path(chosen).expanduser() / "xla"
-    return files.user_cache() / "xla"
+    return (home.from_variable("CTL_JAX_CACHE") or home.cache()) / "xla"
 
 
 def enable_cache(max_bytes: int = MAX_BYTES) -> pathlib.Path | None:
@@ -77,7 +75,7 @@ def enable_cache(max_bytes: int = MAX_BYTES) -> pathlib.Path | None:
         if not _is_trusted(folder):
             raise PermissionError(errno.EPERM, f"another user can write to {str(folder)!r}")
         _check_writable(folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home.
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         if folder is None or not folder.is_dir() or not _is_trusted(folder):
             _log.warning("compiled programs are not kept: %s; %s", reason, _ANOTHER)

@@ -11,50 +11,66 @@ import pathlib
 import re
 import secrets
 import shutil
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import fsspec
 from etils import epath
 
+from ctl_jax import home
 from ctl_jax.errors import UserError
 
 Path: TypeAlias = pathlib.Path | epath.Path
 PathLike: TypeAlias = str | os.PathLike[str]
 
+# How an address begins, also one with a slash too few, or the path of a Windows drive.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=[/\\\\]|$)")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp(\.|$)")
 # File systems that have no hard links say so in one of these ways.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 
 
-def user_cache() -> pathlib.Path:
-    """This program's part of the user's cache: ctl_jax in $XDG_CACHE_HOME or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "ctl_jax"
-
-
 def path(text: PathLike) -> Path:
     """A path that can be joined and asked, local or in an object store.
 
     Args:
-      text: of a local file or folder, or an address such as `gs://bucket/run`.
+      text: of a local file or folder ("~" is expanded), `file:///folder`, or an address in an
+        object store, `gs://bucket/run`.
 
     Returns:
-      A `pathlib.Path`, or an `epath.Path` where there is a scheme.
+      A `pathlib.Path`, or an `epath.Path` in an object store.
 
     Raises:
-      UserError: there is no such kind of store, or the package that reads it is not installed.
+      UserError: an address of another kind (also of a Windows drive), no such user as in "~user",
+        or the package that reads the store is not installed.
     """
-    text = os.fspath(text)
-    if not (scheme := _scheme(text)):
+    text = home.expand(text)
+    if not (address := _ADDRESS.match(text)):
         return pathlib.Path(text)
+    scheme = address[1].lower()
+    if scheme == "file":
+        return _local(text)
+    if not re.fullmatch(r"gs://[^/]+(/.*)?", text, re.DOTALL):
+        what = "gs://BUCKET/FOLDER" if scheme == "gs" else "a local folder or gs://BUCKET/FOLDER"
+        raise UserError(f"{text}: expected {what}, found {address[0]!r} at its beginning")
     try:
         fsspec.get_filesystem_class(scheme)
         return epath.Path(text)
     except (ImportError, ValueError, NotImplementedError) as error:
-        advice = "pip install 'ctl-jax[gcs]'" if scheme == "gs" else "a local folder or gs://"
-        raise UserError(f"{text}: expected {advice} ({error})") from None
+        raise UserError(f"{text}: expected pip install 'ctl-jax[gcs]' ({error})") from None
+
+
+def _local(text: str) -> pathlib.Path:
+    """The path of a `file:` address (RFC 8089)."""
+    rest = text.partition(":")[2]
+    if rest.startswith("//"):
+        host, slash, below = rest[2:].partition("/")
+        rest = slash + below if host in ("", "localhost") else ""
+    if not rest.startswith("/"):
+        raise UserError(f"{text}: expected file:///FOLDER, or the folder itself")
+    return pathlib.Path(urllib.parse.unquote(rest, errors="surrogateescape"))
 
 
 def is_remote(path: PathLike) -> bool:
@@ -206,6 +222,19 @@ def overwrite(path: PathLike, content: bytes) -> None:
         os.ftruncate(handle, len(content))
     finally:
         os.close(handle)
+
+
+def move(source: PathLike, target: PathLike) -> None:
+    """Gives a file or folder another name beside its old one; an object is copied and removed.
+
+    Raises:
+      FileNotFoundError: it is not there.
+    """
+    if is_remote(source):
+        write_bytes(target, read_bytes(source))
+        remove(source)
+        return
+    os.rename(source, target)
 
 
 def remove(path: PathLike) -> None:

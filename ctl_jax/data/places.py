@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from ctl_jax import home
 from ctl_jax.data.dataset import Places
 
 
@@ -24,7 +25,7 @@ def places(
     Returns:
       The places, "~" expanded.
     """
-    if from_environment := os.environ.get("NEVIS_DATA_DIR"):
+    if from_environment := home.from_variable("NEVIS_DATA_DIR"):
         nevis_dirs = [*nevis_dirs, from_environment]
     if imported_dir is None:
         imported_dir = default_imported_dir()
@@ -41,16 +42,14 @@ def default_imported_dir() -> pathlib.Path:
 
     Not in the cache: what the user has imported may be all there is of a set.
     """
-    if chosen := os.environ.get("CTL_JAX_IMPORTED"):
-        return pathlib.Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local" / "share"
-    return pathlib.Path(data) / "ctl_jax" / "imported"
+    return home.from_variable("CTL_JAX_IMPORTED") or home.data() / "imported"
 
 
 def default_tfds_dir() -> pathlib.Path:
     """Where TFDS itself prepares: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return _expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    chosen = home.from_variable("TFDS_DATA_DIR")
+    return chosen or (home.home() or home.writable()) / "tensorflow_datasets"
 
 
 def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
-    return pathlib.Path(path).expanduser()
+    return pathlib.Path(home.expand(path))

@@ -1,6 +1,13 @@
 """Methods, trials and their search: what to run, in what order, and what is done already."""
 
-from ctl_jax.experiment.config import check_key, config_arguments, default_config, validate
+from ctl_jax.experiment.config import (
+    check_key,
+    config_arguments,
+    default_config,
+    is_switch,
+    validate,
+)
+from ctl_jax.experiment.config_file import load_config
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.runner import run
 
@@ -9,6 +16,8 @@ __all__ = [
     "check_key",
     "config_arguments",
     "default_config",
+    "is_switch",
+    "load_config",
     "parse_method",
     "run",
     "validate",

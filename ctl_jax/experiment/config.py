@@ -4,8 +4,10 @@ A config file's `get_config` starts from `default_config()`, changes what it nee
 The result is checked once, before any work, and never changes afterwards.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -13,6 +15,8 @@ import ml_collections
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.rules import RULES
+from ctl_jax.experiment.trials import budgets
+from ctl_jax.values import read_list, read_scalar
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -145,19 +149,53 @@ def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     for key, (holds, wanted) in RULES.items():
         if not holds(given[key]):
             raise UserError(f"config.{key}={given[key]!r}: expected {wanted}")
-    for method in given["methods"]:
-        parse_method(method)
+    # Equal methods written differently are one.
+    names = [parse_method(name).name for name in given["methods"]]
+    given["methods"] = tuple(dict.fromkeys(names))
     _check_together(given)
-    return ml_collections.FrozenConfigDict(_nest(given))
+    checked = ml_collections.FrozenConfigDict(_nest(given))
+    budgets(checked)  # Raises where two of them are one.
+    return checked
 
 
 def check_key(key: str) -> None:
     """Raises a `UserError` where there is no such key, e.g. "finetune.batch_sizes"."""
     known = dict(flatten(default_config()))
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean config.{close[0]}?" if close else "see ctl_jax/experiment/config.py"
-        raise UserError(f"config.{key}: unknown key; {hint}")
+    if key in known:
+        return
+    if inside := [name for name in known if name.startswith(f"{key}.")]:
+        raise UserError(
+            f"config.{key}: a section; expected one of its keys, e.g. config.{inside[0]}"
+        )
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean config.{close[0]}?" if close else "see ctl_jax/experiment/config.py"
+    raise UserError(f"config.{key}: unknown key; {hint}")
+
+
+def read_value(key: str, texts: Sequence[str]) -> Any:
+    """Reads what a command line gives for a key: `--config.KEY=TEXT`, perhaps repeatedly.
+
+    Args:
+      key: e.g. "seeds".
+      texts: in order. Of a key of one value the last counts; a list has the values of all.
+
+    Returns:
+      A value of the key's type. Whether it makes sense is for `validate` to say.
+
+    Raises:
+      UserError: no such key, or a text that is no value of its type.
+    """
+    check_key(key)
+    default = dict(flatten(default_config()))[key]
+    if isinstance(default, tuple):
+        lists = [read_list(f"--config.{key}", text, _ELEMENTS[key]) for text in texts]
+        return tuple(value for values in lists for value in values)
+    return read_scalar(f"--config.{key}", texts[-1], type(default))
+
+
+def is_switch(key: str) -> bool:
+    """Whether a key is true or false, so that a command line may give it without a value."""
+    return isinstance(dict(flatten(default_config())).get(key), bool)
 
 
 def config_arguments(text: str, **defaults: str) -> ml_collections.ConfigDict:
@@ -223,23 +261,29 @@ _ELEMENTS: dict[str, type] = {
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple):
-        # One value is what a command line's `--config.seeds=0` gives.
-        values = list(value) if isinstance(value, tuple | list) else [value]
-        if len(values) == 1 and isinstance(values[0], str):
-            # So does `--config.methods=dense,scratch`, which is no Python literal.
-            values = values[0].split(",")
-        return tuple(_scalar(f"{key}[{i}]", v, _ELEMENTS[key]) for i, v in enumerate(values))
-    return _scalar(key, value, type(default))
+    if not isinstance(default, tuple):
+        return _scalar(key, value, type(default))
+    if isinstance(value, str):
+        return read_list(f"config.{key}", value, _ELEMENTS[key])
+    values = list(value) if isinstance(value, tuple | list) else [value]
+    elements = [_scalar(f"{key}[{i}]", v, _ELEMENTS[key]) for i, v in enumerate(values)]
+    if key == "methods":
+        # No name holds a comma; the name of a folder may.
+        elements = [name for joined in elements for name in joined.split(",")]
+    return tuple(elements)
 
 
 def _scalar(key: str, value: Any, wanted: type) -> Any:
     # An int is a fine float; a bool is no int, although Python says so.
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
+        return math.inf
     if type(value) is not wanted:
         found = type(value).__name__
         raise UserError(f"config.{key}={value!r}: expected {wanted.__name__}, found {found}")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"config.{key}={value!r}: expected a text without a null character")
     return value
 
 

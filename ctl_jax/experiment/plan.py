@@ -1,13 +1,12 @@
 """Everything that is known of a run before its first step."""
 
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
 
-from ctl_jax import data, models, pruning
+from ctl_jax import data, home, models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.costs import Cost, cost_by_classes
 from ctl_jax.experiment.methods import parse_method
@@ -116,7 +115,7 @@ def _costs(
 
 def _load_weights(config: Any, module: nn.Module, expected: Tree) -> Tree:
     """The variables that `config.weights` names, of the widths that `config.model` says."""
-    weights = models.load_weights(pathlib.Path(config.weights).expanduser(), module, expected)
+    weights = models.load_weights(home.expand(config.weights), module, expected)
     for (path, leaf), wanted in zip(
         jax.tree_util.tree_leaves_with_path(weights), jax.tree.leaves(expected), strict=True
     ):

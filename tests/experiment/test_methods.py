@@ -13,7 +13,7 @@ from ctl_jax.experiment import Method, parse_method
         ("scratch", Method("scratch", pretrained=False)),
         ("linear_probe", Method("linear_probe", train_backbone=False)),
         ("filters@0.5", Method("filters@0.5", scope="filters", ratio=0.5)),
-        ("channels@.25", Method("channels@.25", scope="channels", ratio=0.25)),
+        ("channels@.25", Method("channels@0.25", scope="channels", ratio=0.25)),
     ],
 )
 def test_reads_a_name(name, method):

@@ -1,0 +1,177 @@
+"""The command line of `ctl_jax.main`: flags of the program, and values for keys of the config."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from ctl_jax import experiment
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.config import flatten
+from ctl_jax.values import is_truth
+
+_HELP = ("help", "helpfull", "helpshort", "h", "?")
+_KEYS = """
+  --config.KEY=VALUE: A value in place of the config file's; --helpfull has all
+    keys. A list is written a,b (or as in Python, ('a,b', 'c'), where a comma is
+    part of a value), or the flag is given once a value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What a command line says.
+
+    Attributes:
+      config: the config file, with its own arguments after a colon.
+      overrides: for keys of the config the texts given, in order.
+      workdir: the run's folder.
+      plan: whether to stop after the plan.
+      worker: which worker this is, see `cluster`.
+      group: which process of a group this is.
+    """
+
+    config: str
+    overrides: dict[str, list[str]]
+    workdir: str
+    plan: bool
+    worker: str
+    group: str
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Reads a command line.
+
+    Args:
+      argv: its words, with the program's name first.
+
+    Returns:
+      What it says. Texts of the config's keys are read later, with the config.
+
+    Raises:
+      UserError: an unknown flag, key or word, a value of the wrong kind, or a required flag that
+        is not there.
+    """
+    known = _flags()
+    try:
+        words = _with_flagfiles(known, argv)
+        overrides, rest = _split(words)
+        stray = known([argv[0], *rest])[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if stray:
+        raise UserError(f"unexpected argument {stray[0]!r}; expected flags only, see --help")
+    files = list(dict.fromkeys(value for name, value in _assigned(rest) if name == "config"))
+    if len(files) > 1:
+        raise UserError(f"--config={files[1]}: expected one config file, there is {files[0]} too")
+    if not known["config"].value:
+        raise UserError("--config: expected a config file, e.g. configs/quickstart.py")
+    if not known["workdir"].value:
+        raise UserError("--workdir: expected the run's folder, e.g. runs/quickstart")
+    values: dict[str, Any] = known.flag_values_dict()
+    return Arguments(overrides=overrides, **values)
+
+
+def help_text(argv: Sequence[str], description: str) -> str:
+    """What `--help` prints; "" where the command line does not ask for it.
+
+    Args:
+      argv: the command line.
+      description: what the program does.
+    """
+    asked = [name for name, _ in _assigned(argv[1:]) if name in _HELP]
+    if not asked:
+        return ""
+    lines = [description.rstrip(), "\nFlags:", _flags().get_help().rstrip(), _KEYS.strip("\n")]
+    if "helpfull" in asked:
+        lines.append("\nKeys of the config, at their defaults:\n")
+        config = experiment.default_config()
+        lines += [f"  --config.{key}={value!r}" for key, value in flatten(config)]
+    return "\n".join(lines)
+
+
+def _flags() -> flags.FlagValues:
+    """The program's flags, unset."""
+    values = flags.FlagValues()
+
+    def add(define: Any, name: str, default: Any, words: str) -> None:
+        define(name, default, words, flag_values=values)
+
+    add(
+        flags.DEFINE_string,
+        "config",
+        "",
+        "A config file, and its arguments after a colon: FILE.py[:name=value,...].",
+    )
+    add(flags.DEFINE_string, "workdir", "", "Folder of the run: results, and what is done.")
+    add(flags.DEFINE_bool, "plan", False, "Print the plan (tasks, trials, FLOPs) and stop.")
+    add(
+        flags.DEFINE_string,
+        "worker",
+        "",
+        "Which of the workers that share the workdir: i/n, i from 0, or auto.",
+    )
+    add(
+        flags.DEFINE_string,
+        "group",
+        "",
+        "Which of the processes that train each trial together: HOST:PORT,i/n or auto.",
+    )
+    return values
+
+
+def _with_flagfiles(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    try:
+        return known.read_flags_from_files(list(argv[1:]))
+    except (flags.Error, OSError, UnicodeError) as error:
+        raise UserError(
+            f"--flagfile: {str(error).removeprefix('ERROR:: ')}; expected a text with a flag a line"
+        ) from None
+
+
+def _split(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The texts given for keys of the config, and the other words."""
+    overrides: dict[str, list[str]] = {}
+    rest: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return overrides, [*rest, word, *words]
+        flag, equals, text = word.partition("=")
+        name = flag.removeprefix("-").removeprefix("-")
+        is_flag = name != flag
+        key = name.removeprefix("no").removeprefix("config.")
+        if not is_flag or not name.startswith(("config.", "noconfig.")):
+            rest.append(word)
+            # A flag's value may be a word of its own, which is none of ours.
+            continue
+        experiment.check_key(key)
+        if name.startswith("no"):
+            if equals or not experiment.is_switch(key):
+                raise UserError(f"{word}: expected --config.{key}=VALUE")
+            text = "false"
+        elif not equals:
+            text = _value_of(key, words)
+        overrides.setdefault(key, []).append(text)
+    return overrides, rest
+
+
+def _value_of(key: str, words: list[str]) -> str:
+    """Takes the value that is a word of its own, `--config.KEY VALUE`."""
+    if experiment.is_switch(key) and not (words and is_truth(words[0])):
+        return "true"
+    if not words or words[0].startswith("--"):
+        raise UserError(f"--config.{key}: expected a value, --config.{key}=VALUE")
+    return words.pop(0)
+
+
+def _assigned(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of each `--name=value` and `--name value`, up to `--`."""
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        if word == "--":
+            return
+        if word.startswith("-"):
+            name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+            yield name, value if equals else following

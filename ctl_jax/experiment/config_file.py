@@ -1,0 +1,174 @@
+"""Config files: run, asked for their config, and that changed as the command line says.
+
+Whatever is wrong with a file is said in one line, with the line of the file where it went wrong.
+"""
+
+import inspect
+import os
+import pathlib
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from ctl_jax import home
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.config import flatten, read_value
+
+_EXPECTED = "expected a Python file with get_config(), e.g. configs/quickstart.py"
+# The module that a file is while it runs.
+_MODULE = "ctl_jax_config_file"
+_MOST_CHARACTERS = 400
+
+
+class _File(NamedTuple):
+    given: str
+    path: str
+    arguments: str
+
+
+def load_config(
+    given: str, overrides: Mapping[str, Sequence[str]] | None = None
+) -> ml_collections.ConfigDict:
+    """Loads a config file.
+
+    Args:
+      given: `FILE.py`, or `FILE.py:ARGUMENTS` for what its `get_config` is called with.
+      overrides: texts for keys such as "finetune.batch_size", as `read_value` takes them.
+
+    Returns:
+      The config, not validated.
+
+    Raises:
+      UserError: there is no such file, it fails, or it returns no config; or an override has no
+        such key or is no value of its kind.
+    """
+    file = _split(given)
+    values = {key: read_value(key, texts) for key, texts in (overrides or {}).items()}
+    config = _call(file, _get_config(file))
+    return _run(file, lambda: _overridden(file, config, values))
+
+
+def _split(given: str) -> _File:
+    """The path, and what stands behind the first colon that ends the name of a file."""
+    path, colon, arguments = given, "", ""
+    if not os.path.isfile(home.expand(path)):
+        ends = [i for i, character in enumerate(given) if character == ":"]
+        files = [i for i in ends if os.path.isfile(home.expand(given[:i]))]
+        # Where none is a file: what was meant to be one.
+        end = next(iter(files or [i for i in ends if given[:i].endswith(".py")] or ends), None)
+        if end is not None:
+            path, colon, arguments = given[:end], ":", given[end + 1 :]
+    expanded = home.expand(path)
+    if os.path.isdir(expanded):
+        raise UserError(f"--config={given}: {path!r} is a folder; {_EXPECTED}")
+    if not os.path.exists(expanded):
+        raise UserError(f"--config={given}: there is no {path!r}; {_EXPECTED}")
+    return _File(given, expanded, arguments if colon else "")
+
+
+def _get_config(file: _File) -> Callable[..., Any]:
+    """Runs the file, and finds its function."""
+    try:
+        source = pathlib.Path(file.path).read_bytes()
+    except OSError as error:
+        raise UserError(f"--config={file.given}: {error.strerror}; {_EXPECTED}") from None
+    module = types.ModuleType(_MODULE)
+    module.__file__ = os.path.abspath(file.path)
+    # Where dataclasses and pickles look for the module of what it defines.
+    sys.modules[_MODULE] = module
+    _run(file, lambda: exec(compile(source, file.path, "exec"), vars(module)))
+    function = getattr(module, "get_config", None)
+    if not callable(function):
+        found = "no get_config" if function is None else f"get_config = {function!r}"
+        raise UserError(f"{file.path}: {found}; {_EXPECTED}")
+    return function
+
+
+def _call(file: _File, function: Callable[..., Any]) -> ml_collections.ConfigDict:
+    arguments = [file.arguments] if file.arguments else []
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        takes = f"get_config{inspect.signature(function)}"
+        wanted = (
+            f"--config={file.path}, since it takes no arguments"
+            if arguments and not inspect.signature(function).parameters
+            else f"a function of one text, after the colon of --config={file.path}:ARGUMENTS"
+        )
+        raise UserError(f"--config={file.given}: {takes} is there; expected {wanted}") from None
+    except ValueError:
+        pass  # It has no signature to be asked.
+    found = _run(file, lambda: function(*arguments))
+    if isinstance(found, Mapping):
+        found = _run(file, lambda: ml_collections.ConfigDict(dict(found)))
+    if not isinstance(found, ml_collections.ConfigDict):
+        forgotten = " (is `return config` missing?)" if found is None else ""
+        raise UserError(
+            f"{file.path}: get_config() returned {type(found).__name__}{forgotten}; expected "
+            f"ctl_jax.experiment.default_config(), changed as needed"
+        )
+    return found
+
+
+def _overridden(
+    file: _File, config: ml_collections.ConfigDict, values: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """The config with the values in it; what follows from them by reference follows."""
+    with config.ignore_type(), config.unlocked():
+        for key, value in values.items():
+            section, _, name = f".{key}".rpartition(".")
+            inner = config
+            for part in filter(None, section.split(".")):
+                inner = inner.get(part)
+                if not isinstance(inner, ml_collections.ConfigDict):
+                    raise UserError(
+                        f"{file.path}: config{section} is missing; start from default_config()"
+                    )
+            inner[name] = value
+    # References that cannot be followed fail now.
+    dict(flatten(config))
+    return config
+
+
+def _run(file: _File, function: Callable[[], Any]) -> Any:
+    """Does what runs the file's code; what is wrong there becomes one line."""
+    try:
+        return function()
+    except (UserError, KeyboardInterrupt):
+        raise
+    # SystemExit is one, too.
+    except BaseException as error:
+        raise UserError(_explain(file, error)) from None
+
+
+def _explain(file: _File, error: BaseException) -> str:
+    """Where an error happened in the file, and what."""
+    kind, line = type(error).__name__, None
+    if isinstance(error, SyntaxError) and error.filename == file.path:
+        line, message = error.lineno, str(error.msg)
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == file.path:
+                line = frame.lineno
+        message = _message(error)
+    where = f"{file.path}, line {line}" if line else file.path
+    return f"{where}: {kind}: {message}" if message else f"{where}: {kind}"
+
+
+def _message(error: BaseException) -> str:
+    """The error's text in one line, without the whole config that ml_collections adds to it."""
+    inner = error
+    while inner.args and isinstance(inner.args[0], BaseException):
+        inner = inner.args[0]
+    # The text of a KeyError is its key, in quotes.
+    text = str(inner.args[0]) if isinstance(inner, KeyError) and inner.args else str(inner)
+    text = re.sub(r' Other fields present: ".*?"(?=\nDid you mean|$)', "", text, flags=re.DOTALL)
+    if isinstance(getattr(error, "obj", None), ml_collections.ConfigDict):
+        text = f"the config has no {text}"
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
