@@ -156,7 +156,12 @@ def _named(name: str) -> TaskSpec:
     key = name.strip().casefold()
     if key in known:
         return known[key]
-    close = difflib.get_close_matches(key, [*known, *map(str.casefold, VARIANTS)], n=3)
+    streams = {stream.casefold(): stream for stream in (*VARIANTS, "embedded")}
+    if name in streams.values():
+        raise UserError(f"stream {name!r}: expected alone, or data sets joined by '+'")
+    # Each as it has to be written.
+    names = {each: each for each in known} | streams
+    close = [names[each] for each in difflib.get_close_matches(key, names, n=3)]
     hint = f"; close: {', '.join(map(repr, close))}" if close else ""
     raise UserError(
         f"unknown stream or data set {name!r}{hint}; expected 'embedded', one of "

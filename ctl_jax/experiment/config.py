@@ -296,6 +296,7 @@ def _check_together(given: dict[str, Any]) -> None:
             f"{'at least 1' if is_random else '0'} where config.stream.ablation="
             f"{given['stream.ablation']!r}"
         )
+    _check_crops(given)
     if given["budgets.max_flops"] < given["budgets.min_flops"]:
         raise UserError(
             f"config.budgets.max_flops={given['budgets.max_flops']!r}: expected at least "
@@ -326,4 +327,24 @@ def _check_together(given: dict[str, Any]) -> None:
         raise UserError(
             f"config.weights='': expected a file or folder (or a config.pretrain.task), since "
             f"{needing[0]!r} starts from pretrained weights"
+        )
+
+
+def _check_crops(given: dict[str, Any]) -> None:
+    """Sees whether the narrowest crop has a pixel: less of an image is no image."""
+    size, areas, aspects = (
+        given[key] for key in ("data.image_size", "finetune.crop_area", "finetune.crop_aspect")
+    )
+    pixels = size * math.sqrt(areas[0] * min(aspects[0], 1 / aspects[1]))
+    if pixels < 1:
+        raise UserError(
+            f"config.finetune.crop_aspect={aspects!r}: the narrowest crop would have {pixels:.2g} "
+            f"pixels; expected at least 1 of an image of config.data.image_size={size} with "
+            f"config.finetune.crop_area={areas!r}"
+        )
+    pixels = size * math.sqrt(given["pretrain.crop_area"][0])
+    if pixels < 1:
+        raise UserError(
+            f"config.pretrain.crop_area={given['pretrain.crop_area']!r}: the smallest crop would "
+            f"have {pixels:.2g} pixels; expected at least 1 of config.data.image_size={size}"
         )

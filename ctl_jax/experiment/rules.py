@@ -44,6 +44,9 @@ def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
 
 _POSITIVE = "a positive number that float32 can hold, 1.2e-38 to 3.4e38"
 _STEPS = (lambda v: 1 <= v <= MAX_STEPS, f"1 to {MAX_STEPS}")
+# More images or channels fit into no machine, and their numbers of elements into no integer of XLA.
+_SIZE = 2**20
+_BATCH = (lambda v: 1 <= v <= _SIZE, f"at least 1, at most {_SIZE}")
 _AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
 
 # For each key whether a value makes sense, and words for what does.
@@ -57,14 +60,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.max_corrupt": (lambda v: v >= 0, "a number of examples"),
     "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
     "model.name": _one_of(*models.NAMES),
-    "model.stages": (lambda v: all(n > 0 for n in v), "blocks a stage, each at least 1"),
+    "model.stages": (lambda v: all(0 < n <= 1000 for n in v), "blocks a stage, each 1 to 1000"),
     "model.version": _one_of("", "v1", "v1.5"),
     "model.stem": _one_of("", "imagenet", "cifar"),
-    "model.width": (lambda v: v >= 0, "0 (the standard one) or a number of channels"),
+    "model.width": (lambda v: 0 <= v <= _SIZE, "0 (the standard one) or a number of channels"),
     "model.epsilon": (_not_negative, f"0 (the standard one) or {_POSITIVE}"),
     "model.preprocess": _one_of(*models.PREPROCESS),
     "pretrain.steps": _STEPS,
-    "pretrain.batch_size": (lambda v: v >= 1, "at least 1"),
+    "pretrain.batch_size": _BATCH,
     "pretrain.learning_rate": (_positive, _POSITIVE),
     "pretrain.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
     "pretrain.weight_decay": (_not_negative, f"zero or {_POSITIVE}"),
@@ -72,11 +75,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pretrain.seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
     "methods": (_distinct, "at least one method, each once"),
     "pruning.criterion": _one_of(*pruning.ZERO_SHOT),
-    "pruning.round_to": (lambda v: v >= 0, "0 or a width"),
+    "pruning.round_to": (lambda v: 0 <= v <= _SIZE, f"0 or a width, at most {_SIZE}"),
     "budgets.min_flops": (_flops, "a positive number of FLOPs, 1 to 1e30"),
     "budgets.max_flops": (_flops, "a positive number of FLOPs, 1 to 1e30"),
     "budgets.num": (lambda v: 1 <= v <= 1000, "1 to 1000"),
-    "finetune.batch_size": (lambda v: v >= 1, "at least 1"),
+    "finetune.batch_size": _BATCH,
     "finetune.learning_rates": (
         lambda v: _distinct(v) and all(map(_positive, v)),
         f"at least one {_POSITIVE[2:]}, each once",
@@ -86,8 +89,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
     "finetune.crop_area": _AREA,
     "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),
-    "finetune.log_every": (lambda v: v >= 1, "at least 1"),
-    "finetune.evaluate_every": (lambda v: v >= 0, "0 or a number of steps"),
+    "finetune.log_every": _STEPS,
+    "finetune.evaluate_every": (
+        lambda v: 0 <= v <= MAX_STEPS,
+        f"0 or a number of steps, at most {MAX_STEPS}",
+    ),
     "finetune.report": _one_of("last", "best"),
     "finetune.compute_dtype": _one_of("", "float32", "bfloat16"),
     "checkpoint.every_s": (lambda v: 0 <= v < math.inf, "0 or a number of seconds"),
