@@ -129,7 +129,14 @@ def test_the_embedded_stream_has_tasks_of_every_domain() -> None:
 
 @pytest.mark.parametrize(
     ("variant", "close"),
-    [("SHORTT", "'short'"), ("cifar11+mnist", "'cifar10'"), ("mnist+", ""), ("", ""), ("full", "")],
+    [
+        ("SHORTT", "; close: 'SHORT'"),
+        ("full", "; close: 'FULL'"),
+        ("Embedded", "; close: 'embedded'"),
+        ("cifar11+mnist", "'cifar10'"),
+        ("mnist+", ""),
+        ("", ""),
+    ],
 )
 def test_unknown_names(variant: str, close: str) -> None:
     with pytest.raises(UserError) as error:
@@ -138,6 +145,12 @@ def test_unknown_names(variant: str, close: str) -> None:
     assert "\n" not in message
     assert close in message
     assert all(name in message for name in ("embedded", *data.VARIANTS))
+
+
+@pytest.mark.parametrize("variant", ["FULL+mnist", "mnist+SHORT", "embedded+mnist"])
+def test_a_stream_is_not_joined(variant: str) -> None:
+    with pytest.raises(UserError, match="^stream '(FULL|SHORT|embedded)': expected alone, or data"):
+        data.stream(variant)
 
 
 def _titles(**changes: object) -> list[tuple[int | None, str]]:
