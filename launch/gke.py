@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from ctl_jax import startup, streams
 from ctl_jax.errors import UserError
 from launch import arguments, manifests
 
@@ -152,4 +153,5 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    startup.prepare(_COMMAND, with_jax=False)
+    sys.exit(streams.settle(main(sys.argv[1:]), printing=True))

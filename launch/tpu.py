@@ -26,6 +26,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
+from ctl_jax import home, startup, streams
 from ctl_jax.errors import UserError
 from launch import arguments, remote
 from launch.gcloud import Place, Slice
@@ -111,7 +112,7 @@ def _supervise(options: argparse.Namespace, slices: list[Slice], program: list[s
     if not workdir.startswith("gs://"):
         raise UserError(f"--workdir={workdir}: expected gs://BUCKET/FOLDER, since VMs vanish")
     config = next(value for value in program if value.startswith("--config="))
-    code = remote.archive(pathlib.Path(options.source), config.removeprefix("--config="))
+    code = remote.archive(pathlib.Path(home.expand(options.source)), config.removeprefix("--config="))
     stop = threading.Event()
     # A dry run waits for nothing.
     poll_s = 0 if options.dry_run else options.poll_s
@@ -167,4 +168,5 @@ def _in_threads(jobs: Sequence[Callable[[], int]], stop: threading.Event) -> lis
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    startup.prepare(_COMMAND, with_jax=False)
+    sys.exit(streams.settle(main(sys.argv[1:]), printing=True))
