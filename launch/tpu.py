@@ -112,7 +112,8 @@ def _supervise(options: argparse.Namespace, slices: list[Slice], program: list[s
     if not workdir.startswith("gs://"):
         raise UserError(f"--workdir={workdir}: expected gs://BUCKET/FOLDER, since VMs vanish")
     config = next(value for value in program if value.startswith("--config="))
-    code = remote.archive(pathlib.Path(home.expand(options.source)), config.removeprefix("--config="))
+    source = pathlib.Path(home.expand(options.source))
+    code = remote.archive(source, config.removeprefix("--config="))
     stop = threading.Event()
     # A dry run waits for nothing.
     poll_s = 0 if options.dry_run else options.poll_s

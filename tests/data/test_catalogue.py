@@ -149,7 +149,7 @@ def test_unknown_names(variant: str, close: str) -> None:
 
 @pytest.mark.parametrize("variant", ["FULL+mnist", "mnist+SHORT", "embedded+mnist"])
 def test_a_stream_is_not_joined(variant: str) -> None:
-    with pytest.raises(UserError, match=r"^stream '(FULL|SHORT|embedded)': expected alone, or data"):
+    with pytest.raises(UserError, match=r"^stream '(FULL|SHORT|embedded)': expected alone"):
         data.stream(variant)
 
 
