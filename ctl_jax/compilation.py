@@ -69,7 +69,7 @@ def enable_cache(max_bytes: int = MAX_BYTES) -> pathlib.Path | None:
     try:
         root = cache_dir()
         root.mkdir(parents=True, exist_ok=True)
-        folder = root / _machine()
+        folder = home.in_utf8(root) / _machine()
         # Programs are machine code: nobody else may add one.
         folder.mkdir(mode=0o700, exist_ok=True)
         if not _is_trusted(folder):

@@ -6,7 +6,9 @@ for a path that the user wrote. This module imports no library, so that what it 
 environment holds while others are imported.
 """
 
+import contextlib
 import functools
+import hashlib
 import os
 import pathlib
 import stat
@@ -68,6 +70,28 @@ def expand(path: str | os.PathLike[str]) -> str:
         f"{text}: there is no user {first[1:]!r}; expected the name of one after '~', or "
         f"./{text} for a folder of that name"
     )
+
+
+def in_utf8(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a folder, in UTF-8: its own, or else that of a link to it.
+
+    TensorStore, ArrayRecord and XLA take no others. The folder is made where a link is needed.
+
+    Raises:
+      OSError: it cannot be made.
+    """
+    path = os.path.abspath(folder)
+    try:
+        path.encode()
+        return pathlib.Path(folder)
+    except UnicodeEncodeError:
+        os.makedirs(path, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    link = _stand_in() / "links" / name
+    link.parent.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(path, target_is_directory=True)
+    return link
 
 
 def from_variable(name: str) -> pathlib.Path | None:

@@ -1,5 +1,6 @@
 """The begin and the end of this project's commands, before and after everything else."""
 
+import os
 import sys
 
 from ctl_jax import home, platforms, streams
@@ -15,6 +16,7 @@ def prepare(command: str, *, with_jax: bool = True) -> None:
       command: its name, with which its complaints begin.
       with_jax: whether it needs JAX.
     """
+    _use_utf8()
     streams.install()
     try:
         home.prepare()
@@ -22,6 +24,20 @@ def prepare(command: str, *, with_jax: bool = True) -> None:
             platforms.import_jax()
     except UserError as error:
         sys.exit(fail(command, error))
+
+
+def _use_utf8() -> None:
+    """Starts the program again where Python takes the names of files for something else.
+
+    In the C locale of a bare container it is ASCII if PYTHONUTF8=0, and any other name would be
+    unreadable for libraries; with an old locale such as Latin-1 labels would depend on it.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    # What is printed stays in the terminal's own encoding.
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def fail(command: str, message: object, status: int = BAD_INPUT) -> int:

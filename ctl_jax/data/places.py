@@ -30,10 +30,10 @@ def places(
     if imported_dir is None:
         imported_dir = default_imported_dir()
     return Places(
-        tuple(map(_expanded, tfds_dirs)),
+        tuple(map(_of_records, tfds_dirs)),
         tuple(map(_expanded, nevis_dirs)),
         tuple(map(_expanded, folder_dirs)),
-        _expanded(imported_dir),
+        _of_records(imported_dir),
     )
 
 
@@ -53,3 +53,9 @@ def default_tfds_dir() -> pathlib.Path:
 
 def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(home.expand(path))
+
+
+def _of_records(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A folder with ArrayRecord files, whose library takes no name that is not UTF-8."""
+    folder = _expanded(path)
+    return home.in_utf8(folder) if folder.is_dir() else folder

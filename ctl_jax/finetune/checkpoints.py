@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from ctl_jax import files
+from ctl_jax import files, home
 from ctl_jax.finetune.packing import Checkpoint, check, pack, unpack
 from ctl_jax.finetune.step import TrainState
 
@@ -48,8 +48,11 @@ class Checkpoints:
           warn: called with a line about each checkpoint that is damaged.
         """
         name = os.fspath(folder)
-        # Orbax wants whole paths.
-        self._folder = epath.Path(name if "://" in name else os.path.abspath(name))
+        if "://" not in name:
+            # Orbax wants whole paths.
+            above, name = os.path.split(os.path.abspath(name))
+            name = os.path.join(home.in_utf8(above), name)
+        self._folder = epath.Path(name)
         self._warn = warn
         self._manager: ocp.CheckpointManager | None = None
 

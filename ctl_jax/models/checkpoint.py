@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ctl_jax import files
+from ctl_jax import files, home
 from ctl_jax.errors import UserError
 
 # Orbax notices a damaged index, but not a damaged array. As `sha256sum --check` reads it.
@@ -65,6 +65,7 @@ def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) 
 def _save(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
     final = pathlib.Path(path).absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
+    final = home.in_utf8(final.parent) / final.name
     temporary = final.with_name(f".{final.name}.tmp")
     arrays = jax.tree.map(np.asarray, jax.device_get(dict(variables)))
     with _checkpointer() as checkpointer:
@@ -106,6 +107,7 @@ def _load(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, An
     if not (directory / _SUMS).is_file():
         raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
     _verify(path, directory)
+    directory = home.in_utf8(directory)
     with _checkpointer() as checkpointer:
         saved = checkpointer.metadata(directory).item_metadata.tree
         # As numpy arrays: orbax would ask for the devices that the arrays were saved from.

@@ -41,7 +41,8 @@ def write(records: Iterable[Record], workdir: str | os.PathLike[str]) -> list[fi
         "results.csv": to_csv(result_rows).encode(),
         "means.csv": groups.to_csv(scores, examples).encode(),
         "missing.csv": groups.missing_csv(table.plan("missing")).encode(),
-        "report.html": html.encode(),
+        # The config may name folders that are not UTF-8.
+        "report.html": html.encode(errors="backslashreplace"),
         **{f"figures/{name}.png": image for name, image in images.items()},
     }
     for name, content in contents.items():

@@ -167,7 +167,7 @@ class TfdsRecords:
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of which files these are, which examples, and which labels."""
         lines = [repr(self._labels), *(piece.describe() for piece in self._pieces)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
     def _positions(self) -> list[Sequence[int]]:
         if self._places is None:
