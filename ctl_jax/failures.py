@@ -12,6 +12,7 @@ import jax
 
 _AGAIN = "then the same command goes on, and nothing done is lost"
 _FULL = f"free some space or choose another --workdir; {_AGAIN}"
+_OTHER_KIND = f"expected a file where a folder is, or the reverse: move it away; {_AGAIN}"
 _ALLOWED = f"expected a place that this user may read and write; {_AGAIN}"
 
 # What to do about an error of the system.
@@ -26,6 +27,7 @@ _SYSTEM = {
     errno.ESTALE: f"see to the network file system; {_AGAIN}",
     errno.EMFILE: f"raise the limit on open files (ulimit -n); {_AGAIN}",
 }
+_KINDS = dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY), _OTHER_KIND)
 _SMALLER = (
     "a smaller config.finetune.batch_size (config.pretrain.batch_size while it pretrains), "
     "config.data.image_size or config.model"
@@ -44,9 +46,12 @@ def explain(error: BaseException) -> str | None:
     """
     for each in _chain(error):
         text = str(each)
-        if isinstance(each, OSError) and each.errno in _SYSTEM:
-            where = f"{each.filename}: " if each.filename is not None else ""
-            return f"{where}{os.strerror(each.errno)}; {_SYSTEM[each.errno]}"
+        advised = _SYSTEM | _KINDS
+        if isinstance(each, OSError) and each.errno in advised:
+            # Of two names the first is a temporary file's.
+            name = each.filename if each.filename2 is None else each.filename2
+            where = f"{name}: " if name is not None else ""
+            return f"{where}{os.strerror(each.errno)}; {advised[each.errno]}"
         # The libraries that write checkpoints have the system's words, but not its exceptions.
         for number, advice in _SYSTEM.items():
             if not isinstance(each, OSError) and os.strerror(number) in text:

@@ -52,6 +52,16 @@ def test_a_file_that_cannot_be_written(small_files, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_where_a_file_should_be_and_the_reverse(tmp_path):
+    (tmp_path / "results.csv").mkdir()
+    (tmp_path / "figures").write_text("x")
+    for path in (tmp_path / "results.csv", tmp_path / "figures" / "x.png"):
+        line = failures.explain(caught(files.write_bytes, path, b"x"))
+        named = tmp_path / path.relative_to(tmp_path).parts[0]
+        assert line.startswith(f"{named}: ")
+        assert "expected a file where a folder is, or the reverse: move it away" in line
+
+
 def test_a_checkpoint_that_cannot_be_written(small_files, tmp_path):
     noise = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
     state = TrainState(jnp.int32(1), {"w": noise}, {}, {}, jax.random.key(0))

@@ -259,23 +259,16 @@ class Store:
           UserError: it is something else's, or cannot be read.
         """
         try:
-            content = _read(self._config_path)
-            found = json.loads(content)
-            if not isinstance(found, dict):
-                raise Damaged("is not what a run writes")
+            found = _parse_config(_read(self._config_path))
         except FileNotFoundError:
             raise
         except OSError as error:
             raise _unusable(self.workdir, "read", error) from None
-        except (ValueError, RecursionError) as error:
+        except Damaged:
             # Nobody else's file is moved away.
-            if not {"trials", "leases"} <= set(files.names(self.workdir)):
-                raise UserError(
-                    f"{self._config_path}: expected the JSON that a run wrote"
-                ) from None
-            if isinstance(error, Damaged):
+            if {"trials", "leases"} <= set(files.names(self.workdir)):
                 raise
-            raise Damaged("is not JSON" if content.strip(b"\0 \n") else "is empty") from None
+            raise UserError(f"{self._config_path}: expected the JSON that a run wrote") from None
         if found != self._config and not found.keys() & self._config.keys():
             keys = ", ".join(map(repr, sorted(found)[:3])) or "none"
             raise UserError(
@@ -291,10 +284,19 @@ class Store:
         except Damaged:
             aside = _set_aside(self._config_path)
             # Another worker may have been faster, and this be the one that it wrote.
-            with contextlib.suppress(Damaged, ValueError):
-                content = _read(aside)
-                if isinstance(json.loads(content), dict):
-                    files.create_bytes(self._config_path, content)
+            with contextlib.suppress(Damaged):
+                _parse_config(content := _read(aside))
+                files.create_bytes(self._config_path, content)
+
+
+def _parse_config(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        raise Damaged("is not JSON" if content.strip(b"\0 \n") else "is empty") from None
+    if not isinstance(found, dict):
+        raise Damaged("is not what a run writes")
+    return found
 
 
 def _read(path: files.Path) -> bytes:

@@ -1,5 +1,7 @@
 """What a run prints about itself: its plan beforehand, a line a trial."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import rich.console
@@ -26,6 +28,9 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
         if task.corrupt:
             line = f"{task.spec.title}: {task.corrupt} corrupt examples left out"
             console.print(line, style="yellow", markup=False)
+        for line in (*task.notes, *text.passed_over(task.passed_over)):
+            line = f"{task.spec.title}: {line}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
     for spec, reason in plan.missing:
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
 
@@ -35,8 +40,8 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
     methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in ends:
-        methods.add_column(f"steps in {text.flops(budget)}", justify="right")
+    for budget in text.budgets(ends):
+        methods.add_column(f"steps in {budget}", justify="right")
     whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
     for name, cost_of in plan.costs.items():
         cost = cost_of(0)
@@ -58,7 +63,9 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
             f"{text.flops(plan.pretraining.flops)}",
             highlight=False,
         )
-    console.print(f"Budgets: {', '.join(map(text.flops, amounts))}", highlight=False)
+    console.print(f"Budgets: {', '.join(text.budgets(amounts))}", highlight=False)
+    for note in _notes(config, plan, amounts):
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"Trials: {len(plan.trials)} = {len(plan.tasks)} tasks x {len(plan.networks)} methods x "
         f"{config.budgets.num} budgets x {len(config.seeds)} seeds x "
@@ -66,6 +73,25 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
         f"In all {text.flops(plan.total_flops)}, evaluation included.",
         highlight=False,
     )
+
+
+def _notes(config: Any, plan: Plan, amounts: Sequence[int]) -> list[str]:
+    """What the trials do not do that the config seems to ask for."""
+    steps: dict[int, list[int]] = {budget: [] for budget in amounts}
+    for trial in plan.trials:
+        steps[trial.budget_flops].append(trial.steps)
+    notes = [
+        f"Budgets of {least:,} and {more:,} FLOPs pay for the same steps, of every method and task"
+        for least, more in itertools.pairwise(amounts)
+        if steps[least] == steps[more]
+    ]
+    every = config.finetune.evaluate_every
+    if every and (short := sum(trial.evaluations == 0 for trial in plan.trials)):
+        notes.append(
+            f"{short} of {len(plan.trials)} trials have no more than the {every} steps of "
+            f"config.finetune.evaluate_every, and are evaluated only at their end"
+        )
+    return notes
 
 
 def _stream(config: Any) -> str:

@@ -1,6 +1,7 @@
 """The HTML page: self-contained, without scripts, readable where there is no network."""
 
 import base64
+import functools
 import importlib.resources
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,12 @@ def render(
         found: The scores of all tasks, and of groups of them.
         images: Figures as PNG, by name.
     """
+    encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
+    return _template().render(_view(table, rows, found), images=encoded)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -37,9 +44,7 @@ def render(
         keep_trailing_newline=True,
     )
     source = importlib.resources.files("ctl_jax.report").joinpath("template.html")
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
-    return template.render(_view(table, rows, found), images=encoded)
+    return environment.from_string(source.read_text(encoding="utf-8"))
 
 
 def metric_name(table: Table) -> str:
@@ -84,10 +89,11 @@ def _view(
     return {
         "run": run,
         "metric": metric_name(table),
-        "budgets": [text.flops(budget) for budget in budgets],
+        "budgets": text.budgets(budgets),
         "rows": len(rows),
         "trials": len(table.trials),
         "corrupt": [task for task in run["tasks"] if task.get("corrupt_examples")],
+        "noted": [(task, notes) for task in run["tasks"] if (notes := text.data_notes(task))],
         "trials_left": trials_left,
         "rows_left": rows_left,
         "diverged": [_trial(trial) for trial in diverged],
@@ -117,7 +123,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
         ("Model", run["model"]),
         ("Weights", _weights(table)),
         ("Methods", ", ".join(run["methods"])),
-        ("Budgets", ", ".join(text.flops(budget) for budget in table.budgets)),
+        ("Budgets", ", ".join(text.budgets(table.budgets))),
         ("Learning rates", ", ".join(f"{rate:g}" for rate in run["learning_rates"])),
         ("Seeds", ", ".join(map(str, run["seeds"]))),
     ]

@@ -41,7 +41,7 @@ def summary(records: Iterable[Record]) -> str:
 
 
 def _block(methods: Sequence[str], found: dict[int, Mean]) -> list[str]:
-    head = ["budget", *(text.flops(budget) for budget in found)]
+    head = ["budget", *text.budgets(found)]
     tasks = ["tasks", *(str(len(mean.tasks)) for mean in found.values())]
     body = [[method, *(_cell(mean, method) for mean in found.values())] for method in methods]
     grid = [head, tasks, *body]
@@ -80,6 +80,8 @@ def _warnings(table: Table) -> list[str]:
     if corrupt:
         listed = ", ".join(f"{name} {count}" for name, count in corrupt.items())
         lines.append(f"Examples left out because they cannot be read: {listed}")
+    for task in table.plan("tasks"):
+        lines += [f"{task['title']}: {note}" for note in text.data_notes(task)]
     trials, held_up = costs.unfinished(table)
     if trials:
         planned = trials + len(table.trials)

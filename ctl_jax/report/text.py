@@ -1,6 +1,8 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 DASH = "\N{EN DASH}"  # a range, or a number that is not there
 MINUS = "\N{MINUS SIGN}"
@@ -8,19 +10,29 @@ MINUS = "\N{MINUS SIGN}"
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
-def si(value: float) -> str:
-    """Returns a count at three significant digits with its SI prefix: 1.5e12 is `1.5 T`."""
+def si(value: float, digits: int = 3) -> str:
+    """Returns a count at some significant digits with its SI prefix: 1.5e12 is `1.5 T`."""
     if value == 0:
         return "0"
-    rounded = float(f"{value:.3g}")  # first, so that 999.9 becomes 1 k and not 1e+03
+    rounded = float(f"{value:.{digits}g}")  # first, so that 999.9 becomes 1 k and not 1e+03
     thousands = min(max(math.floor(math.log10(abs(rounded)) / 3), 0), len(_PREFIXES) - 1)
-    return f"{rounded / 1000**thousands:.3g} {_PREFIXES[thousands]}".rstrip()
+    return f"{rounded / 1000**thousands:.{digits}g} {_PREFIXES[thousands]}".rstrip()
 
 
-def flops(value: float) -> str:
+def flops(value: float, digits: int = 3) -> str:
     """Returns FLOPs with their unit: 1.5e12 is `1.5 TFLOP`."""
-    text = si(value)
+    text = si(value, digits)
     return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
+
+
+def budgets(values: Iterable[int]) -> list[str]:
+    """Returns FLOPs with their unit, at as many digits as tell different ones apart."""
+    values = list(values)
+    for digits in range(3, 17):
+        names = [flops(value, digits) for value in values]
+        if len(set(names)) == len(set(values)):
+            break
+    return names
 
 
 def metric(value: float | None) -> str:
@@ -40,3 +52,14 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def passed_over(counts: Mapping[str, int]) -> list[str]:
+    """Returns a line about files that are no examples, by their kind; none without such files."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(counts.items()))
+    return [f"files passed over: {kinds}"] if kinds else []
+
+
+def data_notes(task: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each thing that a run's record says about the data of a task."""
+    return [*task.get("notes", ()), *passed_over(task.get("passed_over", {}))]
