@@ -1,4 +1,4 @@
-"""Decoded splits on disk, each made once: a folder with its images, its labels and a description.
+"""Decoded splits on disk, each made once: a folder with images, labels, hashes and a description.
 
     loaded = cache.load_split(records, image_size=64, num_classes=10)
 
@@ -28,7 +28,7 @@ import numpy as np
 import PIL
 
 import ctl_jax
-from ctl_jax import files
+from ctl_jax import files, home
 from ctl_jax.data import decoding, images
 from ctl_jax.data.dataset import Records
 from ctl_jax.data.task import Split
@@ -52,18 +52,18 @@ class LoadedSplit:
       split: images and labels; the images are read-only, and memory-mapped where they are large.
       fingerprint: SHA-256 of images and labels, wherever they came from.
       corrupt: a line for each example that was left out.
+      contents: int64 [N], a hash of each example's encoded image.
     """
 
     split: Split
     fingerprint: str
     corrupt: tuple[str, ...]
+    contents: np.ndarray
 
 
 def cache_dir() -> pathlib.Path:
     """Where decoded splits are kept: CTL_JAX_CACHE, else ctl_jax/images in the user's cache."""
-    if chosen := os.environ.get("CTL_JAX_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    return files.user_cache() / "images"
+    return home.from_variable("CTL_JAX_CACHE") or home.cache() / "images"
 
 
 def load_split(
@@ -148,6 +148,7 @@ def _write(
     """Fills a folder; `total` counts corrupt examples too."""
     digest = hashlib.sha256()
     labels: list[np.ndarray] = []
+    contents: list[np.ndarray] = []
     corrupt: list[str] = []
     count = 0
     with open(folder / "images.npy", "wb") as file:
@@ -158,6 +159,7 @@ def _write(
             file.write(chunk.images.data)
             digest.update(chunk.images.data)
             labels.append(chunk.labels)
+            contents.append(chunk.contents)
             count += len(chunk.labels)
             if progress is not None:
                 progress(count + len(corrupt), total)
@@ -167,9 +169,10 @@ def _write(
         file.write(_header(count, image_size))
         _flush(file)
     whole = np.concatenate(labels)
-    with open(folder / "labels.npy", "wb") as file:
-        np.save(file, whole)
-        _flush(file)
+    for name, array in (("labels", whole), ("contents", np.concatenate(contents))):
+        with open(folder / f"{name}.npy", "wb") as file:
+            np.save(file, array)
+            _flush(file)
     digest.update(f"{image_size} {whole.shape} {whole.dtype.str}".encode())
     digest.update(whole.data)
     about = {"fingerprint": digest.hexdigest(), "corrupt": corrupt}
@@ -199,13 +202,15 @@ def _open(folder: pathlib.Path, memory_bytes: int) -> LoadedSplit | None:
     try:
         about = json.loads((folder / "split.json").read_text())
         labels = np.load(folder / "labels.npy")
+        contents = np.load(folder / "contents.npy")
         mapped = path.stat().st_size > memory_bytes
         pixels = np.load(path, mmap_mode="r" if mapped else None)
         # Training keeps a copy on the device.
         pixels.flags.writeable = False
-        if len(pixels) != len(labels):
+        if not len(pixels) == len(labels) == len(contents):
             return None
-        return LoadedSplit(Split(pixels, labels), about["fingerprint"], tuple(about["corrupt"]))
+        corrupt = tuple(about["corrupt"])
+        return LoadedSplit(Split(pixels, labels), about["fingerprint"], corrupt, contents)
     except (OSError, ValueError, EOFError, LookupError, TypeError):
         return None
 

@@ -12,32 +12,24 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 import rich.console
 import rich.progress
 import rich.table
 
-from ctl_jax import files
+from ctl_jax import files, home, startup
 from ctl_jax.data import catalogue, importing, loading, picture, prepare
 from ctl_jax.data import status as state
 from ctl_jax.data.dataset import Places
 from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
+from ctl_jax.data.sources import tfds
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 from ctl_jax.report import text
+from ctl_jax.values import read_list
 
-_NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
-_NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
-_NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
-_NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
-_NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
 _NAME = "a data set of the catalogue"
 _STREAM = "a stream of Nevis'22, or data sets joined by +"
 _FAILED = 2
@@ -54,11 +46,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit status: 0, or 2 where something was wrong, which is said in a line a thing.
     """
-    arguments = _parser().parse_args(argv)
     # A pipe or a file has no width; its tables should not be cut to a terminal's.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
     commands = {"status": _status, "prepare": _prepare, "import": _import, "show": _show}
     try:
+        arguments = _parser().parse_args(argv)
         return commands[arguments.command](arguments, console)
     except UserError as error:
         _complain(error)
@@ -69,11 +61,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _complain(error: UserError) -> None:
-    print(f"ctl_jax.data: {error}", file=sys.stderr)
+    startup.fail("ctl_jax.data", error)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError`."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ctl_jax.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,8 +109,10 @@ def _add(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=words, description=words, allow_abbrev=False
     )
+    # argparse takes "%" for a place to fill in.
+    default = str(default_tfds_dir()).replace("%", "%%")
     for flag, what in (
-        ("tfds_dir", f"a TFDS data folder (default: {default_tfds_dir()}, where there is one)"),
+        ("tfds_dir", f"a TFDS data folder (default: {default}, where there is one)"),
         ("nevis_dir", "what dm_nevis has written; the variable NEVIS_DATA_DIR names one more"),
         ("folder_dir", "a folder with image folders NAME/ and archives NAME.zip"),
     ):
@@ -131,18 +133,22 @@ def _add(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
 
 
 def _places(arguments: argparse.Namespace) -> Places:
-    tfds, nevis, folders = (
-        [path for joined in given for path in joined.split(",") if path]
-        for given in (arguments.tfds_dir, arguments.nevis_dir, arguments.folder_dir)
+    tfds_dirs, nevis_dirs, folder_dirs = (
+        [
+            path
+            for joined in getattr(arguments, flag)
+            for path in read_list(f"--{flag}", joined, str)
+        ]
+        for flag in ("tfds_dir", "nevis_dir", "folder_dir")
     )
-    if not tfds and default_tfds_dir().is_dir():
-        tfds = [str(default_tfds_dir())]
-    return places(tfds, nevis, folders, arguments.imported_dir)
+    if not tfds_dirs and default_tfds_dir().is_dir():
+        tfds_dirs = [str(default_tfds_dir())]
+    return places(tfds_dirs, nevis_dirs, folder_dirs, arguments.imported_dir)
 
 
 def _target(where: Places) -> pathlib.Path:
     """The TFDS folder that is written to."""
-    return where.tfds_dirs[0] if where.tfds_dirs else default_tfds_dir()
+    return tfds.data_dir(where.tfds_dirs[0]) if where.tfds_dirs else default_tfds_dir()
 
 
 def _one(name: str) -> TaskSpec:
@@ -180,7 +186,20 @@ def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int
     )
     console.print(f"{len(found)} tasks. {summary.capitalize()}", highlight=False)
     _print_instructions(found, console)
+    notes = {
+        status.spec.dataset: [*status.notes, *text.passed_over(status.passed_over)]
+        for status in found
+    }
+    if any(notes.values()):
+        console.print("\nNotes:", highlight=False)
+    for dataset, lines in notes.items():
+        _print_lines(console, [f"  {dataset}: {line}" for line in lines])
     return 0
+
+
+def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_instructions(found: Sequence[state.Status], console: rich.console.Console) -> None:
@@ -189,10 +208,7 @@ def _print_instructions(found: Sequence[state.Status], console: rich.console.Con
         todo = {s.spec.dataset: s.instruction for s in found if s.state == name}
         if todo:
             console.print(f"\n{state.STATES[name].capitalize()}:", highlight=False)
-        for dataset, instruction in todo.items():
-            console.print(
-                f"  {dataset}: {instruction}", highlight=False, markup=False, soft_wrap=True
-            )
+        _print_lines(console, [f"  {dataset}: {line}" for dataset, line in todo.items()])
 
 
 def _cells(status: state.Status) -> list[str]:
@@ -243,13 +259,13 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
     spec = _one(arguments.name)
     target = _places(arguments).imported_dir
     assert target is not None, "there is a default"
-    dataset = importing.open_source(spec, pathlib.Path(arguments.path).expanduser())
+    dataset = importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"importing {spec.dataset}")
         folder = importing.import_set(
             dataset,
             spec.dataset,
-            target,
+            home.in_utf8(target),
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     counts = ", ".join(f"{name} {len(dataset.splits[name]):,}" for name in SPLITS)
@@ -259,12 +275,13 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
         markup=False,
         soft_wrap=True,
     )
+    _print_lines(console, [*dataset.notes, *text.passed_over(dataset.passed_over)])
     return 0
 
 
 def _show(arguments: argparse.Namespace, console: rich.console.Console) -> int:
     spec, where = _one(arguments.name), _places(arguments)
-    path = pathlib.Path(arguments.out).expanduser()
+    path = pathlib.Path(home.expand(arguments.out))
     if path.suffix.lower() != ".png":
         raise UserError(f"--out={arguments.out}: expected the name of a .png file")
     if spec.source != "embedded" and loading.find_set(spec, where) is None:

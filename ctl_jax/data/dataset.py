@@ -55,9 +55,11 @@ class DataSet:
       origin: "embedded", "tfds", "dm_nevis", "folder", "zip" or "imported".
       path: where it lies.
       num_classes: number of classes, or of labels that an image may have.
-      class_names: their names; empty where they are not known.
+      class_names: their names, which can be printed; empty where they are not known.
       kind: "single_label" or "multi_label".
       splits: "train", "dev", "dev_test" and "test"; no other.
+      notes: a line for each thing that was put right, or that may not be what was meant.
+      passed_over: how many files beside the examples are none, by their kind.
     """
 
     origin: str
@@ -66,6 +68,8 @@ class DataSet:
     class_names: tuple[str, ...]
     kind: str
     splits: Mapping[str, Records]
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 # Of each list of places: what one is called, and what is expected to be there.
@@ -102,7 +106,10 @@ class Places:
         name, expected = _FOLDERS[field]
         for folder in folders:
             if not folder.is_dir():
-                raise UserError(f"{name} {str(folder)!r} is not a folder; expected {expected}")
+                instead = f", such as {str(folder.parent)!r}" if folder.is_file() else ""
+                raise UserError(
+                    f"{name} {str(folder)!r} is not a folder; expected {expected}{instead}"
+                )
         return folders
 
     def check(self) -> None:

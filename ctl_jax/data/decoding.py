@@ -1,6 +1,7 @@
 """From encoded examples to arrays, on all cores and with bounded memory."""
 
 import collections
+import hashlib
 import os
 from collections.abc import Generator, Sequence
 from concurrent import futures
@@ -28,12 +29,14 @@ class Chunk(NamedTuple):
       corrupt: those of its examples that are left out: a line for each, which names its file and
         position and what is wrong.
       encoded_bytes: what its examples took encoded.
+      contents: int64 [N], a hash of each example's encoded image.
     """
 
     images: np.ndarray
     labels: np.ndarray
     corrupt: tuple[str, ...]
     encoded_bytes: int
+    contents: np.ndarray
 
 
 def decode(
@@ -96,7 +99,12 @@ def _decode_range(
         except OSError as error:
             corrupt.append(f"{example.where}: {_line(error)}")
     encoded_bytes = sum(len(example.content) for example in examples)
-    return Chunk(pixels[: len(good)], labels[good], tuple(corrupt), encoded_bytes)
+    contents = np.asarray([_hash(examples[index].content) for index in good], np.int64)
+    return Chunk(pixels[: len(good)], labels[good], tuple(corrupt), encoded_bytes, contents)
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
 def _read(records: Records, start: int, stop: int) -> tuple[Sequence[Example], list[str]]:

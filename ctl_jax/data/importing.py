@@ -21,7 +21,8 @@ from PIL import ExifTags, Image
 
 from ctl_jax import files
 from ctl_jax.data import images
-from ctl_jax.data.dataset import DataSet, Example
+from ctl_jax.data.dataset import DataSet, Example, Places
+from ctl_jax.data.names import printable
 from ctl_jax.data.sources import dm_nevis, folders, imported
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -42,6 +43,11 @@ def open_source(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         raise UserError(f"{str(path)!r} does not exist; expected a folder or a zip archive")
     if path.is_dir() and dm_nevis.is_prepared(path):
         return dm_nevis.open(spec, path)
+    if path.is_dir() and not folders.has_splits(path):
+        # The folder that holds it, perhaps beside others.
+        inner = folders.find(spec, Places(folder_dirs=(path,)))
+        if inner is not None:
+            return folders.open(spec, inner)
     return folders.open(spec, path)
 
 
@@ -80,6 +86,8 @@ def import_set(
         dataset.num_classes,
         dataset.class_names,
         {split: dataset.splits[split].fingerprint() for split in SPLITS},
+        dataset.notes,
+        dataset.passed_over,
     )
     final = imported.folder(imported_dir, safe)
     if _is_there(final, note):
@@ -133,7 +141,7 @@ def _write(
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description=f"Imported by ctl_jax from {dataset.path}.",
+        description=f"Imported by ctl_jax from {printable(dataset.path)}.",
         features=_features(dataset),
         disable_shuffling=True,
     )

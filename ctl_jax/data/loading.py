@@ -1,11 +1,13 @@
 """From a spec to a data set that was found, and from that to a task in memory."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from ctl_jax import files
-from ctl_jax.data import cache, embedded
+from ctl_jax import home
+from ctl_jax.data import cache, duplicates, embedded
 from ctl_jax.data.catalogue import embedded_spec
 from ctl_jax.data.dataset import DataSet, Places
 from ctl_jax.data.sources import dm_nevis, folders, imported, tfds
@@ -14,6 +16,8 @@ from ctl_jax.data.task import SPLITS, Task, TaskSpec, fingerprint
 from ctl_jax.errors import UserError
 
 NOWHERE = Places()
+# In a folder of more, nobody has data sets one level deeper.
+_MOST_INNER = 200
 
 # In the order in which they are tried.
 _SOURCES = {"imported": imported, "tfds": tfds, "dm_nevis": dm_nevis, "folder": folders}
@@ -21,9 +25,7 @@ _SOURCES = {"imported": imported, "tfds": tfds, "dm_nevis": dm_nevis, "folder": 
 
 def embedded_data_dir() -> pathlib.Path:
     """Where embedded data is kept: CTL_JAX_DATA, else ctl_jax/tfds in the user's cache folder."""
-    if chosen := os.environ.get("CTL_JAX_DATA"):
-        return pathlib.Path(chosen)
-    return files.user_cache() / "tfds"
+    return home.in_utf8(home.from_variable("CTL_JAX_DATA") or home.cache() / "tfds")
 
 
 def find_set(spec: TaskSpec, places: Places) -> tuple[str, pathlib.Path] | None:
@@ -72,12 +74,72 @@ def open_set(
         return _open_embedded(embedded.TASKS[spec.dataset], data_dir, on_prepare)
     found = find_set(spec, places)
     if found is None:
-        raise UserError(f"data set {spec.dataset!r} is not in {_looked(places)}")
+        hint = elsewhere(spec, places)
+        raise UserError(
+            f"data set {spec.dataset!r} is not in {_looked(places)}{f'; {hint}' if hint else ''}"
+        )
     origin, path = found
     dataset = _SOURCES[origin].open(spec, path)
+    dataset = dataclasses.replace(dataset, notes=(*_taken(spec, path, places), *dataset.notes))
     if dataset.kind != spec.kind:
         raise UserError(f"{dataset.path!r} is {dataset.kind}; expected {spec.kind}: {spec.title}")
     return dataset
+
+
+def elsewhere(spec: TaskSpec, places: Places) -> str:
+    """What may be wrong with the places, in a few words, where they do not have a data set.
+
+    Returns:
+      That one of them holds it one folder deeper, or is the folder of another set; or "".
+    """
+    for field in ("tfds_dirs", "nevis_dirs", "folder_dirs"):
+        for given in places.existing(field):
+            for inner in _inner_folders(given):
+                deeper: dict[str, Any] = {field: (inner,)}
+                if _holds(spec, Places(**deeper)):
+                    return f"it is in {str(inner)!r}, which is to be given instead"
+    for given in places.folder_dirs:
+        if folders.has_splits(given):
+            name = spec.dataset.replace("/", "_")
+            return (
+                f"{str(given)!r} has splits itself; expected a folder that holds {name}/, "
+                "with splits in it"
+            )
+    return ""
+
+
+def _holds(spec: TaskSpec, places: Places) -> bool:
+    try:
+        return any(source.find(spec, places) for source in _SOURCES.values())
+    except UserError:
+        return False
+
+
+def _inner_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in a folder, unless there are too many to look into."""
+    try:
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        return sorted(filter(pathlib.Path.is_dir, found)) if len(found) <= _MOST_INNER else []
+    except OSError:
+        return []
+
+
+def _taken(spec: TaskSpec, path: pathlib.Path, places: Places) -> list[str]:
+    """A line where a set was found under another name, or its own folder was given."""
+    name = spec.dataset.replace("/", "_")
+    known = {name, spec.dataset.partition("/")[0]}
+    for given in (*places.tfds_dirs, *places.nevis_dirs, *places.folder_dirs):
+        parts = path.relative_to(given).parts if path.is_relative_to(given) else None
+        if parts and parts[0].removesuffix(".zip").casefold() == name.casefold() not in parts:
+            if parts[0] not in (name, f"{name}.zip"):
+                return [f"{parts[0]!r} in {str(given)!r} is taken for {name!r}"]
+        elif parts is not None and not known & set(parts):
+            return [f"{str(given)!r} is taken for the folder of {name!r} itself"]
+    for given in places.tfds_dirs:
+        folder = tfds.data_dir(given)
+        if folder != given and path.is_relative_to(folder) and not path.is_relative_to(given):
+            return [f"{str(given)!r} is one set's folder; {str(folder)!r} is taken instead"]
+    return []
 
 
 def availability(spec: TaskSpec, places: Places = NOWHERE) -> str | None:
@@ -183,12 +245,19 @@ def _read(
         )
         for name in SPLITS
     }
+    found = duplicates.notes(
+        {name: part.contents for name, part in loaded.items()},
+        {name: part.split.labels for name, part in loaded.items()},
+        dataset.num_classes,
+    )
     return Task(
         spec,
         dataset.num_classes,
         {name: part.split for name, part in loaded.items()},
         fingerprint(dataset.num_classes, {name: part.fingerprint for name, part in loaded.items()}),
         tuple(line for part in loaded.values() for line in part.corrupt),
+        (*dataset.notes, *found),
+        dataset.passed_over,
     )
 
 

@@ -61,6 +61,12 @@ class Part:
     values: tuple[int, ...] = ()
 
 
+def datasets() -> tuple[str, ...]:
+    """The data sets that there are rules for, sorted."""
+    others = {"smallnorb", "coil100", "domainnet"}
+    return tuple(sorted(_TRAIN_TEST | _TRAIN_VALIDATION_TEST | _TRAIN_VALIDATION | others))
+
+
 def sources(dataset: str) -> dict[str, tuple[str, ...]]:
     """The splits that a data set's rule takes, by TFDS name; empty for an unknown set.
 

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctl_jax.data import embedded, loading, prepare
+from ctl_jax.data import duplicates, embedded, loading, prepare
 from ctl_jax.data.dataset import Places
+from ctl_jax.data.sources import folders
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -34,6 +35,8 @@ class Status:
       num_classes: number of classes; None where it is not known.
       examples: of each split; empty where they are not known.
       num_bytes: what it takes on disk; None where there is nothing.
+      notes: a line for each thing that was put right, or that may not be as it should.
+      passed_over: how many files beside the examples are none, by their kind.
     """
 
     spec: TaskSpec
@@ -44,6 +47,8 @@ class Status:
     num_classes: int | None = None
     examples: dict[str, int] = dataclasses.field(default_factory=dict)
     num_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For machines: plain values."""
@@ -103,15 +108,22 @@ def _look(spec: TaskSpec, places: Places, tfds_dir: pathlib.Path) -> Status:
         )
     found = loading.find_set(spec, places)
     if found is None:
-        return Status(spec, *instruction(spec, tfds_dir))
+        state, words = instruction(spec, tfds_dir)
+        hint = loading.elsewhere(spec, places)
+        return Status(spec, state, f"{hint}; or {words}" if hint else words)
     origin, path = found
     size = num_bytes(path)
     try:
         dataset = loading.open_set(spec, places)
+        contents = folders.contents(dataset)
     except UserError as error:
         return Status(
             spec, "damaged", str(error), origin=origin, path=os.fspath(path), num_bytes=size
         )
+    notes = dataset.notes
+    if contents is not None:
+        numbers, labels = ({name: pair[i] for name, pair in contents.items()} for i in (0, 1))
+        notes += duplicates.notes(numbers, labels, dataset.num_classes)
     return Status(
         spec,
         "ready",
@@ -120,6 +132,8 @@ def _look(spec: TaskSpec, places: Places, tfds_dir: pathlib.Path) -> Status:
         num_classes=dataset.num_classes,
         examples={name: len(dataset.splits[name]) for name in SPLITS},
         num_bytes=size,
+        notes=notes,
+        passed_over=dataset.passed_over,
     )
 
 

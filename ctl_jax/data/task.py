@@ -64,6 +64,9 @@ class Task:
       splits: "train", "dev", "dev_test" and "test".
       fingerprint: SHA-256 of images and labels, so that equal data can be told from different.
       corrupt: a line for each example that was left out because it cannot be read.
+      notes: a line for each thing about its data that was put right, or that may not be as it
+        should: the same pictures in two splits, say.
+      passed_over: how many files beside the examples are none, by their kind.
     """
 
     spec: TaskSpec
@@ -71,6 +74,8 @@ class Task:
     splits: Mapping[str, Split]
     fingerprint: str
     corrupt: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def fingerprint(num_classes: int, splits: Mapping[str, str]) -> str:

@@ -46,11 +46,11 @@ def find_tasks(
         (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None
     )
     if missing and (config.stream.missing == "error" or not found):
-        listed = "".join(f"\n  {spec.title}: {reason}" for spec, reason in missing)
+        listed = "; ".join(f"{spec.title}: {reason}" for spec, reason in missing)
         advice = "; config.stream.missing='skip' goes on without them" if found else ""
         raise UserError(
             f"config.stream.variant={config.stream.variant!r}: {len(missing)} of {len(specs)} "
-            f"tasks lack their data{advice}:{listed}"
+            f"tasks lack their data{advice}: {listed}"
         )
     return found, missing
 
@@ -113,7 +113,13 @@ class TaskLoader:
         task = self.load(spec)
         examples = {name: len(split.labels) for name, split in task.splits.items()}
         return TaskInfo(
-            spec, task.num_classes, examples, task.fingerprint, corrupt=len(task.corrupt)
+            spec,
+            task.num_classes,
+            examples,
+            task.fingerprint,
+            corrupt=len(task.corrupt),
+            notes=task.notes,
+            passed_over=task.passed_over,
         )
 
 
@@ -128,6 +134,8 @@ def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
             "num_classes": task.num_classes,
             **{f"{name}_examples": count for name, count in task.examples.items()},
             "corrupt_examples": task.corrupt,
+            "notes": list(task.notes),
+            "passed_over": dict(task.passed_over),
         }
         for task in tasks
     ]

@@ -27,6 +27,8 @@ class TaskInfo:
       examples: examples of each split that is used, after `data.max_eval_examples`.
       fingerprint: hash of its images and labels.
       corrupt: examples that were left out because they cannot be read.
+      notes: what was put right in its data, or may not be as it should.
+      passed_over: how many files beside the examples are none, by their kind.
     """
 
     spec: data.TaskSpec
@@ -34,6 +36,8 @@ class TaskInfo:
     examples: Mapping[str, int]
     fingerprint: str
     corrupt: int = 0
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

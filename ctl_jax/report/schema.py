@@ -66,6 +66,7 @@ FIELDS = {
     },
 }
 _TASK = {"name": "text", "title": "text", "dataset": "text", "domain": "text?"}
+_TASK_MAY_HAVE = {"notes": "texts", "passed_over": "object"}
 _MISSING = {"name": "text", "title": "text", "reason": "text"}
 
 
@@ -90,7 +91,7 @@ def checked(record: Record, kind: str, line: int) -> dict[str, Any]:
     if kind == "run":
         for key, fields in (("tasks", _TASK), ("missing", _MISSING)):
             copy[key] = [
-                dict(task) | _fields(task, fields, f"{where} {key}[{index}]")
+                dict(task) | _fields(task, fields | _optional(task), f"{where} {key}[{index}]")
                 for index, task in enumerate(copy[key])
             ]
         _check_run(copy, where)
@@ -104,6 +105,11 @@ def checked(record: Record, kind: str, line: int) -> dict[str, Any]:
                     "trial did not diverge"
                 )
     return copy
+
+
+def _optional(task: Record) -> dict[str, str]:
+    """Fields that records of earlier versions lack."""
+    return {name: kind for name, kind in _TASK_MAY_HAVE.items() if name in task}
 
 
 def _check_run(run: Record, where: str) -> None:

@@ -71,6 +71,7 @@ def test_a_split_is_decoded_once(tmp_path):
         assert loaded.corrupt == ()
     assert first.fingerprint == second.fingerprint
     assert sorted(path.name for path in folders(tmp_path)[0].iterdir()) == [
+        "contents.npy",
         "images.npy",
         "labels.npy",
         "split.json",

@@ -19,6 +19,7 @@ import numpy as np
 
 from ctl_jax.data import tfrecord
 from ctl_jax.data.dataset import DataSet, Example, Places
+from ctl_jax.data.names import printable
 from ctl_jax.data.sources import identity, metadata, tf_example
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -31,7 +32,7 @@ _BIWI_CLASSES = 15
 
 
 def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
-    """The set's folder in the first of `nevis_dirs` that has it, or in that folder's `stable`.
+    """The set's folder in the first of `nevis_dirs` that has it or is it, or in its `stable`.
 
     dm_nevis keeps sets under NEVIS_DATA_DIR/stable; what was copied from there may lie anywhere.
 
@@ -43,6 +44,8 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
         for folder in (data_dir / name, data_dir / "stable" / name):
             if is_prepared(folder):
                 return folder
+        if data_dir.absolute().name == name and is_prepared(data_dir):
+            return data_dir
     return None
 
 
@@ -95,7 +98,7 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         origin="dm_nevis",
         path=str(path),
         num_classes=rule.num_classes,
-        class_names=known.class_names,
+        class_names=tuple(map(printable, known.class_names)),
         kind=spec.kind,
         splits={split: NevisRecords(files, rule) for split, files in shards.items()},
     )

@@ -30,6 +30,8 @@ class Note:
       num_classes: number of classes or labels.
       class_names: their names; TFDS keeps none with odd spaces.
       fingerprints: of the splits that were imported.
+      notes: what was put right, or may not be what was meant.
+      passed_over: how many files were no examples, by their kind.
     """
 
     origin: str
@@ -38,6 +40,8 @@ class Note:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def folder(imported_dir: pathlib.Path, name: str) -> pathlib.Path:
@@ -60,12 +64,16 @@ def read_note(path: pathlib.Path) -> Note:
       UserError: it is missing or damaged.
     """
     try:
-        found = json.loads((path / NOTE).read_text("utf-8"))
-        note = Note(**{**found, "class_names": tuple(found["class_names"])})
+        found = {"notes": (), **json.loads((path / NOTE).read_text("utf-8"))}
+        lists = {key: tuple(found[key]) for key in ("class_names", "notes")}
+        note = Note(**{**found, **lists})
         labels = type(note.num_classes) is int and note.num_classes > 0
-        if not labels or note.kind not in FIELDS or not isinstance(note.fingerprints, dict):
+        texts = all(isinstance(text, str) for text in (*note.class_names, *note.notes))
+        counts = all(type(count) is int for count in note.passed_over.values())
+        hashes = isinstance(note.fingerprints, dict)
+        if not (labels and texts and counts and hashes) or note.kind not in FIELDS:
             raise ValueError("values that no import writes")
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(
             f"{str(path / NOTE)!r} is not the note of an import: {error}; import the set again"
         ) from error
@@ -100,4 +108,13 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
             builder.info.file_format.value,
         )
         splits[split] = TfdsRecords([Piece(files, 0, len(files))], labels)
-    return DataSet("imported", str(path), note.num_classes, note.class_names, note.kind, splits)
+    return DataSet(
+        "imported",
+        str(path),
+        note.num_classes,
+        note.class_names,
+        note.kind,
+        splits,
+        note.notes,
+        note.passed_over,
+    )

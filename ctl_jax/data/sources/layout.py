@@ -4,81 +4,50 @@ import collections
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from ctl_jax.data.task import SPLITS
+from ctl_jax.data.sources import classes, cut, leftovers
+from ctl_jax.data.sources.cut import split_of
 from ctl_jax.errors import UserError
 
-# Names of split folders, in lower case, and the split they hold.
-_SPLIT_NAMES = {
-    "train": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "val": "dev",
-    "dev_test": "dev_test",
-    "dev-test": "dev_test",
-    "test": "test",
-    "train_and_dev": "train_and_dev",
-}
-# What missing splits are cut from, by the splits that are there: the fractions of train that
-# become its parts, and what the others become. These are the benchmark's own rules.
-_RULES: dict[frozenset[str], tuple[Mapping[str, float], Mapping[str, str]]] = {
-    frozenset(SPLITS): ({"train": 1}, {"dev": "dev", "dev_test": "dev_test", "test": "test"}),
-    frozenset({"train", "dev_test", "test"}): (
-        {"train": 0.8, "dev": 0.2},
-        {"dev_test": "dev_test", "test": "test"},
-    ),
-    frozenset({"train", "dev", "test"}): (
-        {"train": 0.8, "dev": 0.2},
-        {"dev": "dev_test", "test": "test"},
-    ),
-    frozenset({"train", "test"}): (
-        {"train": 0.7, "dev": 0.15, "dev_test": 0.15},
-        {"test": "test"},
-    ),
-    # As imagenet2012.
-    frozenset({"train", "dev"}): ({"train": 0.9, "dev": 0.05, "dev_test": 0.05}, {"dev": "test"}),
-    frozenset({"train"}): ({"train": 0.56, "dev": 0.12, "dev_test": 0.12, "test": 0.2}, {}),
-}
-# Which examples of train go where hangs on this and on their names alone.
-_SEED = "0"
-
-_JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
-# Notes that lie beside images. Whatever else lies in a class folder is taken for an image.
-_NOTE_SUFFIXES = frozenset(
-    [
-        ".txt",
-        ".md",
-        ".rst",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".html",
-        ".htm",
-        ".pdf",
-        ".doc",
-        ".docx",
-        ".xls",
-        ".xlsx",
-        ".mat",
-        ".db",
-        ".ini",
-        ".log",
-        ".py",
-        ".sh",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".md5",
-        ".sha256",
-    ]
+# Words that a folder between a split and its classes may be named with.
+_WRAPPER_WORDS = frozenset(
+    {
+        "all",
+        "class",
+        "classes",
+        "categories",
+        "content",
+        "contents",
+        "data",
+        "dataset",
+        "datasets",
+        "files",
+        "folders",
+        "image",
+        "imagefolder",
+        "images",
+        "img",
+        "imgs",
+        "jpeg",
+        "jpegimages",
+        "jpegs",
+        "jpg",
+        "photo",
+        "photos",
+        "pics",
+        "pictures",
+        "png",
+        "pngs",
+        "raw",
+        "set",
+        "split",
+    }
 )
+_Parts = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,20 +56,27 @@ class Layout:
     class_names: sorted; a label is a place in it.
     splits: for each split of a task, int64 [N] places in the list of files, sorted by name.
     labels: int32, the label of every file of that list; -1 where it is no example.
+    passed_over: how many files are no examples, by their kind (see `leftovers`).
+    notes: a line for each thing that was put right, or that may not be what was meant.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, np.ndarray]
     labels: np.ndarray
+    passed_over: Mapping[str, int]
+    notes: tuple[str, ...]
 
 
-def arrange(path: str, names: Sequence[str]) -> Layout:
+def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> Layout:
     """Finds splits and classes, and cuts the splits that are missing.
 
     Files may lie deeper than SPLIT/CLASS, and one folder, or several nested ones, may enclose all
-    split folders. Split folders are train, dev (or validation, val), dev_test (dev-test), test and
-    train_and_dev, in upper or lower case; train_and_dev stands for a train that has yet to be cut,
-    or is left out where train and dev are there. The rules for missing splits:
+    split folders. Split folders are train (or training), dev (validation, val, valid), dev_test
+    (dev-test), test (testing) and train_and_dev (trainval), in upper or lower case; train_and_dev
+    stands for a train that has yet to be cut, or is left out where train and dev are there. A
+    folder between a split and all of its classes is skipped where its name says that it is no
+    class: that of the split or the set again, "images", "data" and the like. Class names are united
+    by `classes.unite`. The rules for missing splits:
 
         train, test                  train is cut 70 / 15 / 15 into train, dev and dev_test
         train, validation, test      train is cut 80 / 20 into train and dev; the other is dev_test
@@ -112,17 +88,25 @@ def arrange(path: str, names: Sequence[str]) -> Layout:
     the same on every machine, whether from a folder or an archive.
 
     Args:
-      path: the folder or archive, for error messages.
+      path: the folder or archive, for error messages; its name may be that of a folder to skip.
       names: paths of all files in it, with "/".
+      folders: paths of folders in it, of which those without an image are mentioned.
 
     Raises:
       UserError: no split folders or unknown ones, images outside of class folders, fewer than two
-        classes, a combination of splits that no rule covers, or too few images to cut.
+        classes, classes that train lacks, names that may be a split's or a class's, a combination
+        of splits that no rule covers, or too few images to cut.
     """
-    folders, examples = _examples(names)
-    skip = _enclosing(set(folders.values()))
-    groups, classes = _group(path, names, folders, skip, examples)
-    class_names = tuple(sorted(set(classes.values())))
+    found = _Search(path, names)
+    there = cut.given(path, found.groups())
+    inner = found.unwrap(there)
+    raw = {index: parts[0] for index, parts in inner.items()}
+    by_top: dict[str, set[str]] = {found.tops[split]: set() for split in there}
+    for split, group in there.items():
+        by_top[found.tops[split]].update(raw[index] for index in group)
+    found.check_class_folders(there, inner)
+    united, notes = classes.unite(path, by_top, found.tops["train"])
+    class_names = tuple(sorted(set(united.values())))
     if len(class_names) < 2:
         raise UserError(
             f"{path!r} has one class folder, {class_names[0]!r}; expected SPLIT/CLASS/file with "
@@ -130,149 +114,275 @@ def arrange(path: str, names: Sequence[str]) -> Layout:
         )
     places = {name: label for label, name in enumerate(class_names)}
     labels = np.full(len(names), -1, np.int32)
-    for index, class_name in classes.items():
-        labels[index] = places[class_name]
+    for index, name in raw.items():
+        labels[index] = places[united[name]]
 
     def draw(index: int) -> bytes:
-        folder, _, file = names[index].rpartition("/")
-        inner = "/".join([_SEED, *folders[folder][skip + 1 :], file])
-        return hashlib.sha256(inner.encode(errors="surrogateescape")).digest()
+        file = names[index].rpartition("/")[2]
+        text = "/".join([_SEED, *inner[index], file])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
-    return Layout(class_names, _cut(path, groups, draw), labels)
-
-
-def _group(
-    path: str,
-    names: Sequence[str],
-    folders: Mapping[str, tuple[str, ...]],
-    skip: int,
-    examples: Iterable[int],
-) -> tuple[dict[str, list[int]], dict[int, str]]:
-    """The files of each split that is there, and the class of every file."""
-    groups: dict[str, list[int]] = collections.defaultdict(list)
-    classes: dict[int, str] = {}
-    split_folders: dict[str, str] = {}
-    unknown: set[str] = set()
-    for index in examples:
-        parts = folders[_folder(names[index])]
-        if len(parts) < skip:
-            continue
-        if len(parts) < skip + 2:
-            _check_shallow(path, names[index])
-            continue
-        top, class_name = parts[skip : skip + 2]
-        split = _SPLIT_NAMES.get(top.casefold())
-        if split is None:
-            unknown.add(top)
-            continue
-        if split_folders.setdefault(split, top) != top:
-            raise UserError(
-                f"{path!r} has folders {split_folders[split]!r} and {top!r} for the same split; "
-                "expected one of them"
-            )
-        groups[split].append(index)
-        classes[index] = class_name
-    _check_folders(path, groups, unknown)
-    return groups, classes
+    splits = cut.cut(path, there, draw)
+    notes = [*found.notes, *notes, *found.empty(folders), *_subfolders(inner)]
+    return Layout(class_names, splits, labels, dict(found.passed_over), tuple(notes))
 
 
-def _examples(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], list[int]]:
-    """The parts of all folders but hidden ones and junk, and which files in them may be examples.
+# Which examples of train go where hangs on this and on their names alone.
+_SEED = "0"
 
-    The files are in the order of their names.
-    """
-    folders: dict[str, tuple[str, ...] | None] = {}
-    examples: list[int] = []
-    for index in sorted(range(len(names)), key=names.__getitem__):
-        folder, _, file = names[index].rpartition("/")
-        if folder not in folders:
+
+class _Search:
+    """The search for splits and classes among the names of files."""
+
+    def __init__(self, path: str, names: Sequence[str]) -> None:
+        self._path = path
+        self._names = names
+        self._set_words = _words(os.path.basename(path).removesuffix(".zip"))
+        self.passed_over: collections.Counter[str] = collections.Counter()
+        self.notes: list[str] = []
+        # Of each split, the name of its folder.
+        self.tops: dict[str, str] = {}
+        # Of each split, how many folders lie between it and its classes.
+        self._depths: dict[str, int] = {}
+        # Of each file that may be an example, the folders that it lies in.
+        self._parts: dict[int, _Parts] = {}
+        self._collect()
+        self._skip = self._enclosing()
+
+    def _collect(self) -> None:
+        """The files that may be examples, in the order of their names."""
+        folders: dict[str, tuple[_Parts, str | None]] = {}
+        for index in sorted(range(len(self._names)), key=self._names.__getitem__):
+            folder, _, file = self._names[index].rpartition("/")
+            if folder not in folders:
+                parts = tuple(part for part in folder.split("/") if part)
+                kinds = list(filter(None, map(leftovers.of_folder, parts)))
+                folders[folder] = parts, kinds[0] if kinds else None
+            parts, kind = folders[folder]
+            if kind := kind or leftovers.of_file(file):
+                self.passed_over[kind] += 1
+            else:
+                self._parts[index] = parts
+
+    def _enclosing(self) -> int:
+        """How many folders enclose all others that have something in them, down to the splits."""
+        folders = set(self._parts.values())
+        skip = 0
+        while True:
+            tops = {parts[skip] for parts in folders if len(parts) > skip}
+            if len(tops) != 1:
+                return skip
+            (top,) = tops
+            if split_of(top) is not None:
+                inside = [parts[skip + 1 :] for parts in folders if len(parts) > skip]
+                if not _are_splits(inside):
+                    return skip
+                self.notes.append(f"the folder {top!r} around all splits is taken for none itself")
+            skip += 1
+
+    def groups(self) -> dict[str, list[int]]:
+        """The files of each split that is there."""
+        groups: dict[str, list[int]] = collections.defaultdict(list)
+        unknown: set[str] = set()
+        for index, parts in list(self._parts.items()):
+            if len(parts) < self._skip + 2:
+                # Beside the folder of all splits may lie anything.
+                if len(parts) >= self._skip:
+                    self._check_shallow(index)
+                self._pass_over(index, leftovers.OUTSIDE)
+                continue
+            top = parts[self._skip]
+            split = split_of(top)
+            if split is None:
+                unknown.add(top)
+            elif self.tops.setdefault(split, top) != top:
+                raise UserError(
+                    f"{self._path!r} has folders {self.tops[split]!r} and {top!r} for the same "
+                    "split; expected one of them"
+                )
+            else:
+                groups[split].append(index)
+        self._check_splits(groups, unknown)
+        if "train_and_dev" in groups:
+            if "train" not in groups:
+                self.tops["train"] = self.tops["train_and_dev"]
+            elif "dev" in groups:
+                for index in groups["train_and_dev"]:
+                    self._pass_over(index, leftovers.TWICE)
+        return groups
+
+    def unwrap(self, there: Mapping[str, list[int]]) -> dict[int, _Parts]:
+        """Of each example the folders from its class on; those between split and classes skipped.
+
+        Thumbnails are taken out of `there`.
+        """
+        inner: dict[int, _Parts] = {}
+        known: set[str] = set()
+        for split in sorted(there, key=lambda split: split != "train"):
+            group = there[split]
+            below = {index: self._parts[index][self._skip + 1 :] for index in group}
+            depth = self._wrappers(split, set(below.values()), known)
+            below = {index: parts[depth:] for index, parts in below.items()}
+            for index in self._thumbnails(below):
+                self._pass_over(index, leftovers.THUMBNAILS)
+                del below[index]
+            group[:] = below
+            self._depths[split] = depth
+            if split == "train":
+                known = {parts[0] for parts in below.values()}
+            inner.update(below)
+        return inner
+
+    def _wrappers(self, split: str, below: set[_Parts], known: Collection[str]) -> int:
+        """How many folders lie between a split and its classes; `known` are train's, if known."""
+        depth = 0
+        while True:
+            tops = {parts[depth] for parts in below if len(parts) > depth}
+            if len(tops) != 1 or min(map(len, below)) < depth + 2:
+                break
+            (top,) = tops
+            if any(classes.same(top, name) for name in known) or not self._wraps(top, split):
+                break
+            depth += 1
+        if depth:
+            wrapper = "/".join([self.tops[split], *next(iter(below))[:depth]])
+            self.notes.append(f"{wrapper!r} is taken for {self.tops[split]!r}: it has the classes")
+        return depth
+
+    def _wraps(self, name: str, split: str) -> bool:
+        """Whether a folder that is alone in a split is no class, by its name."""
+        if (named := split_of(name)) is not None:
+            return split_of(self.tops[split]) == named
+        own = {word for word in cut.SPLIT_NAMES if split_of(word) == split_of(self.tops[split])}
+        words = _words(name)
+        return bool(words) and words <= _WRAPPER_WORDS | own | self._set_words
+
+    def _thumbnails(self, below: Mapping[int, _Parts]) -> list[int]:
+        """Files of a folder "thumbs" in a class folder that has pictures of the same names."""
+
+        def place(parts: _Parts) -> int | None:
+            found = (at for at, part in enumerate(parts) if at and _maybe_thumbnails(part))
+            return next(found, None)
+
+        if not any(map(_maybe_thumbnails, {part for parts in below.values() for part in parts})):
+            return []
+        places = {index: place(parts) for index, parts in below.items()}
+        originals = {
+            (parts[:at], self._stem(index))
+            for index, parts in below.items()
+            if places[index] is None
+            for at in range(1, len(parts) + 1)
+        }
+        return [
+            index
+            for index, at in places.items()
+            if at is not None and (below[index][:at], self._stem(index)) in originals
+        ]
+
+    def check_class_folders(
+        self, there: Mapping[str, list[int]], inner: Mapping[int, _Parts]
+    ) -> None:
+        """No class folder may be one that holds a split, or classes.
+
+        A class "train" may be vehicles: it has images of its own, in every split.
+
+        Raises:
+          UserError: one is.
+        """
+        for split, group in there.items():
+            folders = {inner[index] for index in group}
+            names = {parts[0] for parts in folders}
+            for name in sorted(names):
+                if split_of(name) is None and not _words(name) <= _WRAPPER_WORDS:
+                    continue
+                below = {parts[1] for parts in folders if parts[0] == name and len(parts) > 1}
+                vehicle = name.casefold() == "train" and all(
+                    any(inner[index] == (name,) for index in others) for others in there.values()
+                )
+                holds = any(classes.same(a, b) for a in below for b in names - {name})
+                if holds or (split_of(name) is not None and (below or not vehicle)):
+                    raise UserError(
+                        f"{self._path!r} has a folder {name!r} among the classes of "
+                        f"{self.tops[split]!r}; expected SPLIT/CLASS/file, with no class that is "
+                        "named like a split or holds other classes"
+                    )
+
+    def empty(self, folders: Collection[str]) -> list[str]:
+        """A line about class folders without an image."""
+        full: set[_Parts] = set()
+        for parts in set(self._parts.values()):
+            full.update(parts[:end] for end in range(len(parts) + 1))
+        found = []
+        for folder in {*folders, *(name.rpartition("/")[0] for name in self._names)}:
             parts = tuple(part for part in folder.split("/") if part)
-            junk = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-            folders[folder] = None if junk else parts
-        if folders[folder] is None or file.startswith(".") or file.casefold() in _JUNK_NAMES:
-            continue
-        if os.path.splitext(file)[1].casefold() not in _NOTE_SUFFIXES:
-            examples.append(index)
-    used = {_folder(names[index]) for index in examples}
-    return {name: parts for name, parts in folders.items() if parts is not None and name in used}, (
-        examples
-    )
+            split = split_of(parts[self._skip]) if len(parts) > self._skip else None
+            depth = self._skip + 2 + self._depths.get(split or "", 0)
+            of_class = split in self.tops and len(parts) == depth
+            if of_class and parts not in full and not any(map(leftovers.of_folder, parts)):
+                found.append("/".join(parts))
+        if not found:
+            return []
+        one = "1 class folder has" if len(found) == 1 else f"{len(found)} class folders have"
+        return [f"{one} no image: {classes.listed(found)}"]
 
+    def _pass_over(self, index: int, kind: str) -> None:
+        self.passed_over[kind] += 1
+        del self._parts[index]
 
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    def _stem(self, index: int) -> str:
+        return os.path.splitext(self._names[index].rpartition("/")[2])[0]
 
+    def _check_shallow(self, index: int) -> None:
+        """A file outside of class folders may be a note without a suffix, but no image."""
+        from PIL import Image
 
-def _enclosing(folders: Collection[tuple[str, ...]]) -> int:
-    """How many folders enclose all others that have something in them, down to the splits."""
-    skip = 0
-    while True:
-        tops = {parts[skip] for parts in folders if len(parts) > skip}
-        if len(tops) != 1 or next(iter(tops)).casefold() in _SPLIT_NAMES:
-            return skip
-        skip += 1
-
-
-def _check_shallow(path: str, name: str) -> None:
-    """A file outside of class folders may be a note without a suffix, but no image."""
-    from PIL import Image
-
-    suffix = os.path.splitext(name)[1].casefold()
-    if suffix in Image.registered_extensions():
-        raise UserError(
-            f"{path!r} has the image {name!r} in no class folder; expected SPLIT/CLASS/file"
-        )
-
-
-def _check_folders(path: str, found: Iterable[str], unknown: Iterable[str]) -> None:
-    names = ", ".join(map(repr, _SPLIT_NAMES))
-    if unknown := sorted(unknown):
-        some = ", ".join(map(repr, unknown[:5])) + (" ..." if len(unknown) > 5 else "")
-        raise UserError(
-            f"{path!r} has folders {some} beside or instead of splits; "
-            f"expected SPLIT/CLASS/file with SPLIT one of {names}"
-        )
-    if not found:
-        raise UserError(
-            f"{path!r} has no image; expected SPLIT/CLASS/file with SPLIT one of {names}"
-        )
-
-
-def _cut(
-    path: str, groups: Mapping[str, list[int]], draw: Callable[[int], bytes]
-) -> dict[str, np.ndarray]:
-    """Makes the splits of a task of those that are there."""
-    there = dict(groups)
-    if "train_and_dev" in there:
-        both = there.pop("train_and_dev")
-        if ("train" in there) != ("dev" in there):
-            alone = "train" if "train" in there else "dev"
+        suffix = os.path.splitext(self._names[index])[1].casefold()
+        if suffix in Image.registered_extensions():
             raise UserError(
-                f"{path!r} has train_and_dev and {alone}; expected train and dev, "
-                "or train_and_dev without them"
+                f"{self._path!r} has the image {self._names[index]!r} in no class folder; "
+                "expected SPLIT/CLASS/file"
             )
-        there.setdefault("train", both)
-    rule = _RULES.get(frozenset(there))
-    if rule is None:
-        raise UserError(
-            f"{path!r} has the splits {', '.join(sorted(groups))}; expected train at least, "
-            "and test where there is dev_test"
-        )
-    fractions, given = rule
-    parts = {new: there[old] for old, new in given.items()}
-    pool = there["train"]
-    # Sorted by name again within each part, which is how they lie on disk.
-    rank = {index: place for place, index in enumerate(pool)}
-    if len(fractions) > 1:
-        pool = sorted(pool, key=draw)
-    start = 0
-    for number, (split, fraction) in enumerate(fractions.items(), 1):
-        # Each fraction by itself, downwards, as for the sets of TFDS; the last has the rest.
-        stop = len(pool) if number == len(fractions) else start + int(len(pool) * fraction)
-        if stop == start:
+
+    def _check_splits(self, found: Collection[str], unknown: Collection[str]) -> None:
+        names = ", ".join(map(repr, cut.SPLIT_NAMES))
+        if unknown:
             raise UserError(
-                f"{path!r} has {len(pool)} images in train, too few to cut {split} from them"
+                f"{self._path!r} has folders {classes.listed(unknown)} beside or instead of "
+                f"splits; expected SPLIT/CLASS/file with SPLIT one of {names}"
             )
-        parts[split] = sorted(pool[start:stop], key=rank.__getitem__)
-        start = stop
-    return {split: np.asarray(parts[split], np.int64) for split in SPLITS}
+        if not found:
+            others = ", ".join(f"{count} {kind}" for kind, count in self.passed_over.items())
+            raise UserError(
+                f"{self._path!r} has no image{f' (files passed over: {others})' if others else ''}"
+                f"; expected SPLIT/CLASS/file with SPLIT one of {names}"
+            )
+
+
+def _are_splits(folders: Collection[_Parts]) -> bool:
+    """Whether all of these lie in folders of several splits, train among them, and in classes."""
+    if min(map(len, folders)) < 2:
+        return False
+    splits = {split_of(parts[0]) for parts in folders}
+    return None not in splits and len(splits) > 1 and bool(splits & {"train", "train_and_dev"})
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\W_]+", name.casefold())) - {""}
+
+
+def _maybe_thumbnails(name: str) -> bool:
+    return name.casefold() in leftovers.MAYBE_THUMBNAILS
+
+
+def _subfolders(inner: Mapping[int, _Parts]) -> list[str]:
+    """A line where what is taken for classes may be groups of them: a/x, a/y, b/x and b/y."""
+    below: dict[str, set[str]] = collections.defaultdict(set)
+    for parts in set(inner.values()):
+        below[parts[0]].add(parts[1] if len(parts) > 1 else "")
+    (first, *others) = below.values()
+    if "" in first or len(first) < 2 or any(names != first for names in others):
+        return []
+    return [
+        f"the classes are {classes.listed(below)}, and each holds the same folders, "
+        f"{classes.listed(first)}; if those are the classes, move them up"
+    ]

@@ -13,6 +13,7 @@ from ctl_jax.data.sources.tfds_records import Column, Piece, TfdsRecords
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 # The configuration that TFDS takes where the name has none.
 _DEFAULT_CONFIG = {"sun397": "tfds"}
 
@@ -20,7 +21,8 @@ _DEFAULT_CONFIG = {"sun397": "tfds"}
 def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
     """The folder of a data set's highest version, in the first TFDS folder that has it.
 
-    Reads names of folders only.
+    Reads names of folders only. Where a data set's own folder is given, or that of a version, it is
+    taken for itself.
 
     Returns:
       The folder of a version; for domainnet, which is made of six configurations, the one that
@@ -29,26 +31,46 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
     Raises:
       UserError: a TFDS folder does not exist.
     """
-    data_dirs = places.existing("tfds_dirs")
+    given_dirs = places.existing("tfds_dirs")
     names = splits.sources(spec.dataset) if spec.source == "tfds" else {}
     best: tuple[int, pathlib.Path | None] = (0, None)
-    for data_dir in data_dirs:
-        versions = list(filter(None, (latest(data_dir, name) for name in names)))
+    for given in given_dirs:
+        folder = data_dir(given)
+        versions = list(filter(None, (latest(folder, name) for name in names)))
         if len(versions) > best[0]:
-            best = len(versions), data_dir / spec.dataset if len(names) > 1 else versions[0]
+            best = len(versions), folder / spec.dataset if len(names) > 1 else versions[0]
+            if given.absolute() in _versions(versions[0].absolute().parent).values():
+                best = len(versions), given
     return best[1]
+
+
+def data_dir(given: pathlib.Path) -> pathlib.Path:
+    """The TFDS folder that a folder is or lies in, where it is that of an official set."""
+    own = given.absolute()
+    parts = own.parts[:-1] if _VERSION.fullmatch(own.name) else own.parts
+    names = [name for dataset in splits.datasets() for name in splits.sources(dataset)]
+    for name in names:
+        whole = pathlib.PurePath(name, _DEFAULT_CONFIG.get(name, "")).parts
+        for length in range(1, len(whole) + 1):
+            root = pathlib.Path(*parts[: len(parts) - length])
+            if parts[-length:] == whole[:length] and latest(root, name) is not None:
+                return root
+    return given
 
 
 def latest(data_dir: pathlib.Path, dataset: str) -> pathlib.Path | None:
     """The folder of the highest version of a TFDS set, if there is one."""
-    base = data_dir / dataset / _DEFAULT_CONFIG.get(dataset, "")
+    versions = _versions(data_dir / dataset / _DEFAULT_CONFIG.get(dataset, ""))
+    return versions[max(versions)] if versions else None
+
+
+def _versions(base: pathlib.Path) -> dict[tuple[int, ...], pathlib.Path]:
     # What TFDS has not finished has another form of name.
-    versions = [
-        (tuple(map(int, folder.name.split("."))), folder)
+    return {
+        tuple(map(int, folder.name.split("."))): folder
         for folder in base.glob("*")
-        if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
-    ]
-    return max(versions)[1] if versions else None
+        if _VERSION.fullmatch(folder.name)
+    }
 
 
 def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:

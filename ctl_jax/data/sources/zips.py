@@ -1,8 +1,10 @@
 """Zip archives of images, read at any place, without trust: nothing is extracted to disk."""
 
 import builtins
+import contextlib
 import dataclasses
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -26,6 +28,8 @@ _DEFLATE_RATIO = 1032
 # What the standard library lets through of broken archives.
 _ODDITIES = (EOFError, IndexError, OverflowError, struct.error)
 
+_UTF8 = 0x800  # A bit of an entry's flags: its name is UTF-8.
+_UNICODE_PATH = 0x7075
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # Bytes for name and extra fields that are read along with an entry.
 _MARGIN = 512
@@ -38,14 +42,16 @@ _ENTRY = np.dtype(
 class Entries:
     """Attributes:
     path: the archive.
-    names: of the entries, with "/".
+    names: of the entries, with "/"; bytes that are no UTF-8 are surrogates, as in names of files.
     table: [N] with the fields start (of the local header), packed and size (in bytes), crc
       (CRC-32 of the content) and method.
+    folders: names of folders that have entries of their own, which empty ones have too.
     """
 
     path: str
     names: tuple[str, ...]
     table: np.ndarray
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,23 +82,30 @@ def index(path: str | os.PathLike[str]) -> Entries:
         raise UserError(f"{name!r} is not a whole zip archive: {error}") from error
     seen: set[str] = set()
     files: list[zipfile.ZipInfo] = []
+    names: list[str] = []
+    folders: list[str] = []
     for info in infos:
-        inner = info.orig_filename.replace("\\", "/")
+        try:
+            inner = _name(info)
+        except ValueError as error:
+            raise UserError(f"{name!r}: entry {info.orig_filename!r} {error}") from None
         problem = _problem(info, inner, size)
         if inner in seen:
             problem = "comes twice"
         if problem is not None:
             raise UserError(f"{name!r}: entry {info.orig_filename!r} {problem}")
-        if not inner.endswith("/"):
+        if inner.endswith("/"):
+            folders.append(inner)
+        else:
             seen.add(inner)
             files.append(info)
+            names.append(inner)
     _check_sizes(name, files, size)
     rows = [
         (info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type)
         for info in files
     ]
-    names = tuple(info.orig_filename.replace("\\", "/") for info in files)
-    return Entries(name, names, np.asarray(rows, _ENTRY))
+    return Entries(name, tuple(names), np.asarray(rows, _ENTRY), tuple(folders))
 
 
 def read(entries: Entries, places: Iterable[int]) -> list[bytes]:
@@ -108,12 +121,53 @@ def read(entries: Entries, places: Iterable[int]) -> list[bytes]:
         raise UserError(f"{entries.path!r} cannot be read: {error.strerror}") from error
 
 
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of an entry with "/", read as UTF-8 whatever the archive says.
+
+    Names that are not marked as UTF-8 are in the code page of some machine, which is not known.
+    Many are UTF-8 all the same. The bytes of others are kept: they tell classes apart, and a guess
+    may not, as a byte 5C, or that of a letter's case, may be the second half of another letter.
+
+    Raises:
+      ValueError: bytes 5C may be separators or halves of letters.
+    """
+    name = info.orig_filename
+    if not info.flag_bits & _UTF8:
+        raw = name.encode("cp437")  # As the standard library has read it.
+        name = _unicode_path(info.extra, raw) or raw.decode(errors="surrogateescape")
+    # What writes "\\" for a separator writes no "/"; elsewhere it is part of a name.
+    if "/" in name or "\\" not in name:
+        return name
+    if re.search("[\udc80-\udcff]", name) and re.search(r"[^\x00-\x7f]\\", name):
+        raise ValueError(
+            "has a name in an unknown encoding, where \\ may be half a letter; expected UTF-8 or /"
+        )
+    return name.replace("\\", "/")
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """The name in Info-ZIP's Unicode Path field (APPNOTE.TXT 4.6.9), if it is of this name."""
+    place = 0
+    while place + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, place)
+        field = extra[place + 4 : place + 4 + length]
+        # Version, checksum of the name that it is of, and the name.
+        head = struct.pack("<BI", 1, zlib.crc32(raw))
+        if kind == _UNICODE_PATH and field.startswith(head):
+            with contextlib.suppress(UnicodeDecodeError):
+                return field[len(head) :].decode() or None
+        place += 4 + length
+    return None
+
+
 def _problem(info: zipfile.ZipInfo, name: str, size: int) -> str | None:
     """Why an entry of an archive of `size` bytes cannot be trusted, if so."""
     mode = stat.S_IFMT(info.external_attr >> 16)
-    if name.startswith("/") or (name[:1].isalpha() and name[1:2] == ":"):
+    # Whatever "\\" is here, to others it separates.
+    parts = name.replace("\\", "/").split("/")
+    if (not parts[0] and len(parts) > 1) or (name[:1].isalpha() and name[1:2] == ":"):
         return "has an absolute path; expected one within the archive"
-    if ".." in name.split("/"):
+    if ".." in parts:
         return "has a path with '..'; expected one within the archive"
     if not name or "\0" in name:
         return "has a name that is none"

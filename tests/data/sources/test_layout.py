@@ -127,10 +127,12 @@ def test_folders_around_and_below() -> None:
 
 
 def test_a_class_may_lack_in_a_split() -> None:
-    names = [*files(train=30, test=5), "test/zebra/1.png", "train/1/1.png"]
+    names = [*files(train=30, test=5), "train/zebra/1.png", "train/1/1.png"]
     plan = layout.arrange("set", names)
     assert plan.class_names == ("1", "a", "b", "c", "zebra")
     assert plan.labels[-2:].tolist() == [4, 0]
+    with pytest.raises(UserError, match="'set': train lacks 1 of 4 classes of test: 'zebra'"):
+        layout.arrange("set", [*files(train=30, test=5), "test/zebra/1.png"])
 
 
 @pytest.mark.parametrize(

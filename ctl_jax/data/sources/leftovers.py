@@ -1,0 +1,94 @@
+"""Files that lie beside images and are none: what systems and tools leave, and people's notes."""
+
+import os
+
+# Kinds of files that are passed over, in the words that status and reports use.
+HIDDEN = "hidden"
+SYSTEM = "system"
+THUMBNAILS = "thumbnails"
+SIDECARS = "sidecars"
+UNFINISHED = "unfinished"
+NOTES = "notes"
+# Outside of all class folders.
+OUTSIDE = "outside"
+# train_and_dev, where train and dev hold the same.
+TWICE = "train_and_dev"
+
+# Lower case, as all names below. Those of Apple, Synology, QNAP, NetApp, Windows, ext4 and Python.
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "network trash folder",
+        "temporary items",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "#snapshot",
+        "~snapshot",
+        "$recycle.bin",
+        "recycler",
+        "recycled",
+        "system volume information",
+        "found.000",
+        "lost+found",
+        "__pycache__",
+    }
+)
+_THUMBNAIL_FOLDERS = frozenset({"thumbnails", "_thumbnails", "_thumbs", "@__thumb"})
+# They may be classes too, so that they are only passed over where their originals are there.
+MAYBE_THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail"})
+
+_SYSTEM_FILES = frozenset({"desktop.ini", "icon\r", "folder.htt", "autorun.inf"})
+_THUMBNAIL_FILES = frozenset(
+    {
+        "thumbs.db",
+        "thumbs.db:encryptable",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "zbthumbnail.info",
+        "picasa.ini",
+        "pspbrwse.jbf",
+    }
+)
+_SUFFIXES = {
+    THUMBNAILS: ".thm",
+    SIDECARS: ".xmp .aae .pp3 .dop .cos .lrdata .jpg_original .jpeg_original .png_original "
+    ".url .lnk .webloc .bak .old .orig",
+    UNFINISHED: ".tmp .temp .part .partial .crdownload .download .opdownload .filepart .!ut .swp",
+    # Whatever else lies in a class folder is taken for an image.
+    NOTES: ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .doc .docx .xls "
+    ".xlsx .mat .db .ini .log .nfo .py .sh .bat .zip .tar .gz .tgz .bz2 .xz .7z .rar .md5 .sha1 "
+    ".sha256 .sfv",
+}
+_KIND_OF_SUFFIX = {
+    suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()
+}
+
+
+def of_folder(name: str) -> str | None:
+    """Of which kind a folder of this name is that holds no examples; None where it may."""
+    name = name.casefold()
+    # Also .git, .ipynb_checkpoints, .Trashes, .thumbnails, .dropbox and .AppleDouble.
+    if name.startswith("."):
+        return HIDDEN
+    if name in _SYSTEM_FOLDERS:
+        return SYSTEM
+    return THUMBNAILS if name in _THUMBNAIL_FOLDERS else None
+
+
+def of_file(name: str) -> str | None:
+    """Of which kind a file of this name is that is no example; None where it may be one."""
+    name = name.casefold()
+    if name.startswith("."):
+        return HIDDEN
+    if name in _SYSTEM_FILES:
+        return SYSTEM
+    if name in _THUMBNAIL_FILES:
+        return THUMBNAILS
+    if name.endswith("~") or name.startswith("~$"):
+        return UNFINISHED
+    suffix = os.path.splitext(name)[1]
+    # Of an image's name and a suffix, as in Google's x.jpg.json or x.jpg.xmp.
+    beside = os.path.splitext(name.removesuffix(suffix))[1] in (".jpg", ".jpeg", ".png")
+    kind = _KIND_OF_SUFFIX.get(suffix)
+    return SIDECARS if kind == NOTES and beside else kind
