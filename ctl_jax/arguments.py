@@ -58,7 +58,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         words = _with_flagfiles(known, argv)
         overrides, rest = _split(words)
         stray = known([argv[0], *rest])[1:]
-    except flags.Error as error:
+    # A ValueError of --noplan=x, which absl has no error of its own for.
+    except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from None
     if stray:
         raise UserError(f"unexpected argument {stray[0]!r}; expected flags only, see --help")

@@ -23,6 +23,7 @@ import jax
 import jaxlib
 
 from ctl_jax import home
+from ctl_jax.errors import UserError
 
 # The folder's size at which the programs that were not used for longest are removed.
 MAX_BYTES = 2 << 30
@@ -75,7 +76,7 @@ def enable_cache(max_bytes: int = MAX_BYTES) -> pathlib.Path | None:
         if not _is_trusted(folder):
             raise PermissionError(errno.EPERM, f"another user can write to {str(folder)!r}")
         _check_writable(folder)
-    except OSError as error:
+    except (OSError, UserError) as error:  # UserError: there is no home, nor anything for it.
         reason = getattr(error, "strerror", None) or str(error)
         if folder is None or not folder.is_dir() or not _is_trusted(folder):
             _log.warning("compiled programs are not kept: %s; %s", reason, _ANOTHER)

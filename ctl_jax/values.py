@@ -52,7 +52,7 @@ def read_scalar(name: str, text: str, kind: type) -> Any:
             raise ValueError
         return float(text) if kind is float else _integer(text)
     except (KeyError, ValueError, ArithmeticError):
-        raise UserError(f"{name}={text!r}: expected {_EXPECTED[kind]}") from None
+        raise UserError(f"{name}={text}: expected {_EXPECTED[kind]}") from None
 
 
 def read_list(name: str, text: str, kind: type) -> tuple[Any, ...]:
@@ -83,14 +83,14 @@ def read_list(name: str, text: str, kind: type) -> tuple[Any, ...]:
     for match in _ELEMENT.finditer(f"{text},"):
         element = next(group for group in match.groups() if group is not None)
         if not element:
-            raise UserError(f"{name}={text!r}: expected a value before and after each comma")
+            raise UserError(f"{name}={text}: expected a value before and after each comma")
         elements.append(read_scalar(f"{name}[{len(elements)}]", element, kind))
     return tuple(elements)
 
 
 def _integer(text: str) -> int:
     number = decimal.Decimal(text.strip())
-    if not number.is_finite() or number.adjusted() > _MOST_DIGITS or number % 1:
+    if not number.is_finite() or number.adjusted() > _MOST_DIGITS or number != int(number):
         raise ValueError
     return int(number)
 

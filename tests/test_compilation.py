@@ -12,7 +12,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from ctl_jax import compilation
+from ctl_jax import compilation, home
+from ctl_jax.errors import UserError
 
 # Counts what JAX says of its cache, as the last line.
 PROGRAMS = """
@@ -125,15 +126,17 @@ def test_without_a_folder_there_is_a_warning_and_no_cache(cache, caplog):
     assert "CTL_JAX_CACHE names another folder" in caplog.text
 
 
-def test_without_a_home_there_is_a_warning_and_no_cache(cache, caplog, monkeypatch):
+def test_without_a_home_or_temporary_files_there_is_a_warning_and_no_cache(
+    cache, caplog, monkeypatch
+):
     def homeless():
-        raise RuntimeError("Could not determine home directory.")
+        raise UserError("HOME is '': expected a folder that can be written")
 
     monkeypatch.delenv("CTL_JAX_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(pathlib.Path, "home", homeless)
+    monkeypatch.setattr(home, "writable", homeless)
     assert compilation.enable_cache() is None
-    assert "Could not determine home directory" in caplog.text
+    assert "not kept: HOME is '': expected a folder" in caplog.text
 
 
 def test_a_read_only_cache_is_read(cache, caplog, monkeypatch):
