@@ -28,12 +28,14 @@ def apply(module: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs:
 
     - `nn.Conv` with groups has as many as its kernel and its inputs say: a depthwise convolution
       stays one, and any other keeps the number of its groups;
-    - `nn.GroupNorm` keeps the number of its groups, also where `group_size` gave it (and it has a
-      scale or a bias, which tell how many channels there were);
+    - `nn.GroupNorm` keeps the number of its groups, also where `group_size` gave it, but for one
+      of a group a channel, which stays that (both if it has a scale or a bias, which tell how many
+      channels there were);
     - `nn.MultiHeadDotProductAttention` has the heads of its kernels, and goes on dividing by the
       square root of a head's full width. Without `qkv_features`, that width (as the channels of
       a GroupNorm above) comes from tracing `module.init`, about as long as `module.apply` takes;
-    - recurrent cells keep their full width: their carry is made from a field.
+    - recurrent cells keep their full width: their carry is made from a field. `pruning.trace` sees
+      that they do not run at another, and leaves them whole, as any layer that does not.
 
     Args:
       module: a Linen module.
@@ -146,12 +148,17 @@ def _of_embed(layer: nn.Embed, inputs: jax.Array, full: Full) -> Fields:
 
 
 def _of_group_norm(layer: nn.GroupNorm, inputs: jax.Array, full: Full) -> Fields:
-    if layer.group_size is None:
+    width = inputs.shape[-1]
+    if layer.group_size is None and layer.num_groups and width % layer.num_groups == 0:
         return {}
-    channels = _shape(full(), *layer.path, "scale") or _shape(full(), *layer.path, "bias")
-    if channels is None:
+    # Tracing the initialisers tells how many channels there were.
+    scale = _shape(full(), *layer.path, "scale") or _shape(full(), *layer.path, "bias")
+    if scale is None:
         return {}
-    return {"num_groups": channels[-1] // layer.group_size, "group_size": None}
+    if layer.group_size is not None:
+        return {"num_groups": scale[-1] // layer.group_size, "group_size": None}
+    # A group a channel: instance normalisation stays it.
+    return {"num_groups": width} if layer.num_groups == scale[-1] else {}
 
 
 def _of_attention(layer: nn.MultiHeadDotProductAttention, inputs: jax.Array, full: Full) -> Fields:

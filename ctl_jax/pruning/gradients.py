@@ -56,12 +56,18 @@ def _second_order(
     loss: Loss, weights: Sequence[jax.Array], key: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
     keys = jax.random.split(key, len(weights))
-    signs = [jax.random.rademacher(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)]
+    signs = [_signs(k, w) for k, w in zip(keys, weights, strict=True)]
     (value, _), (_, products) = jax.jvp(jax.value_and_grad(loss), (weights,), (signs,))
     return value, [
         0.5 * jnp.square(_wide(w)) * _wide(v) * _wide(hv)
         for w, v, hv in zip(weights, signs, products, strict=True)
     ]
+
+
+def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
+    """1 or -1 for each element. As `jax.random.rademacher`, whose signs follow jax_enable_x64."""
+    heads = jax.random.bernoulli(key, jnp.float32(0.5), like.shape)
+    return jnp.where(heads, 1, -1).astype(like.dtype)
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -88,6 +88,8 @@ class Groups(Mapping[str, Group]):
       frozen: for every parameter, the reason why an axis, or some positions on it, can not be
         cut: path -> {axis: reason}. Axes that lie in groups with all their positions are absent.
       readings: where products read the channels of groups, in the order of the program.
+      left: what would be groups, if the function did the same at other widths: name -> why it does
+        not.
       apply_fn, variables, inputs: what was traced; its arrays as `jax.ShapeDtypeStruct`.
     """
 
@@ -96,6 +98,8 @@ class Groups(Mapping[str, Group]):
     frozen: Mapping[str, Mapping[int, str]]
     readings: tuple[Reading, ...] = ()
     _costs: Callable[[], Costs] | None = None
+    _change: Callable[[tuple[tuple[str, int], ...]], str | None] | None = None
+    left: Mapping[str, str] = dataclasses.field(default_factory=dict)
     apply_fn: Callable[..., Any] | None = None
     variables: Any = None
     inputs: tuple[Any, ...] = ()
@@ -119,6 +123,22 @@ class Groups(Mapping[str, Group]):
     def structure(self) -> Structure:
         """What a `Keep` of these groups is for: names, sizes, positions and shapes alone."""
         return Structure.of(self)
+
+    def change_at(self, widths: Mapping[str, int]) -> str | None:
+        """How the traced function is another one at some widths, by more than them.
+
+        Traces it once more, which takes most of the time of `trace`; what was found is kept.
+
+        Args:
+          widths: channels of each group: `{name: len(kept) for name, kept in keep.items()}`.
+
+        Returns:
+          What changes, or why the function does not run; None if the pruned network computes what
+          `in_scope` promises.
+        """
+        assert self._change is not None, "these groups are not from trace"
+        sizes = {name: group.size for name, group in self.items()}
+        return None if sizes == widths else self._change(tuple(widths.items()))
 
     def in_scope(self, scope: str) -> tuple[str, ...]:
         """Names of the groups that may be cut in a scope.

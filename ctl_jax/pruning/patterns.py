@@ -26,7 +26,10 @@ def prunable(groups: Groups, scope: str, frozen: Sequence[str]) -> list[str]:
     """
     inside = groups.in_scope(scope)
     if not inside:
-        raise UserError(f"scope {scope!r} holds none of the {len(groups)} groups, expected some")
+        left = "".join(f"; {name!r} is whole: {reason}" for name, reason in groups.left.items())
+        raise UserError(
+            f"scope {scope!r} holds none of the {len(groups)} groups, expected some{left}"
+        )
     if isinstance(frozen, str):
         raise UserError(f"frozen is {frozen!r}, expected a sequence of patterns")
     held: set[str] = set()

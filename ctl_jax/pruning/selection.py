@@ -42,6 +42,9 @@ def select(
     cut is shared out among the groups in scope, and within a group the highest scores stay (of
     equal ones the lowest index).
 
+    At the widths that it chose, it traces the function once more, and makes no cut at which that is
+    not the same program.
+
     With `ratio` and the uniform allocation a group of `size` channels keeps the multiple of
     `round_to` nearest to `(1 - ratio) * size`, of two equally near the greater, but at least the
     least multiple allowed and at most `size`. (So a group whose size is no multiple stays whole
@@ -74,13 +77,15 @@ def select(
 
     Returns:
       For every group the channels that stay; groups that are not in scope stay whole. `notes` says
-      how close the target was met, which groups the ratio would have emptied, and which `round_to`
-      leaves whole.
+      how close the target was met, which groups the ratio would have emptied, which `round_to`
+      leaves whole, and which are none because the function follows their widths (`groups.left`).
+      If there is no other, a ratio drops nothing.
 
     Raises:
       UserError: an argument is none of the above; none or several say how much; the scope holds no
         group, or none that is not frozen; a pattern matches nothing; scores are missing, NaN, of
-        another length or of an unknown group; or the target is below what can be reached.
+        another length or of an unknown group; the target is below what can be reached; or at the
+        widths that stay the function is another one (it compares two of them, say).
 
     Example:
       >>> keep = select(groups, scores, flops=0.5, scope="channels", allocation="global", floor=0.1)
@@ -90,11 +95,14 @@ def select(
     asked = {"ratio": ratio, "flops": flops, "params": params, "memory": memory, "latency": latency}
     kind, amount = _asked(asked, measure, cache)
     _check_limits(allocation, floor, minimum, round_to)
+    notes = [f"{name!r} stays whole: {reason}" for name, reason in groups.left.items()]
+    if kind == "ratio" and groups.left and not groups.in_scope(scope):
+        full = {name: np.arange(group.size) for name, group in groups.items()}
+        return Keep(full, groups.structure, notes)
     free = prunable(groups, scope, frozen)
     own = own_ratios(ratios or {}, free)
     ranking = _Ranking(groups, scores)
     ranges = {name: Range.of(groups[name], round_to, minimum, floor) for name in free}
-    notes: list[str] = []
 
     sizes = {name: group.size for name, group in groups.items()}
     for name, share in own.items():
@@ -122,7 +130,9 @@ def select(
         notes.append(target.note(cost))
     if kind != "ratio" or amount > 0:
         notes += _whole(groups, free, round_to, minimum, floor)
-    return ranking.keep(widths, notes)
+    keep = ranking.keep(widths, notes)
+    _check_function(groups, keep)
+    return keep
 
 
 class _Ranking:
@@ -188,6 +198,16 @@ def _check_limits(allocation: str, floor: Any, minimum: Any, round_to: Any) -> N
         raise UserError(f"floor is {floor!r}, expected a number in [0, 1]")
     check_count("minimum", minimum)
     check_count("round_to", round_to)
+
+
+def _check_function(groups: Groups, keep: Keep) -> None:
+    """That at the widths that stay the function is the same: the last that Python may look at."""
+    widths = {name: len(kept) for name, kept in keep.items()}
+    if groups.apply_fn is not None and (change := groups.change_at(widths)):
+        raise UserError(
+            f"at the widths that stay the function is another one, expected the same ({change}): "
+            "choose other widths, by another ratio, round_to, ratios or frozen"
+        )
 
 
 def _emptied(ratio: float, name: str, allowed: Range) -> list[str]:

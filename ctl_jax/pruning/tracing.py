@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import ctl_jax.pruning.rules  # noqa: F401  (fills the table)
 from ctl_jax.errors import UserError
 from ctl_jax.pruning import accounts, probe
 from ctl_jax.pruning.channels import Channels, Labels
 from ctl_jax.pruning.grids import resolve
-from ctl_jax.pruning.groups import Groups
+from ctl_jax.pruning.groups import Group, Groups
 from ctl_jax.pruning.partition import Partition, Slot, partition
 from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.probe import Analysis
+from ctl_jax.pruning.probe import Analysis, described
 from ctl_jax.pruning.walk import Array, Place, Walk, shape_of
 
 INPUT = "input of the function"
@@ -40,13 +40,11 @@ def trace(
     must: a train-mode function that also returns new BatchNorm statistics would freeze every
     channel that has some.
 
-    Where the jaxpr leaves open what the program would do at other widths (it splits an axis of
-    channels, into heads or equal parts, or pads one), the function is traced again with a channel
-    more in each group concerned. What does not come out as it should is not cut.
-
-    A number that Python computes from a width (the `sqrt(d)` of attention) is a literal in the
-    jaxpr. Where primitives show that this may matter (a reduction over channels, a product of two
-    activations) the groups say so or are frozen; elsewhere it can not be seen.
+    Then the function is traced again, at other widths (see `probe`): where the jaxpr leaves open
+    what it would do there (it splits an axis of channels, into heads or equal parts, or pads one),
+    where it may hold numbers that Python computed from a width (`sqrt(d)`, alpha over rank), and
+    because it may not run there at all. What does not come out as it should is not cut; `explain`
+    says why.
 
     Args:
       apply_fn: a function of JAX arrays; any library's, any tree of results.
@@ -73,33 +71,50 @@ def trace(
         twice = next(path for path, n in Counter(path for path, _ in leaves).items() if n > 1)
         raise UserError(f"variables has two leaves at {twice!r}, expected one a path")
     try:
-        jaxpr = jax.make_jaxpr(apply_fn)(variables, *inputs).jaxpr
+        program = jax.make_jaxpr(apply_fn)(variables, *inputs)
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
         raise UserError(
-            f"apply_fn can not be traced with these variables and inputs: "
-            f"{type(error).__name__}: {first}"
+            f"apply_fn can not be traced with these variables and inputs: {described(error)}"
         ) from error
     abstract, abstract_inputs = jax.tree.map(_abstract, (variables, inputs))
-    found = probe.settle(
-        lambda guesses: analyse(jaxpr, list(shapes), guesses, max_equations),
-        lambda wide, guesses: analyse(
-            jax.make_jaxpr(apply_fn)(wide, *abstract_inputs).jaxpr,
-            list(shapes),
-            guesses,
-            max_equations,
-        ),
-        abstract,
-    )
+    paths = list(shapes)
+
+    def at_widths(others: Any) -> ClosedJaxpr:
+        return jax.make_jaxpr(apply_fn)(others, *abstract_inputs)
+
+    def settled(whole: Sequence[tuple[Group, str]]) -> Analysis:
+        return probe.settle(
+            lambda guesses: analyse(program.jaxpr, paths, guesses, whole, max_equations),
+            lambda wide, guesses: analyse(
+                at_widths(wide).jaxpr, paths, guesses, whole, max_equations
+            ),
+            abstract,
+        )
+
+    found, left = probe.left_whole(settled, program, at_widths, abstract)
     return dataclasses.replace(
-        found.groups, apply_fn=apply_fn, variables=abstract, inputs=abstract_inputs
+        found.groups,
+        left=left,
+        apply_fn=apply_fn,
+        variables=abstract,
+        inputs=abstract_inputs,
+        _change=functools.cache(
+            lambda widths: probe.change(found, program, at_widths, abstract, dict(widths))
+        ),
     )
 
 
 def analyse(
-    jaxpr: Jaxpr, paths: Sequence[str], guesses: Mapping[Place, int], max_equations: int
+    jaxpr: Jaxpr,
+    paths: Sequence[str],
+    guesses: Mapping[Place, int],
+    whole: Sequence[tuple[Group, str]],
+    max_equations: int,
 ) -> Analysis:
-    """The groups of a program whose first inputs are the parameters of these paths."""
+    """The groups of a program whose first inputs are the parameters of these paths.
+
+    `whole` are groups that must not be cut, and why.
+    """
     slots: list[Slot] = []
     weights = []
     shapes = {}
@@ -111,14 +126,21 @@ def analyse(
             count = n if n > 1 else 0
             slots.append(Slot(path, axis, np.arange(size, size + count)))
             size += count
-        weights.append(Array(tuple(slot.ids for slot in slots[len(slots) - len(shapes[path]) :])))
+        of_path = slots[len(slots) - len(shapes[path]) :]
+        weights.append(Array(tuple(slot.ids for slot in of_path), given=True))
     walk = Walk(Channels(size), max_equations, guesses)
     fixed = walk.channels.fixed(INPUT)
-    data = [Array((fixed,) * len(shape_of(var)), data=True) for var in jaxpr.invars[len(weights) :]]
+    data = [
+        Array((fixed,) * len(shape_of(var)), data=True, given=True)
+        for var in jaxpr.invars[len(weights) :]
+    ]
     outputs = walk.run(jaxpr, [*weights, *data])
     for output in outputs:
         walk.alive(output)
         walk.freeze(output.axes, OUTPUT)
+    at = {(slot.path, slot.axis): slot.ids for slot in slots}
+    for group, reason in whole:
+        walk.freeze([at[m.path, m.axis][m.positions.ravel()] for m in group.members], reason)
     resolve(walk.channels, walk.grids, size)
     parts = partition(walk, outputs, slots, shapes)
     groups = Groups(
@@ -133,6 +155,7 @@ def analyse(
         tuple(walk.guessed),
         tuple(_names(guess.ids, parts) for guess in walk.guessed),
         tuple(shape_of(var) for var in jaxpr.outvars),
+        walk.loose,
     )
 
 

@@ -20,6 +20,7 @@ class Array(NamedTuple):
     Attributes:
       axes: the labels of each axis (see `channels`).
       data: whether it depends on the inputs; what does not is a weight.
+      given: whether it depends on the inputs or the parameters; what does not is a constant.
       readers: bit set of the products (indices into `Walk.products`) it was computed from.
       makers: those of them whose results it holds, with no product or residual addition since.
       buffer: which of `Walk.buffers` holds its values, -1 for none.
@@ -30,6 +31,7 @@ class Array(NamedTuple):
     readers: int = 0
     makers: int = 0
     buffer: int = -1
+    given: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Walk:
     Attributes:
       channels: the elements, joined and frozen so far.
       guessed: where the program's own numbers might hold, and what was chosen (see `guess`).
+      loose: reductions over positions that carry no channels: id of the equation -> axes.
       repeats: how often the equation that is walked now runs.
       inside: how many loops and branches it is in.
     """
@@ -141,6 +144,7 @@ class Walk:
         self.buffers: list[Buffer] = []
         self.costs: list[Cost] = []
         self.reads: list[Read] = []
+        self.loose: dict[int, set[int]] = {}
         self.repeats = 1
         self.inside = 0
         self.now = 0
@@ -192,7 +196,7 @@ class Walk:
             buffer = len(self.buffers) - 1
         elif axes is array.axes:
             return array
-        return Array(axes, array.data, array.readers, array.makers, buffer)
+        return array._replace(axes=axes, buffer=buffer)
 
     def alive(self, array: Array) -> None:
         """Notes that the array is still needed at the equation that is walked now."""
@@ -244,6 +248,14 @@ class Walk:
             if not self.inside and not isinstance(axis, int):
                 self.reads.append(Read(self.now - 1, operand, i, axis))
 
+    def reduce(self, eqn: JaxprEqn, i: int, axis: Axis) -> None:
+        """Notes that an equation takes all positions on axis `i` of its first operand together."""
+        if isinstance(axis, int):
+            # Perhaps as many as there are channels somewhere else: see `programs`.
+            self.loose.setdefault(id(eqn), set()).add(i)
+        else:
+            self.channels.normalise(axis, eqn.primitive.name)
+
     def cost(self, eqn: JaxprEqn, axes: Sequence[Axis]) -> None:
         """Notes the FLOPs of a product, which are proportional to the sizes of these axes."""
         carrying = tuple(axis for axis in axes if not isinstance(axis, int))
@@ -279,12 +291,13 @@ def register_rule(*primitives: str) -> Callable[[Rule], Rule]:
 
 def derived(axes: Sequence[Axis], operands: Sequence[Array], product: int = 0) -> Array:
     """The array with these axes that is computed from `operands`, by the product of this bit."""
-    data, readers, makers = False, product, 0
+    data, given, readers, makers = False, False, product, 0
     for x in operands:
         data |= x.data
+        given |= x.given
         readers |= x.readers
         makers |= x.makers
-    return Array(tuple(axes), data, readers, product or makers)
+    return Array(tuple(axes), data, readers, product or makers, given=given)
 
 
 def view(axes: Sequence[Axis], x: Array) -> Array:

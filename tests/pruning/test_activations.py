@@ -1,6 +1,7 @@
 """Means where channels are read, against the activations computed by hand."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import pruning
+from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
 
 
@@ -136,7 +137,7 @@ def test_linen_concatenation_and_flattened_maps():
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
     net = Net()
     v = {"params": net.init(jax.random.key(0), x)["params"]}
-    groups = pruning.trace(net.apply, v, x)
+    groups = pruning.trace(functools.partial(models.apply_pruned, net), v, x)
     found = pruning.score(groups, v, "activation", batches=[x])
     seen = net.apply(v, x, mutable=["seen"])[1]["seen"]
     both, mixed = (np.abs(seen[name][0]).mean(axis=(0, 1, 2)) for name in ("first", "second"))

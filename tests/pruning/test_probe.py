@@ -1,10 +1,16 @@
 """Numbers of the program itself: what it splits by, and whether that follows its widths."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctl_jax import pruning
+from ctl_jax.pruning.probe import tried_widths
 
 X = jax.ShapeDtypeStruct((2, 5, 6), jnp.float32)
 HEADS, WIDTH = 4, 3
@@ -105,16 +111,45 @@ def test_a_function_of_one_width_is_pruned_where_nothing_is_guessed():
     assert set(groups) == {"up", "out"}
 
 
-def test_the_function_is_traced_once_where_nothing_is_guessed():
+@pytest.mark.parametrize("layers", [1, 2, 16])
+def test_the_function_is_traced_twice_where_nothing_is_guessed(layers):
     calls = []
 
     def apply(v, x):
         calls.append(None)
-        return jnp.tanh(x @ v["up"]) @ v["down"]
+        for kernel in v[:-1]:
+            x = jnp.tanh(x @ kernel)
+        return x @ v[-1]
 
-    variables = {
-        "up": jax.ShapeDtypeStruct((6, 8), jnp.float32),
-        "down": jax.ShapeDtypeStruct((8, 3), jnp.float32),
-    }
-    assert len(pruning.trace(apply, variables, X)) == 1
-    assert len(calls) == 1
+    widths = (6, *(16,) * layers, 3)
+    variables = [jax.ShapeDtypeStruct(pair, jnp.float32) for pair in itertools.pairwise(widths)]
+    groups = pruning.trace(apply, variables, X)
+    assert len(groups) == layers
+    assert len(calls) == 2  # at full widths, and at others
+    scores = {name: np.arange(group.size) for name, group in groups.items()}
+    for _ in range(3):
+        pruning.select(groups, scores, ratio=0.5, scope="channels")
+    assert len(calls) == 3  # at those that stay
+    pruning.select(groups, scores, ratio=0.0, scope="channels")
+    assert len(calls) == 3
+
+
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=30))
+def test_widths_that_are_tried(sizes):
+    named = {str(i): size for i, size in enumerate(sizes)}
+    tried = tried_widths(named)
+    assert tried.keys() == named.keys()
+    for name, size in named.items():
+        assert 2 <= tried[name] != size
+        assert size < 24 or (size // 4 <= tried[name] < size / 2 and (size - tried[name]) % 2)
+    for a, b in itertools.combinations(named, 2):
+        if named[a] != named[b]:
+            assert tried[a] != tried[b]
+
+
+def test_widths_that_are_tried_keep_their_order():
+    sizes = {"stem": 64, "one": 64, "two": 128, "narrow": 96, "three": 256, "head": 1000}
+    tried = tried_widths(sizes)
+    order = sorted(sizes, key=lambda name: sizes[name])
+    assert [tried[name] for name in order] == sorted(tried.values())
+    assert len(set(tried.values())) == len(sizes)

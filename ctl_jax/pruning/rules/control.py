@@ -70,7 +70,11 @@ def _cond(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     for other in branches[1:]:
         results = tuple(_both(walk, x, y) for x, y in zip(results, other, strict=True))
     # Which branch runs depends on the first operand.
-    return [x._replace(data=x.data or operands[0].data, buffer=-1) for x in results]
+    index = operands[0]
+    return [
+        x._replace(data=x.data or index.data, given=x.given or index.given, buffer=-1)
+        for x in results
+    ]
 
 
 def _open(jaxpr: Any) -> Jaxpr:
@@ -120,7 +124,8 @@ def _both(walk: Walk, x: Array, y: Array) -> Array:
         walk.channels.join(a, b)
         axes.append(merged(a, b))
     readers, makers = x.readers | y.readers, x.makers | y.makers
-    return Array(tuple(axes), x.data or y.data, readers, makers, x.buffer)
+    given = x.given or y.given
+    return Array(tuple(axes), x.data or y.data, readers, makers, x.buffer, given)
 
 
 def _settled(before: Array, after: Array) -> bool:
@@ -129,4 +134,6 @@ def _settled(before: Array, after: Array) -> bool:
         a == b if isinstance(a, int) and isinstance(b, int) else type(a) is type(b)
         for a, b in zip(before.axes, after.axes, strict=True)
     )
-    return same and before.data == after.data and before.readers == after.readers
+    return same and all(
+        getattr(before, what) == getattr(after, what) for what in ("data", "given", "readers")
+    )

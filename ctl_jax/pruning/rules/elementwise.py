@@ -7,16 +7,18 @@ from jax.extend.core import JaxprEqn
 from ctl_jax.pruning.channels import FREE, Axis, elements, merged
 from ctl_jax.pruning.walk import Addition, Array, Walk, derived, register_rule, shape_of
 
+RANDOM = "random numbers of a constant key"
+
 # fmt: off
 ELEMENTWISE = (
     "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
     "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "cos", "cosh", "digamma",
-    "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag",
-    "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
-    "mul", "name", "ne", "neg", "nextafter", "not", "or", "population_count", "pow", "real",
-    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sharding_constraint", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square",
-    "stop_gradient", "tan", "tanh", "xor",
+    "div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "imag", "integer_pow",
+    "is_finite", "lgamma", "log", "log1p", "logistic", "max", "min", "mul", "name", "neg",
+    "nextafter", "not", "or", "population_count", "pow", "real", "reduce_precision", "rem", "round",
+    "rsqrt", "select_n", "sharding_constraint", "shift_left", "shift_right_arithmetic",
+    "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "tan", "tanh",
+    "xor",
 )
 # fmt: on
 
@@ -36,6 +38,18 @@ def elementwise(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequenc
                 walk.channels.join(axes[i], axis)
                 axes[i] = merged(axes[i], axis)
     return [derived(axes, operands)]
+
+
+@register_rule("eq", "ge", "gt", "le", "lt", "ne")
+def _compare(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+    """Elementwise; and a comparison with random numbers is dropout's mask, any is as good."""
+    (result,) = elementwise(walk, eqn, operands)
+    random = walk.channels.fixed(RANDOM)
+    return [
+        result._replace(
+            axes=tuple([FREE if isinstance(a, int) and a == random else a for a in result.axes])
+        )
+    ]
 
 
 @register_rule("add", "add_any", "sub")
@@ -76,8 +90,12 @@ def _iota(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     "random_unwrap", "random_wrap", "rng_bit_generator", "threefry2x32",
 )  # fmt: skip
 def _random(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
-    """Random numbers are as good for one width as for another (dropout)."""
-    return [derived([FREE] * len(shape_of(var)), operands) for var in eqn.outvars]
+    """Random numbers are as good for one width as for another (dropout).
+
+    Not those of a key that the program holds: they are the same at every call, as a constant is.
+    """
+    label = FREE if any(x.given for x in operands) else walk.channels.fixed(RANDOM)
+    return [derived([label] * len(shape_of(var)), operands) for var in eqn.outvars]
 
 
 def _rank(x: Array) -> tuple[int, int]:

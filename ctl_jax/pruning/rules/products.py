@@ -20,7 +20,7 @@ def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
     for i, j in zip(*contracted, strict=True):
         for x, axis in ((left, left.axes[i]), (right, right.axes[j])):
             if not x.data and isinstance(axis, int) and axis == FREE:
-                walk.channels.normalise(joined[i], eqn.primitive.name)  # a sum by another name
+                walk.reduce(eqn, i, joined[i])  # a sum by another name
     others = [
         [i for i in range(len(x.axes)) if i not in (*contracted[side], *batch[side])]
         for side, x in enumerate(operands)
@@ -71,6 +71,8 @@ def _conv(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
         # With several groups the j-th channels of all of them are one: so each group loses as
         # many, their number stays, and the kernel's one input axis serves them all.
         source, made = kernel.axes[into], kernel.axes[out]
+        if isinstance(source, int) and source == FREE and not kernel.data:
+            walk.reduce(eqn, feature, x.axes[feature])  # a sum by another name
         if groups > 1 and not isinstance(source, int):
             source = np.tile(source, groups)
         walk.channels.join(x.axes[feature], source)

@@ -15,7 +15,7 @@ def _reduce(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Ar
     (x,) = operands
     gone = eqn.params["axes"]
     for i in gone:
-        walk.channels.normalise(x.axes[i], eqn.primitive.name)
+        walk.reduce(eqn, i, x.axes[i])
     return [derived([axis for i, axis in enumerate(x.axes) if i not in gone], operands)]
 
 
