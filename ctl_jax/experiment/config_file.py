@@ -78,7 +78,7 @@ def _get_config(file: _File) -> Callable[..., Any]:
     except OSError as error:
         raise UserError(f"--config={file.given}: {error.strerror}; {_EXPECTED}") from None
     module = types.ModuleType(_MODULE)
-    module.__file__ = os.path.abspath(file.path)
+    module.__file__, module.__package__ = os.path.abspath(file.path), ""
     # Where dataclasses and pickles look for the module of what it defines.
     sys.modules[_MODULE] = module
     _run(file, lambda: exec(compile(source, file.path, "exec"), vars(module)))
