@@ -203,6 +203,58 @@ def test_paths():
     assert not files.is_remote("runs/one")
 
 
+def test_a_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.path("~/runs/one") == tmp_path / "runs/one"
+    with pytest.raises(UserError, match="there is no user 'nobody-here'"):
+        files.path("~nobody-here/runs")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("file:///runs/one", "/runs/one"),
+        ("file:/runs/one", "/runs/one"),
+        ("FILE://localhost/a%20b/caf%E9%C3%A9", "/a b/caf\udce9é"),
+        ("file:///a?b#c", "/a?b#c"),
+        ("runs/x:/y", "runs/x:/y"),
+        ("10:30", "10:30"),
+        ("a:b/c", "a:b/c"),
+    ],
+)
+def test_addresses_of_local_files(text, path):
+    assert files.path(text) == pathlib.Path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(
+            (f"{s}://b/run", "a local folder or gs://")
+            for s in ("s3", "S3", "http", "https", "gcs")
+        ),
+        *(
+            (f"{s}://b/run", "a local folder or gs://")
+            for s in ("hdfs", "abfss", "memory", "x+y.z")
+        ),
+        *(
+            (text, "a local folder or gs://BUCKET")
+            for text in ("C:\\runs", "c:/runs", "C:", "hdfs:/x")
+        ),
+        *(
+            (text, "gs://BUCKET/FOLDER")
+            for text in ("gs://", "gs:///run", "gs:/b/run", "gs:", "GS://b")
+        ),
+        *((text, "file:///FOLDER") for text in ("file://host/run", "file:", "file://", "file:\\x")),
+    ],
+)
+def test_addresses_that_lead_nowhere(text, expected):
+    with pytest.raises(UserError) as error:
+        files.path(text)
+    assert str(error.value).startswith(f"{text}: expected {expected}")
+    assert "\n" not in str(error.value)
+
+
 def test_addresses(bucket):
     path = files.path(f"{bucket}/run") / "trials"
     assert str(path) == os.fspath(path) == "gs://bucket/run/trials"

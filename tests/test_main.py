@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from ctl_jax.main import main
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
 
@@ -46,6 +48,10 @@ def _run(*arguments):
             "config.finetune.batchsize: unknown key; did you mean config.finetune.batch_size?",
         ),
         ((QUICKSTART, "--workdir=W", "--config.finetune.batch_size=x"), "batch_size=x"),
+        ((QUICKSTART, "--workdir=W", "--config.weights=a\nb"), "config.weights='a\\nb': expected"),
+        ((QUICKSTART, "--workdir=s3://x"), "s3://x: expected a local folder or gs://BUCKET/FOLDER"),
+        ((QUICKSTART, "--workdir=~nobody-here/x"), "there is no user 'nobody-here'"),
+        (("--config=~nobody-here/c.py", "--workdir=W"), "there is no user 'nobody-here'"),
         (("--config=configs/nevis.py:variants=TINY", "--workdir=W"), "expected variant="),
         (
             (QUICKSTART, "--workdir=W", "--config.methods=('dense', 'densest')"),
@@ -57,9 +63,11 @@ def _run(*arguments):
         ),
     ],
 )
-def test_bad_input_is_one_line_and_a_status(arguments, expected, tmp_path):
+def test_bad_input_is_one_line_and_a_status(arguments, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
     arguments = [a.replace("=W", f"={tmp_path}/run") for a in arguments]
-    status, output, errors = _run(*arguments)
+    status = main(["ctl_jax.main", *arguments])
+    output, errors = capsys.readouterr()
     assert status == 2
     assert output == ""
     assert errors.startswith("ctl_jax: ")
@@ -68,11 +76,36 @@ def test_bad_input_is_one_line_and_a_status(arguments, expected, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_help_explains():
-    status, output, _ = _run("--help")
-    assert status == 1  # absl's way
+def test_a_program_ends_with_its_status(tmp_path):
+    status, output, errors = _run(QUICKSTART, f"--workdir={tmp_path}/run", "--config.seeds=é\n")
+    assert (status, output) == (2, "")
+    assert errors == "ctl_jax: --config.seeds[0]=é: expected an integer\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull", "--helpshort", "-h", "-?"])
+def test_help_explains(flag, capsys):
+    assert main(["ctl_jax.main", flag]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
     for text in ("configs/quickstart.py", "--config", "--workdir", "--[no]plan", "--worker"):
         assert text in output
+
+
+@pytest.mark.parametrize("module", ["ctl_jax.main", "ctl_jax.data", "launch.tpu", "launch.gke"])
+def test_help_ends_well_where_there_is_no_home(module, tmp_path):
+    """Nobody, not even root, can make a folder in a file."""
+    home = {"HOME": "/dev/null/home", "TMPDIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert module in done.stdout
 
 
 @pytest.mark.parametrize(

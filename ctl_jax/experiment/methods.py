@@ -51,7 +51,8 @@ def parse_method(name: str) -> Method:
     match = _CUT.fullmatch(name)
     if match is None:
         forms = (*_PLAIN, *(f"{scope}@RATIO" for scope in SCOPES))
-        close = difflib.get_close_matches(name.lower(), forms, n=1)
+        lower = {form.lower(): form for form in forms}
+        close = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=1)]
         hint = f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
         raise UserError(
             f"config.methods: unknown method {name!r}; expected one of {', '.join(forms)}{hint}"

@@ -1,6 +1,7 @@
 """Config files and their checks."""
 
 import importlib.util
+import math
 import pathlib
 
 import ml_collections
@@ -48,6 +49,36 @@ def test_names_may_be_joined_by_commas(value):
     assert validate(_set(_valid(), "methods", value)).methods == ("dense", "scratch")
 
 
+def test_equal_methods_are_one():
+    names = (" dense", "filters@.5", "filters@0.50", "dense", "filters@5e-1", "channels@.5")
+    config = validate(_set(_valid(), "methods", names))
+    assert config.methods == ("dense", "filters@0.5", "channels@0.5")
+
+
+def test_the_name_of_a_folder_may_hold_a_comma():
+    config = validate(_set(_valid(), "data.folder_dirs", ("/a,b", "/c")))
+    assert config.data.folder_dirs == ("/a,b", "/c")
+    config = validate(_set(_valid(), "data.folder_dirs", "/a, /c"))
+    assert config.data.folder_dirs == ("/a", "/c")
+
+
+FLOATS = [
+    key
+    for key, default in flatten(default_config())
+    if isinstance(default[0] if isinstance(default, tuple) and default else default, float)
+]
+
+
+@pytest.mark.parametrize("key", FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+def test_every_number_is_one(key, value):
+    default = dict(flatten(default_config()))[key]
+    if isinstance(default, tuple):
+        value = (*default[:-1], value)
+    with pytest.raises(UserError, match=r"^config\.[^\n]*[:;] expected "):
+        validate(_set(_valid(), key, value))
+
+
 def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
     config = _set(_set(_valid(), "finetune.learning_rates", 1), "seeds", 3)
     config = validate(config)
@@ -71,6 +102,23 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("finetune.momentum", float("nan"), r"\[0, 1\)"),
         ("finetune.crop_area", (0.5, 0.2), "0 < least <= most <= 1"),
         ("finetune.crop_area", (0.5,), "two areas"),
+        (
+            "finetune.crop_area",
+            (1e-4, 1.0),
+            r"crop_aspect=.*narrowest crop would have 0\.28 pixels",
+        ),
+        ("finetune.crop_aspect", (1.0, 1e30), "narrowest crop would have .* pixels"),
+        ("finetune.crop_aspect", (1.0, float("inf")), "two ratios"),
+        ("finetune.crop_aspect", (1e-30, 1.0), "narrowest crop would have"),
+        ("finetune.crop_aspect", (0.0, 1.0), "two ratios"),
+        ("finetune.crop_aspect", (2.0, 1.0), "two ratios"),
+        ("pretrain.crop_area", (1e-4, 1.0), "smallest crop would have 0.32 pixels"),
+        ("weights", "a\0b", "without a null character"),
+        ("data.tfds_dirs", ("a\0",), "without a null character"),
+        ("finetune.batch_size", 10**12, "at most 1048576"),
+        ("pretrain.batch_size", 10**12, "at most 1048576"),
+        ("model.width", 10**12, "a number of channels"),
+        ("model.stages", (10**12,), "1 to 1000"),
         ("budgets.min_flops", float("inf"), "positive number of FLOPs"),
         ("budgets.max_flops", 1e9, r"at least config\.budgets\.min_flops"),
         ("methods", ("dense", "dens"), "unknown method 'dens'"),
