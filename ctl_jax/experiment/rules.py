@@ -27,15 +27,20 @@ def _flops(value: float) -> bool:
 
 
 def _fraction(value: float) -> bool:
-    return 0 <= value < 1
+    # Not what rounds to one.
+    return 0 <= value < 1 and float(np.float32(value)) < 1
 
 
-def _range_within(low: float, high: float) -> Callable[[tuple[float, ...]], bool]:
-    return lambda value: len(value) == 2 and low < value[0] <= value[1] <= high
+def _range_up_to(high: float) -> Callable[[tuple[float, ...]], bool]:
+    return lambda value: len(value) == 2 and _positive(value[0]) and value[0] <= value[1] <= high
 
 
 def _distinct(value: tuple[Any, ...]) -> bool:
     return 0 < len(value) == len(set(value))
+
+
+def _rates(value: tuple[float, ...]) -> bool:
+    return all(map(_positive, value)) and _distinct(tuple(map(np.float32, value)))
 
 
 def _one_of(*names: str) -> tuple[Callable[[str], bool], str]:
@@ -47,7 +52,7 @@ _STEPS = (lambda v: 1 <= v <= MAX_STEPS, f"1 to {MAX_STEPS}")
 # More images or channels fit into no machine, and their numbers of elements into no integer of XLA.
 _SIZE = 2**20
 _BATCH = (lambda v: 1 <= v <= _SIZE, f"at least 1, at most {_SIZE}")
-_AREA = (_range_within(0, 1), "two areas, 0 < least <= most <= 1")
+_AREA = (_range_up_to(1), "two areas, 0 < least <= most <= 1")
 
 # For each key whether a value makes sense, and words for what does.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -81,14 +86,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "budgets.num": (lambda v: 1 <= v <= 1000, "1 to 1000"),
     "finetune.batch_size": _BATCH,
     "finetune.learning_rates": (
-        lambda v: _distinct(v) and all(map(_positive, v)),
-        f"at least one {_POSITIVE[2:]}, each once",
+        _rates,
+        f"at least one {_POSITIVE[2:]}, each once (as float32)",
     ),
     "finetune.momentum": (_fraction, "a number in [0, 1)"),
     "finetune.weight_decay": (_not_negative, f"zero or {_POSITIVE}"),
     "finetune.warmup_fraction": (_fraction, "a fraction in [0, 1)"),
     "finetune.crop_area": _AREA,
-    "finetune.crop_aspect": (_range_within(0, math.inf), "two ratios, 0 < least <= most"),
+    "finetune.crop_aspect": (_range_up_to(_MOST), "two ratios, 0 < least <= most"),
     "finetune.log_every": _STEPS,
     "finetune.evaluate_every": (
         lambda v: 0 <= v <= MAX_STEPS,

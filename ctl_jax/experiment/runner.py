@@ -104,7 +104,7 @@ def _warn(console: rich.console.Console, line: str) -> None:
 
 
 def _check_devices(config: Any, plan: Plan) -> None:
-    """Sees whether the devices can share a batch evenly."""
+    """Sees whether the devices can share a batch evenly, and hold the least that they must."""
     sizes = {"finetune.batch_size": config.finetune.batch_size}
     if plan.pretraining is not None:
         sizes["pretrain.batch_size"] = config.pretrain.batch_size
@@ -114,6 +114,18 @@ def _check_devices(config: Any, plan: Plan) -> None:
             finetune.check_batch(mesh, size)
         except UserError as error:
             raise UserError(f"config.{key}={size}: {error}") from None
+        pixels = 3 * config.data.image_size**2
+        _check_fits(f"config.{key}={size}: its images", 4 * pixels * size // mesh.size)
+    for name, cost in plan.costs.items():
+        _check_fits(f"config.model: the parameters of {name!r}", 4 * cost(0).params)
+
+
+def _check_fits(what: str, size: int) -> None:
+    if (there := finetune.memory_bytes()) is not None and size > there:
+        raise UserError(
+            f"{what} take {size / 1e9:,.1f} GB as float32; expected less than the memory, which "
+            f"is {there / 1e9:,.1f} GB"
+        )
 
 
 def _execute(

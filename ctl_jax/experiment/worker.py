@@ -23,6 +23,8 @@ from ctl_jax.finetune.step import Tree
 # What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
 # multi-label tasks and for fewer than five classes.
 SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
+# The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
+_LOOK_EVERY = 10
 
 
 class Workplace(NamedTuple):
@@ -81,7 +83,7 @@ def run_trial(
             checkpoints,
             trial.steps,
             every_s=place.config.checkpoint.every_s,
-            look_every=settings.log_every,
+            look_every=min(settings.log_every, _LOOK_EVERY),
             evaluate=functools.partial(evaluate, "dev"),
             evaluate_every=settings.evaluate_every,
             keep_best=settings.report == "best",

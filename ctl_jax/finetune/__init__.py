@@ -1,7 +1,7 @@
 """One finetuning on one task: state, step, schedule, loop, evaluation."""
 
 from ctl_jax.finetune.augment import Augmentation, augment
-from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh
+from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
 from ctl_jax.finetune.evaluate import Scores, evaluate
 from ctl_jax.finetune.loop import FitResult, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
@@ -38,6 +38,7 @@ __all__ = [
     "init_state",
     "make_mesh",
     "make_step",
+    "memory_bytes",
     "pad_labels",
     "train_step",
     "warmup_cosine",

@@ -6,6 +6,7 @@ statistics of BatchNorm are those of the whole batch, and gradients are summed o
 
 import datetime
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,14 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 @functools.cache
 def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,))
+
+
+def memory_bytes() -> int | None:
+    """Memory of a device of this process, or of the machine; None where it cannot be known."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if limit is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return limit
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:

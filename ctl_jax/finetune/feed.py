@@ -4,9 +4,10 @@ Either way the same seed gives the same batches, so that a trial's numbers do no
 much fits where.
 """
 
+import dataclasses
 import functools
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import jax
@@ -37,23 +38,50 @@ class Chunk(NamedTuple):
     labels: jax.Array
 
 
-def chunk_ends(start: int, stop: int, *, every: int, length: int) -> list[int]:
+@dataclasses.dataclass(frozen=True)
+class ChunkEnds:
     """Where a training's chunks end: at multiples of `every` and at its end, and between these.
 
-    Args:
+    A sequence of numbers of updates, growing, the last of which is `stop`; empty if nothing is left
+    to do. Each is computed when it is asked for: a training may have a billion.
+
+    Attributes:
       start: updates made before.
       stop: updates in all.
       every: so that something is done every so many updates, also after an interruption.
       length: the most updates of a chunk.
-
-    Returns:
-      Numbers of updates, growing; the last is `stop`. None if nothing is left to do.
     """
-    ends = []
-    while start < stop:
-        start = min(start + length, start - start % every + every, stop)
-        ends.append(start)
-    return ends
+
+    start: int
+    stop: int
+    every: int
+    length: int
+
+    @property
+    def _first(self) -> int:
+        """The first multiple of `every` after the start."""
+        return self.start - self.start % self.every + self.every
+
+    def __len__(self) -> int:
+        if self.stop <= self._first:
+            return max(0, _ceil(self.stop - self.start, self.length))
+        whole, rest = divmod(self.stop - self._first, self.every)
+        before = _ceil(self._first - self.start, self.length)
+        return before + whole * _ceil(self.every, self.length) + _ceil(rest, self.length)
+
+    def __getitem__(self, chunk: int) -> int:
+        if not 0 <= chunk < len(self):
+            raise IndexError(chunk)
+        begin, end = self.start, self._first
+        if (later := chunk - _ceil(end - begin, self.length)) >= 0:
+            looks, chunk = divmod(later, _ceil(self.every, self.length))
+            begin = end + looks * self.every
+            end = begin + self.every
+        return min(begin + (chunk + 1) * self.length, end, self.stop)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def chunks(
@@ -63,9 +91,7 @@ def chunks(
     mesh: Mesh,
     batch_size: int,
     seed: int,
-    ends: Sequence[int],
-    length: int,
-    start: int = 0,
+    ends: ChunkEnds,
     device_bytes: int = DEVICE_BYTES,
 ) -> Generator[Chunk, None, None]:
     """The chunks of a training.
@@ -77,10 +103,8 @@ def chunks(
       mesh: the devices.
       batch_size: examples a batch, a multiple of the number of devices.
       seed: of their order, see `streaming.Order`.
-      ends: from `chunk_ends`.
-      length: batches of a chunk, those that do not count among them.
-      start: how many batches were taken before: a training that was interrupted goes on with the
-        batch that it would have had.
+      ends: of the chunks. Each has as many batches as the longest, those that do not count among
+        them. A training that was interrupted goes on with the batch that it would have had.
       device_bytes: images that take no more are put on each device at once; of others, threads read
         some chunks ahead.
 
@@ -89,14 +113,16 @@ def chunks(
     """
     order = streaming.Order(len(images), batch_size, seed)
     rows = devices.rows(mesh, batch_size)
-    starts = [start, *ends[:-1]]
+
+    def begin(chunk: int) -> int:
+        return ends[chunk - 1] if chunk else ends.start
 
     def index_of(chunk: int) -> np.ndarray:
         # The last batch fills the chunk up.
-        batches = np.minimum(starts[chunk] + np.arange(length), ends[chunk] - 1)
+        batches = np.minimum(begin(chunk) + np.arange(ends.length), ends[chunk] - 1)
         return np.stack([order[int(batch)][rows] for batch in batches])
 
-    counts = [end - begin for begin, end in zip(starts, ends, strict=False)]
+    counts = (ends[chunk] - begin(chunk) for chunk in range(len(ends)))
     if isinstance(images, np.ndarray) and images.nbytes > device_bytes:
         read = streaming.read_ahead(images, np.asarray(labels), index_of, len(ends))
         try:

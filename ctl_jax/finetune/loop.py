@@ -15,7 +15,15 @@ import numpy as np
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import devices, feed
 from ctl_jax.finetune.program import Step
-from ctl_jax.finetune.step import Hyper, Metrics, Recipe, TrainState, Tree, init_state
+from ctl_jax.finetune.step import (
+    MAX_STEPS,
+    Hyper,
+    Metrics,
+    Recipe,
+    TrainState,
+    Tree,
+    init_state,
+)
 
 # Chunks that the host may be ahead of the device: each holds its images there.
 _AHEAD = 4
@@ -107,6 +115,8 @@ def fit(
       See `FitResult`. A loss that is not finite is seen at the next look, and ends the trial.
     """
     devices.check_batch(step.mesh, batch_size)
+    if not 0 <= int(np.asarray(hyper.total_steps)) <= MAX_STEPS:
+        raise UserError(f"total_steps={hyper.total_steps}: expected 0 to {MAX_STEPS}")
     # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
     hyper = Hyper(
         np.asarray(hyper.learning_rate, np.float32),
@@ -120,16 +130,13 @@ def fit(
     if done > total:
         raise UserError(f"start is after step {done}; expected at most total_steps={total}")
     length = _chunk_length(step, images, batch_size, log_every)
-    ends = feed.chunk_ends(done, total, every=log_every, length=length)
     chunks = feed.chunks(
         images,
         labels,
         mesh=step.mesh,
         batch_size=batch_size,
         seed=seed,
-        ends=ends,
-        length=length,
-        start=done,
+        ends=feed.ChunkEnds(done, total, every=log_every, length=length),
         device_bytes=device_bytes,
     )
     with contextlib.closing(chunks):

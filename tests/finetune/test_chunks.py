@@ -109,8 +109,8 @@ def test_images_of_a_chunk_have_a_limit(
     class Found(Exception):
         pass
 
-    def recorded(*args, length, **kwargs):
-        raise Found(length)
+    def recorded(*args, ends, **kwargs):
+        raise Found(ends.length)
 
     monkeypatch.setattr(feed, "chunks", recorded)
     monkeypatch.setattr(feed, "CHUNK_BYTES", int(batches * 8 * 8 * 8 * 3))

@@ -34,9 +34,7 @@ def take(images, labels, *, stop=23, start=0, length=LENGTH, every=6, **options)
         mesh=devices.make_mesh(),
         batch_size=BATCH,
         seed=3,
-        ends=feed.chunk_ends(start, stop, every=every, length=length),
-        length=length,
-        start=start,
+        ends=feed.ChunkEnds(start, stop, every=every, length=length),
         **options,
     )
     return jax.device_get(list(found))
@@ -55,7 +53,9 @@ def counting(chunks):
 )
 def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, length):
     stop = start + more
-    ends = feed.chunk_ends(start, stop, every=every, length=length)
+    chunk_ends = feed.ChunkEnds(start, stop, every=every, length=length)
+    ends = list(chunk_ends)
+    assert len(chunk_ends) == len(ends)
     steps = [end - begin for begin, end in itertools.pairwise([start, *ends])]
     assert all(1 <= step <= length for step in steps)
     assert ends[-1:] == ([stop] if more else [])
@@ -65,6 +65,12 @@ def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, lengt
     assert all(
         end in looks or end == stop or step == length for end, step in zip(ends, steps, strict=True)
     )
+
+
+def test_as_many_chunks_as_can_be_counted_take_no_memory():
+    ends = feed.ChunkEnds(5, 2**31 - 1, every=10, length=1)
+    assert len(ends) == 2**31 - 6
+    assert [ends[0], ends[10**9], ends[len(ends) - 1]] == [6, 10**9 + 6, 2**31 - 1]
 
 
 @pytest.mark.parametrize("length", [1, 4])
