@@ -35,7 +35,7 @@ from ctl_jax.data.task import Split
 from ctl_jax.errors import UserError
 
 # Changes with the form of the folders.
-_VERSION = 1
+_VERSION = 2
 # A split up to this size is read into memory; a larger one stays on disk, memory-mapped.
 MEMORY_BYTES = 256 << 20
 # Unfinished folders that nobody has written to for so long are of processes that have ended.

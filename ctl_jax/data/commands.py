@@ -22,7 +22,7 @@ import rich.table
 from ctl_jax import files, home, startup
 from ctl_jax.data import catalogue, importing, loading, picture, prepare
 from ctl_jax.data import status as state
-from ctl_jax.data.dataset import Places
+from ctl_jax.data.dataset import DataSet, Places
 from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
 from ctl_jax.data.sources import tfds
 from ctl_jax.data.task import SPLITS, TaskSpec
@@ -186,15 +186,16 @@ def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int
     )
     console.print(f"{len(found)} tasks. {summary.capitalize()}", highlight=False)
     _print_instructions(found, console)
-    notes = {
-        status.spec.dataset: [*status.notes, *text.passed_over(status.passed_over)]
-        for status in found
-    }
+    notes = {status.spec.dataset: _notes(status) for status in found}
     if any(notes.values()):
         console.print("\nNotes:", highlight=False)
     for dataset, lines in notes.items():
         _print_lines(console, [f"  {dataset}: {line}" for line in lines])
     return 0
+
+
+def _notes(found: state.Status | DataSet) -> list[str]:
+    return [*found.notes, *text.passed_over(found.passed_over)]
 
 
 def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
@@ -259,6 +260,11 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
     spec = _one(arguments.name)
     target = _places(arguments).imported_dir
     assert target is not None, "there is a default"
+    if target == default_imported_dir() and home.is_temporary(target):
+        raise UserError(
+            "--imported_dir: there is no home folder for what is imported; expected a folder that "
+            "lasts, here or in the variable CTL_JAX_IMPORTED"
+        )
     dataset = importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"importing {spec.dataset}")
@@ -269,13 +275,8 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     counts = ", ".join(f"{name} {len(dataset.splits[name]):,}" for name in SPLITS)
-    console.print(
-        f"imported {spec.dataset} ({dataset.num_classes} classes; {counts}): {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    _print_lines(console, [*dataset.notes, *text.passed_over(dataset.passed_over)])
+    line = f"imported {spec.dataset} ({dataset.num_classes} classes; {counts}): {folder}"
+    _print_lines(console, [line, *_notes(dataset)])
     return 0
 
 
@@ -287,10 +288,11 @@ def _show(arguments: argparse.Namespace, console: rich.console.Console) -> int:
     if spec.source != "embedded" and loading.find_set(spec, where) is None:
         _, instruction = state.instruction(spec, _target(where))
         raise UserError(f"data set {spec.dataset!r} is not there: {instruction}")
-    content = picture.render(spec.title, loading.open_set(spec, where))
+    dataset = loading.open_set(spec, where)
+    content = picture.render(spec.title, dataset)
     try:
         files.write_bytes(path, content)
     except OSError as error:
         raise UserError(f"--out={arguments.out}: cannot be written ({error.strerror})") from error
-    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    _print_lines(console, [f"wrote {path}", *_notes(dataset)])
     return 0

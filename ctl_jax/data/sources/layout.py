@@ -110,7 +110,7 @@ def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> L
     if len(class_names) < 2:
         raise UserError(
             f"{path!r} has one class folder, {class_names[0]!r}; expected SPLIT/CLASS/file with "
-            "two classes or more"
+            "two classes or more, and nothing between SPLIT and CLASS"
         )
     places = {name: label for label, name in enumerate(class_names)}
     labels = np.full(len(names), -1, np.int32)
@@ -155,7 +155,7 @@ class _Search:
         for index in sorted(range(len(self._names)), key=self._names.__getitem__):
             folder, _, file = self._names[index].rpartition("/")
             if folder not in folders:
-                parts = tuple(part for part in folder.split("/") if part)
+                parts = _parts(folder)
                 kinds = list(filter(None, map(leftovers.of_folder, parts)))
                 folders[folder] = parts, kinds[0] if kinds else None
             parts, kind = folders[folder]
@@ -296,8 +296,10 @@ class _Search:
                 if split_of(name) is None and not _words(name) <= _WRAPPER_WORDS:
                     continue
                 below = {parts[1] for parts in folders if parts[0] == name and len(parts) > 1}
-                vehicle = name.casefold() == "train" and all(
-                    any(inner[index] == (name,) for index in others) for others in there.values()
+                vehicle = (
+                    name.casefold() == "train"
+                    and len(there) > 1
+                    and all(any(inner[i] == (name,) for i in others) for others in there.values())
                 )
                 holds = any(classes.same(a, b) for a in below for b in names - {name})
                 if holds or (split_of(name) is not None and (below or not vehicle)):
@@ -312,12 +314,12 @@ class _Search:
         full: set[_Parts] = set()
         for parts in set(self._parts.values()):
             full.update(parts[:end] for end in range(len(parts) + 1))
+        depths = {self.tops[split]: self._skip + 2 + n for split, n in self._depths.items()}
         found = []
         for folder in {*folders, *(name.rpartition("/")[0] for name in self._names)}:
-            parts = tuple(part for part in folder.split("/") if part)
-            split = split_of(parts[self._skip]) if len(parts) > self._skip else None
-            depth = self._skip + 2 + self._depths.get(split or "", 0)
-            of_class = split in self.tops and len(parts) == depth
+            parts = _parts(folder)
+            top = parts[self._skip] if len(parts) > self._skip else ""
+            of_class = len(parts) == depths.get(top)
             if of_class and parts not in full and not any(map(leftovers.of_folder, parts)):
                 found.append("/".join(parts))
         if not found:
@@ -356,6 +358,11 @@ class _Search:
                 f"{self._path!r} has no image{f' (files passed over: {others})' if others else ''}"
                 f"; expected SPLIT/CLASS/file with SPLIT one of {names}"
             )
+
+
+def _parts(folder: str) -> _Parts:
+    # Archives may have "./" and "//".
+    return tuple(part for part in folder.split("/") if part not in ("", "."))
 
 
 def _are_splits(folders: Collection[_Parts]) -> bool:

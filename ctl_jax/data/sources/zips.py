@@ -84,9 +84,10 @@ def index(path: str | os.PathLike[str]) -> Entries:
     files: list[zipfile.ZipInfo] = []
     names: list[str] = []
     folders: list[str] = []
+    slashes = any("/" in info.orig_filename for info in infos)
     for info in infos:
         try:
-            inner = _name(info)
+            inner = _name(info, slashes)
         except ValueError as error:
             raise UserError(f"{name!r}: entry {info.orig_filename!r} {error}") from None
         problem = _problem(info, inner, size)
@@ -121,12 +122,16 @@ def read(entries: Entries, places: Iterable[int]) -> list[bytes]:
         raise UserError(f"{entries.path!r} cannot be read: {error.strerror}") from error
 
 
-def _name(info: zipfile.ZipInfo) -> str:
+def _name(info: zipfile.ZipInfo, slashes: bool) -> str:
     """The name of an entry with "/", read as UTF-8 whatever the archive says.
 
     Names that are not marked as UTF-8 are in the code page of some machine, which is not known.
     Many are UTF-8 all the same. The bytes of others are kept: they tell classes apart, and a guess
     may not, as a byte 5C, or that of a letter's case, may be the second half of another letter.
+
+    Args:
+      info: the entry.
+      slashes: whether any entry has "/".
 
     Raises:
       ValueError: bytes 5C may be separators or halves of letters.
@@ -135,10 +140,12 @@ def _name(info: zipfile.ZipInfo) -> str:
     if not info.flag_bits & _UTF8:
         raw = name.encode("cp437")  # As the standard library has read it.
         name = _unicode_path(info.extra, raw) or raw.decode(errors="surrogateescape")
-    # What writes "\\" for a separator writes no "/"; elsewhere it is part of a name.
+    # Some write "\" for a separator, and then no "/"; elsewhere it is part of a name.
     if "/" in name or "\\" not in name:
         return name
     if re.search("[\udc80-\udcff]", name) and re.search(r"[^\x00-\x7f]\\", name):
+        if slashes:
+            return name
         raise ValueError(
             "has a name in an unknown encoding, where \\ may be half a letter; expected UTF-8 or /"
         )
@@ -163,7 +170,7 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
 def _problem(info: zipfile.ZipInfo, name: str, size: int) -> str | None:
     """Why an entry of an archive of `size` bytes cannot be trusted, if so."""
     mode = stat.S_IFMT(info.external_attr >> 16)
-    # Whatever "\\" is here, to others it separates.
+    # Whatever "\" is here, to others it separates.
     parts = name.replace("\\", "/").split("/")
     if (not parts[0] and len(parts) > 1) or (name[:1].isalpha() and name[1:2] == ":"):
         return "has an absolute path; expected one within the archive"

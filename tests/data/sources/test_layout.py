@@ -159,3 +159,160 @@ def test_other_layouts_are_errors(names: list[str], named: str) -> None:
         layout.arrange("/data/set", names)
     assert "'/data/set'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def tree(pattern: str, count: int = 30, classes: Sequence[str] = ("a", "b")) -> list[str]:
+    """Paths by a pattern with {c}, the class, and {i}, a number."""
+    return [pattern.format(c=name, i=i) for i in range(count) for name in classes]
+
+
+TEST = tree("test/{c}/{i}.png", 5)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "notes"),
+    [
+        ("train/train", "test", 1),
+        ("train/train", "test/test", 2),
+        ("Train/train", "TEST/Testing", 2),
+        ("train/training", "test/test", 2),
+        ("train/data/train", "test", 1),
+        ("train/images", "test/images", 2),
+        ("train", "test/imgs", 1),
+        ("train/train_images", "test/test-images", 2),
+        ("train/pacs", "test/PACS_test", 2),
+        ("train/train/train", "test/data/images", 2),
+        ("data/train/train", "data/test/test", 2),
+        ("train/train", "train/test", 1),
+        ("./train", ".//test", 0),
+        ("training", "testing", 0),
+    ],
+)
+def test_folders_between_splits_and_classes(train: str, test: str, notes: int) -> None:
+    wanted = layout.arrange("/data/pacs", [*tree("train/{c}/{i}.png"), *TEST])
+    names = [*tree(f"{train}/{{c}}/{{i}}.png"), *tree(f"{test}/{{c}}/{{i}}.png", 5)]
+    plan = layout.arrange("/data/pacs", names)
+    assert plan.class_names == ("a", "b")
+    for split in SPLITS:
+        # The same examples, as if the folders were not there.
+        np.testing.assert_array_equal(plan.splits[split], wanted.splits[split])
+    np.testing.assert_array_equal(plan.labels, wanted.labels)
+    assert len(plan.notes) == notes
+    for note in plan.notes:
+        assert "is taken for" in note
+
+
+def test_only_what_is_no_class_is_skipped() -> None:
+    deeper = layout.arrange("pacs", [*tree("train/{c}/images/{i}.png"), *TEST])
+    assert deeper.class_names == ("a", "b")
+    assert deeper.notes == ()
+    # The only class of a split, even where its name may be another thing's.
+    names = [*tree("train/{c}/x/{i}.png", classes=("data", "photo")), *tree("val/data/x/{i}.png")]
+    assert layout.arrange("pacs", names).class_names == ("data", "photo")
+    # A class of vehicles.
+    names = tree("train/{c}/{i}.png", classes=("cat", "train"))
+    names += tree("test/{c}/{i}.png", classes=("cat", "train"))
+    assert layout.arrange("pacs", names).class_names == ("cat", "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        ([*tree("train/test/{c}/{i}.png"), *TEST], "folder 'test' among the classes of 'train'"),
+        ([*tree("train/train/{c}/{i}.png"), *tree("train/{c}/{i}.png"), *TEST], "folder 'train'"),
+        (tree("train/{c}/{i}.png", classes=("train", "test")), "folder 't"),
+        (tree("train/{c}/{i}.png", classes=("cat", "train")), "folder 'train'"),
+        ([*tree("train/{c}/{i}.png", classes=("a", "b", "train", "test")), *TEST], "folder 'test'"),
+        ([*tree("train/images/{c}/{i}.png"), *tree("train/{c}/{i}.png")], "folder 'images'"),
+        (tree("train/animals/{c}/{i}.png"), "one class folder, 'animals'"),
+        ([*tree("train/animals/{c}/{i}.png"), *TEST], "train lacks 2 of 2 classes of test"),
+        ([*tree("train/cat/{c}/{i}.png"), *tree("test/dog/{c}/{i}.png")], "train lacks 1 of 1"),
+        (
+            [*tree("train/{c}/{i}.png"), *tree("val/{c}/{i}.png", 3, "cd"), *TEST],
+            "of val: 'c', 'd'",
+        ),
+        ([*tree("train/{c}/{i}.png"), *tree("pacs/train/{c}/{i}.png")], "folders 'pacs' beside"),
+        (
+            ["train/a/._1.png", "train/a/x.txt"],
+            r"no image \(files passed over: 1 hidden, 1 notes\)",
+        ),
+    ],
+)
+def test_what_is_not_clear_is_an_error(names: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=named) as caught:
+        layout.arrange("/data/pacs", names)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("train/a/._0.png", "hidden"),
+        (".git/objects/0a/0.png", "hidden"),
+        ("train/.ipynb_checkpoints/0.png", "hidden"),
+        ("train/a/.picasaoriginals/0.png", "hidden"),
+        ("@eaDir/a/0.png", "system"),
+        ("train/a/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "system"),
+        ("__MACOSX/train/a/0.png", "system"),
+        ("$RECYCLE.BIN/S-1/0.png", "system"),
+        ("System Volume Information/0.png", "system"),
+        ("lost+found/0.png", "system"),
+        ("train/a/Desktop.ini", "system"),
+        ("train/a/Thumbs.db", "thumbnails"),
+        ("train/a/ZbThumbnail.info", "thumbnails"),
+        ("train/a/0.THM", "thumbnails"),
+        ("train/thumbnails/0.png", "thumbnails"),
+        ("train/a/thumbs/0.jpg", "thumbnails"),
+        ("train/a/0.png.json", "sidecars"),
+        ("train/a/0.xmp", "sidecars"),
+        ("train/a/0.AAE", "sidecars"),
+        ("train/a/0.jpg.crdownload", "unfinished"),
+        ("train/a/0.png.part", "unfinished"),
+        ("train/a/0.png~", "unfinished"),
+        ("train/a/labels.csv", "notes"),
+        ("LICENSE", "outside"),
+    ],
+)
+def test_files_that_are_passed_over_are_counted(file: str, kind: str) -> None:
+    names = [*tree("train/{c}/{i}.png"), *TEST]
+    plan = layout.arrange("pacs", [*names, file])
+    assert plan.passed_over == {kind: 1}
+    assert plan.labels[-1] == -1
+    assert sizes(plan) == sizes(layout.arrange("pacs", names))
+    assert sum(sizes(plan)) == len(names)
+
+
+def test_thumbs_may_be_a_class_or_all_there_is() -> None:
+    names = [*tree("train/{c}/thumbs/{i}.png"), *tree("train/thumbs/{i}.png"), *TEST]
+    plan = layout.arrange("pacs", names)
+    assert plan.class_names == ("a", "b", "thumbs")
+    assert plan.passed_over == {}
+
+
+def test_class_folders_without_an_image_are_named() -> None:
+    names = [*tree("train/{c}/{i}.png"), *TEST, "train/q/Thumbs.db"]
+    folders = ["train", "train/a", "train/a/inner", "train/empty", "test/empty", "train/.x", "y"]
+    plan = layout.arrange("pacs", names, folders)
+    (note,) = plan.notes
+    assert note == "3 class folders have no image: 'test/empty', 'train/empty', 'train/q'"
+
+
+def test_classes_that_may_be_groups_of_classes_are_mentioned() -> None:
+    names = [
+        name
+        for split in ("train", "test")
+        for domain in ("photo", "sketch")
+        for name in tree(f"{split}/{domain}/{{c}}/{{i}}.png")
+    ]
+    (note,) = layout.arrange("pacs", names).notes
+    assert note.startswith(
+        "the classes are 'photo', 'sketch', and each holds the same folders, 'a'"
+    )
+
+
+def test_train_and_dev_beside_train_and_dev_is_counted() -> None:
+    names = [*tree("train/{c}/{i}.png"), *tree("dev/{c}/{i}.png", 3), *TEST]
+    both = tree("train_and_dev/{c}/{i}.png", 33)
+    plan = layout.arrange("pacs", [*both, *names])
+    assert plan.passed_over == {"train_and_dev": 66}
+    assert plan.notes == ()
