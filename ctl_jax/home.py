@@ -23,6 +23,9 @@ _VARIABLES = (
     *("MPLCONFIGDIR", "TMPDIR"),
 )
 
+# Of a name on nearly all file systems; and what a message shows of a longer path.
+_MOST_BYTES, _SHOWN = 255, 80
+
 # The home before `prepare` let another folder stand in for it.
 _replaced: list[pathlib.Path | None] = []
 
@@ -47,9 +50,10 @@ def expand(path: str | os.PathLike[str]) -> str:
     """A path with the home in place of a leading "~", and that of a user in place of "~user".
 
     Raises:
-      UserError: there is no such home or user.
+      UserError: there is no such home or user, or the path is longer than a system allows.
     """
     text = os.fspath(path)
+    _check_length(text)
     first, slash, rest = text.partition("/")
     if not first.startswith("~"):
         return text
@@ -120,7 +124,20 @@ def cache() -> pathlib.Path:
 
 def data() -> pathlib.Path:
     """This program's part of the user's data: ctl_jax in $XDG_DATA_HOME, or .local/share."""
-    return (from_variable("XDG_DATA_HOME") or (home() or writable()) / ".local/share") / "ctl_jax"
+    return (from_variable("XDG_DATA_HOME") or readable() / ".local/share") / "ctl_jax"
+
+
+def readable() -> pathlib.Path:
+    """The home where it can be read, else the private folder that stands in for it.
+
+    Raises:
+      UserError: there is no folder for temporary files either.
+    """
+    folder = home()
+    if folder is not None and os.access(folder, os.R_OK | os.X_OK):
+        return folder
+    # It may be one that is yet to be made.
+    return writable()
 
 
 def writable() -> pathlib.Path:
@@ -158,6 +175,21 @@ def remark() -> str:
         return ""
     why = "there is no home folder" if home() is None else f"the home {home()} cannot be written"
     return f"{why}; caches are in {folder}, for as long as temporary files last"
+
+
+def is_temporary(folder: pathlib.Path) -> bool:
+    """Whether a folder lies in the one that stands in for a home."""
+    return writable() != home() and folder.is_relative_to(_stand_in())
+
+
+def _check_length(text: str) -> None:
+    """Sees whether each name of a path is as short as file systems want it."""
+    longest = max(text.split("/"), key=len)
+    if "://" not in text and len(os.fsencode(longest)) > _MOST_BYTES:
+        raise UserError(
+            f"{text[:_SHOWN]}...: a name of {len(os.fsencode(longest))} bytes; expected at most "
+            f"{_MOST_BYTES} between two '/'"
+        )
 
 
 def _can_be_written(folder: pathlib.Path) -> bool:

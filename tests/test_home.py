@@ -44,7 +44,9 @@ def homeless(alone, monkeypatch):
 @pytest.fixture
 def unwritable(alone, monkeypatch):
     """One whose home can only be read; root could write to any folder."""
-    monkeypatch.setattr(os, "access", lambda folder, mode: alone / "home" != pathlib.Path(folder))
+    monkeypatch.setattr(
+        os, "access", lambda folder, mode: not (alone / "home" == folder and mode & os.W_OK)
+    )
     return alone
 
 
@@ -199,3 +201,36 @@ def test_a_folder_that_is_not_utf8_has_a_link_that_is(alone):
     assert home.in_utf8(alone / "caf\udce8") != link
     (link / "x").write_text("é")
     assert (folder / "x").read_text() == "é"
+
+
+@pytest.mark.parametrize("text", ["x" * 256, f"/a/{'é' * 128}/b", f"~/{'x' * 300}"])
+def test_a_name_that_no_file_system_takes(alone, text):
+    with pytest.raises(
+        UserError, match=r"\.\.\.: a name of \d{3} bytes; expected at most 255"
+    ) as e:
+        home.expand(text)
+    assert len(str(e.value)) < 200
+    # Objects have longer ones.
+    assert home.expand(f"gs://b/{'x' * 300}") == f"gs://b/{'x' * 300}"
+
+
+def test_what_is_temporary(alone, homeless):
+    assert home.is_temporary(default_imported_dir())
+    assert not home.is_temporary(alone / "home")
+
+
+def test_what_lasts(alone):
+    assert not home.is_temporary(default_imported_dir())
+    assert not home.is_temporary(alone / "tmp")
+
+
+def test_a_home_that_cannot_be_entered(alone, monkeypatch):
+    """Nothing is looked for in it: each look would fail."""
+    monkeypatch.setattr(os, "access", lambda folder, mode: alone / "home" != folder)
+    assert default_imported_dir().is_relative_to(alone / "tmp")
+    assert default_tfds_dir().is_relative_to(alone / "tmp")
+
+
+def test_a_home_that_is_yet_to_be_made(alone, monkeypatch):
+    monkeypatch.setenv("HOME", f"{alone}/home/new")
+    assert home.writable() == home.readable() == alone / "home/new"

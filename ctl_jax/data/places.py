@@ -48,7 +48,7 @@ def default_imported_dir() -> pathlib.Path:
 def default_tfds_dir() -> pathlib.Path:
     """Where TFDS itself prepares: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     chosen = home.from_variable("TFDS_DATA_DIR")
-    return chosen or (home.home() or home.writable()) / "tensorflow_datasets"
+    return chosen or home.readable() / "tensorflow_datasets"
 
 
 def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
