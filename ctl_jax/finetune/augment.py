@@ -1,6 +1,7 @@
 """Random resized crop and horizontal flip, inside the compiled step."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,17 +39,17 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     """
     batch, height, width, _ = images.shape
     area_key, aspect_key, y_key, x_key, flip_key = jax.random.split(key, 5)
-    area = jax.random.uniform(
-        area_key, (batch,), minval=settings.crop_area[0], maxval=settings.crop_area[1]
-    )
-    low, high = (jnp.log(a) for a in settings.crop_aspect)
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (batch,), minval=low, maxval=high))
+    # float32 by name: jax.config.jax_enable_x64 would draw other numbers.
+    uniform = functools.partial(jax.random.uniform, shape=(batch,), dtype=jnp.float32)
+    area = uniform(area_key, minval=settings.crop_area[0], maxval=settings.crop_area[1])
+    low, high = (jnp.log(jnp.float32(a)) for a in settings.crop_aspect)
+    aspect = jnp.exp(uniform(aspect_key, minval=low, maxval=high))
     # A crop that would be wider (or higher) than the image is clipped to it.
     crop_height = jnp.minimum(jnp.sqrt(area / aspect), 1.0)
     crop_width = jnp.minimum(jnp.sqrt(area * aspect), 1.0)
-    top = jax.random.uniform(y_key, (batch,)) * (1 - crop_height)
-    left = jax.random.uniform(x_key, (batch,)) * (1 - crop_width)
-    flip = jax.random.bernoulli(flip_key, 0.5, (batch,)) & settings.flip
+    top = uniform(y_key) * (1 - crop_height)
+    left = uniform(x_key) * (1 - crop_width)
+    flip = jax.random.bernoulli(flip_key, jnp.float32(0.5), (batch,)) & settings.flip
 
     columns = _positions(left, crop_width, width)
     columns = jnp.where(flip[:, None], columns[:, ::-1], columns)
@@ -58,7 +59,7 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
 
 def _positions(start: jax.Array, extent: jax.Array, size: int) -> jax.Array:
     """Where `size` samples of [start, start + extent] fall, in pixels: float32 [batch, size]."""
-    centres = (jnp.arange(size) + 0.5) / size
+    centres = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     positions = (start[:, None] + extent[:, None] * centres[None, :]) * size - 0.5
     return jnp.clip(positions, 0, size - 1)
 
@@ -69,7 +70,7 @@ def _interpolate(images: jax.Array, positions: jax.Array, *, axis: int) -> jax.A
     high = jnp.minimum(low + 1, images.shape[axis] - 1)
     shape = [1] * images.ndim
     shape[0], shape[axis] = positions.shape
-    weight = (positions - low).reshape(shape)
+    weight = (positions - low.astype(positions.dtype)).reshape(shape)
     take = jax.vmap(lambda image, index: jnp.take(image, index, axis=axis - 1, mode="clip"))
     below, above = take(images, low), take(images, high)
     return below + weight * (above - below)

@@ -24,7 +24,8 @@ def loss(logits: jax.Array, labels: jax.Array, num_classes: jax.typing.ArrayLike
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
     losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
     real = jnp.arange(logits.shape[-1]) < num_classes
-    return jnp.sum(losses, where=real[None, :]) / (losses.shape[0] * num_classes)
+    count = jnp.asarray(losses.shape[0] * num_classes, losses.dtype)
+    return jnp.sum(losses, where=real[None, :]) / count
 
 
 def pad_labels(labels: np.ndarray, outputs: int) -> np.ndarray:

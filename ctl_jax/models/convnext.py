@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ctl_jax.errors import UserError
 from ctl_jax.models.layers import global_mean, head
@@ -31,7 +32,8 @@ class Block(nn.Module):
             name="depthwise",
         )
         y = Mlp(self.hidden, name="mlp")(layer_norm("norm")(depthwise(x)))
-        scale = self.param("layer_scale", nn.initializers.constant(1e-6), (x.shape[-1],))
+        start = nn.initializers.constant(1e-6, jnp.float32)
+        scale = self.param("layer_scale", start, (x.shape[-1],))
         return x + scale.reshape(1, 1, 1, -1) * y
 
 

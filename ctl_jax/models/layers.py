@@ -9,6 +9,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ctl_jax.errors import UserError
@@ -83,8 +84,8 @@ class BatchNorm(nn.Module):
         """A map [..., C] to a map [..., C] of the same type."""
         channels = x.shape[-1:]
         dtype, x = x.dtype, x.astype(jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        var = self.variable("batch_stats", "var", jnp.ones, channels)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if self.train:
             axes = tuple(range(x.ndim - 1))
             now_mean = jnp.mean(x, axes)
@@ -93,8 +94,8 @@ class BatchNorm(nn.Module):
                 mean.value, var.value = now_mean, now_var
         else:
             now_mean, now_var = mean.value, var.value
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         if self.train:
             y = formulations.batch_norm_in_training(x, scale, bias, self.epsilon)
             if y is not None:
@@ -103,7 +104,7 @@ class BatchNorm(nn.Module):
         now_mean, now_var, scale, bias = (
             lax.reshape(value, along) for value in (now_mean, now_var, scale, bias)
         )
-        factor = lax.mul(lax.rsqrt(lax.add(now_var, self.epsilon)), scale)
+        factor = lax.mul(lax.rsqrt(lax.add(now_var, np.float32(self.epsilon))), scale)
         return lax.add(lax.mul(lax.sub(x, now_mean), factor), bias).astype(dtype)
 
 

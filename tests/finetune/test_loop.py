@@ -174,3 +174,20 @@ def test_linear_probe_costs_a_forward_pass_and_the_heads_gradient(variables):
     # Forward, and twice as much backward but for the gradient of the images, which nobody needs.
     stem = 2 * BATCH * SIZE * SIZE * 9 * 3 * FEATURES
     assert flops(RECIPE) == 3 * forward - stem
+
+
+def test_training_is_the_same_where_jax_has_64_bits(variables, split):
+    """Crops, flips, updates and evaluation: float32 by name, whatever JAX's default is."""
+
+    def run():
+        recipe = Recipe("nevis", augmentation=Augmentation())
+        step = finetune.make_step(MODULE, recipe)
+        result = _fit(step, variables, split, steps=3, recipe=recipe)
+        score = finetune.evaluate(MODULE, "nevis", result.variables, *split, num_classes=CLASSES)
+        return result.variables, [entry.loss for entry in result.history], score.value
+
+    expected = run()
+    with jax.enable_x64(True):
+        found = run()
+    chex.assert_trees_all_equal_dtypes(found[0], variables)
+    chex.assert_trees_all_equal(found, expected)

@@ -1,6 +1,7 @@
 """init, apply, features, with_head: what holds for every network."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
+from ctl_jax.models import layers, transformer
 
 KEY = jax.random.key(0)
 APPLY = jax.jit(models.apply, static_argnums=0)
@@ -53,6 +55,40 @@ def test_every_family_is_tested():
     kinds, tested = ({type(models.create(n, 1)) for n in names} for names in (models.NAMES, SMALL))
     # A U-Net has logits at every pixel; see its own tests.
     assert kinds - tested == {type(models.create("unet", 1))}
+
+
+# U-Nets too: types are not a classifier's affair.
+ALL = {**SMALL, "unet": {"depth": 1, "width": 4}}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float32_whatever_jaxs_default_is(name):
+    module = models.create(name, 7, **ALL[name])
+    images = jax.ShapeDtypeStruct((4, 20, 20, 3), jnp.float32)
+
+    def step(key, images):
+        def loss(params):
+            logits, stats = models.apply(module, {**variables, "params": params}, images, True)
+            return jnp.mean(logits), stats
+
+        variables = models.init(module, key, 20)
+        grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
+        return variables, grads, stats, models.apply(module, variables, images)
+
+    _, expected = jax.make_jaxpr(step, return_shape=True)(KEY, images)
+    with jax.enable_x64(True):
+        program, made = jax.make_jaxpr(step, return_shape=True)(KEY, images)
+    chex.assert_trees_all_equal_shapes_and_dtypes(made, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
+    # One number, such as the square root of a width, may be float64, but no array.
+    assert re.findall(r"f64\[\d[^\]]*\]", str(program)) == []
+
+
+@pytest.mark.parametrize("draw", [layers.kernel_init, transformer.kernel_init])
+def test_random_kernels_are_the_same_where_jax_has_64_bits(draw):
+    expected = draw(KEY, (3, 3, 4, 8), jnp.float32)
+    with jax.enable_x64(True):
+        chex.assert_trees_all_equal(draw(KEY, (3, 3, 4, 8), jnp.float32), expected)
 
 
 def test_networks_without_statistics(images):
