@@ -156,18 +156,49 @@ def observer(tmp_path, now):
 
 
 def test_ids_may_hold_dots_and_other_files_are_no_leases(observer, tmp_path):
-    for name in ("a.b.0", "a.b.12", "a.b.3", "c.0", "c", "c.x", ".c.1.tmp"):
+    strays = ("c.\N{SUPERSCRIPT TWO}", "c.\N{ARABIC-INDIC DIGIT THREE}", "c.-1", f"c.{10**30}")
+    for name in ("a.b.0", "a.b.12", "a.b.3", "c.0", "c", "c.x", ".c.1.tmp", *strays):
         (tmp_path / name).write_text("")
     assert observer.newest() == {"a.b": 12, "c": 0}
 
 
-def test_a_half_written_lease_is_respected_for_its_time(observer, tmp_path, now):
-    (tmp_path / "work.0").write_bytes(b'{"state": "rele')
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b'{"state": "rele', b"", bytes(200), b"\xff\xfe", b"[]", b"3", b"{}", b"[" * 100_000),
+        b'{"state": "held", "process": ["host", "boot", 1e999, 1]}',
+        b'{"state": "held", "process": ["host", "boot"]}',
+        b'{"state": "held", "process": 3}',
+    ],
+)
+def test_a_half_written_lease_is_respected_for_its_time(observer, tmp_path, now, content):
+    (tmp_path / "work.0").write_bytes(content)
     assert observer.holder("work", 0) == "unknown"
     now[0] = LEASE_S - 0.1
     assert observer.holder("work", 0) == "unknown"
     now[0] = LEASE_S
     assert observer.holder("work", 0) is None
+
+
+def test_what_is_no_file_is_respected_for_its_time_and_stays(observer, tmp_path, now):
+    (tmp_path / "work.0").mkdir()
+    assert observer.holder("work", 0) == "unknown"
+    now[0] = LEASE_S
+    assert observer.holder("work", 0) is None
+    lease = observer.take("work", 1)
+    assert lease.is_held()
+    lease.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["work.0"]
+
+
+def test_a_foreign_number_takes_no_time(observer, tmp_path):
+    """A copy that somebody has named after a day and an hour."""
+    for name in ("work.0", "work.20240101101010", "other.1"):
+        (tmp_path / name).write_bytes(b"")
+    lease = observer.take("work", observer.newest()["work"] + 1)
+    assert lease.is_held()
+    lease.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.1"]
 
 
 def test_a_holder_that_was_killed_on_this_machine_is_known_at_once(observer, monkeypatch):

@@ -286,6 +286,66 @@ def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):
     assert files.names(store.leases) == []
 
 
+def _damage(store, *ids):
+    for id in ids:
+        files.write_bytes(store.workdir / "trials" / f"{id}.jsonl", b'{"type": "tri')
+
+
+def test_what_is_damaged_is_taken_again(store, time, far):
+    work(make(store, time))
+    _damage(store, IDS[2], IDS[6])
+    assert work(make(store, time)) == [2, 6]
+    assert authors(store) == ["me"] * 8
+    assert files.names(store.leases) == []
+
+
+def test_damage_that_another_worker_sees_to_is_left_to_it(store, time, far):
+    work(make(store, time))
+    _damage(store, IDS[2], IDS[6])
+    lease = far.takes(IDS[6])
+
+    def meanwhile():
+        if not store.is_done(IDS[6]):
+            store.set_aside(IDS[6])
+            far.commits(lease)
+
+    time.meanwhile = meanwhile
+    assert work(make(store, time)) == [2]
+    assert authors(store)[6] == "far"
+
+
+def test_of_two_workers_that_see_the_same_damage_one_does_it_again(store):
+    work(Queue(store, IDS, [1.0] * 8, Worker(), LEASE_S))
+    _damage(store, *IDS)
+    together, taken = threading.Barrier(2), {0: [], 1: []}
+
+    def run(index):
+        queue = Queue(store, IDS, [1.0] * 8, Worker(index, 2), LEASE_S)
+        together.wait()
+        taken[index] = work(queue, lambda claim: real_time.sleep(0.002))
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken[0] + taken[1]) == list(range(8))
+    assert authors(store) == ["me"] * 8
+
+
+def test_exclusive_work_that_is_not_intact_is_done_again(store, time, far):
+    store.save_trial("pretrain", [{"by": "far"}])
+    intact = []
+    queue = make(store, time)
+    claim = queue.exclusively("pretrain", lambda: bool(intact))
+    with claim:
+        assert not store.is_done("pretrain")
+        intact.append(1)
+        assert claim.commit([{"by": "me"}])
+    assert queue.exclusively("pretrain", lambda: bool(intact)) is None
+    assert store.load_trial("pretrain") == [{"by": "me"}]
+
+
 def test_what_was_left_half_written_goes(store, time):
     rubbish = [store.workdir / name / ".a.12-0123abcd.tmp.x" for name in ("trials", "", "figures")]
     for path in rubbish:

@@ -53,6 +53,37 @@ def test_of_two_configs_at_once_one_has_the_folder(place):
     assert json.loads(files.read_text(first.workdir / "config.json")) == {"seed": 1}
 
 
+def test_a_damaged_trial_is_not_done_and_told_of_once(place):
+    lines = []
+    store = Store(f"{place}/run", {}, lines.append)
+    store.create()
+    for trial in ("abc", "def"):
+        store.save_trial(trial, [{"n": 1}])
+    path = store.workdir / "trials" / "abc.jsonl"
+    files.write_bytes(path, files.read_bytes(path)[:-9])
+    for _ in range(2):
+        assert store.done(["abc", "def", "ghi"]) == {"def"}
+        assert not store.is_done("abc")
+    assert lines == ["trials/abc.jsonl is cut off (damaged); that trial is done again"]
+    with pytest.raises(UserError, match=r"trials/abc\.jsonl is cut off \(damaged\); the same"):
+        store.load_trial("abc")
+    with pytest.raises(UserError, match=r"trials/ghi\.jsonl is gone; the same command"):
+        store.load_trial("ghi")
+    assert not store.save_trial("abc", [])
+    store.set_aside("abc")
+    assert store.save_trial("abc", [{"n": 2}])
+    assert store.done(["abc"]) == {"abc"}
+
+
+def test_what_is_committed_while_damage_is_set_aside_stays(store):
+    store.save_trial("abc", [{"n": 1}])
+    store.set_aside("abc")
+    assert store.load_trial("abc") == [{"n": 1}]
+    store.set_aside("abc", whole=True)
+    assert store.done(["abc"]) == set()
+    store.set_aside("abc")
+
+
 def test_scratch_folders_are_a_trials_own(store):
     for trial in ("abc", "def"):
         files.write_text(store.scratch(trial) / "1" / "state", trial)
