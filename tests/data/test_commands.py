@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -129,6 +130,63 @@ def test_status_for_people(
     for name in ("  usps: ", "  mnist: python -m ctl_jax.data prepare mnist", "  lfw: run ./build"):
         assert name in output
     assert "  kth_tips: " not in output
+
+
+def test_notes_of_a_folder(
+    run: Callable[..., tuple[int, str, str]], folder_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """What was put right and passed over is said by status, import and show, and stays known."""
+    folder = folder_dir / "kth_tips"
+    (folder / "train").rename(folder / "inner")
+    (folder / "train").mkdir()
+    (folder / "inner").rename(folder / "train" / "images")
+    (folder / "train" / "images" / "cloth" / "Thumbs.db").touch()
+    (folder / "test" / "cloth" / "000.png").write_bytes(
+        (folder / "train" / "images" / "cloth" / "000.png").read_bytes()
+    )
+    flags = "--variant=kth_tips+umd", f"--folder_dir={folder_dir}"
+    _, output, _ = run("status", *flags)
+    put_right = "'train/images' is taken for 'train': it has the classes"
+    for line in (put_right, "files passed over: thumbnails 1", "1 of 10 test are in"):
+        assert line in output
+    assert output.count("  kth_tips: ") == 3
+    assert "  umd: " not in output
+    task = _tasks(run("status", "--json", *flags)[1])["kth_tips"]
+    assert task["passed_over"] == {"thumbnails": 1}
+    assert task["notes"][0] == put_right  # type: ignore[index]
+    assert task["notes"][1].startswith("the same files are in two splits")  # type: ignore[index]
+    assert task["examples"] == {"train": 28, "dev": 6, "dev_test": 6, "test": 10}
+    for words in (
+        ("import", "kth_tips", folder),
+        ("show", "kth_tips", f"--out={tmp_path / 'x.png'}", flags[1]),
+        ("status", "--variant=kth_tips"),
+    ):
+        _, output, errors = run(*words)
+        assert put_right in output, words
+        assert "files passed over: thumbnails 1" in output
+        assert errors == ""
+
+
+def test_names_that_are_not_utf8(
+    run: Callable[..., tuple[int, str, str]], folder_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for split in (b"train", b"test"):
+        outer = os.path.join(os.fsencode(folder_dir), b"kth_tips", split)
+        os.rename(os.path.join(outer, b"cloth"), os.path.join(outer, b"caf\xe9"))
+    flag = f"--folder_dir={folder_dir}"
+    assert "ready" in run("status", "--variant=kth_tips", flag)[1]
+    assert run("show", "kth_tips", f"--out={tmp_path / 'a.png'}", flag)[0] == 0
+    assert run("import", "kth_tips", folder_dir / "kth_tips")[0] == 0
+    (spec,) = data.stream("kth_tips")
+    assert data.open_set(spec, places()).class_names == (r"caf\xe9", "paper $x$")
+    assert run("show", "kth_tips", f"--out={tmp_path / 'b.png'}")[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_import_of_the_folder_above(
+    run: Callable[..., tuple[int, str, str]], folder_dir: pathlib.Path
+) -> None:
+    assert "train 28, dev 6" in run("import", "kth_tips", folder_dir)[1]
 
 
 @pytest.fixture

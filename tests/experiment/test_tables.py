@@ -14,9 +14,13 @@ def test_the_plan_names_stream_metrics_and_what_was_left_out(console):
     config.stream.update(
         {"variant": "FULL", "ablation": "random", "num_tasks": 2, "shuffle": "within_year"}
     )
+    found = {"notes": ("'train/train' is taken for 'train'",), "passed_over": {"hidden": 1234}}
     examples = dict.fromkeys(data.SPLITS, 7)
     mnist, voc = data.stream("mnist+voc/2007")
-    tasks = (TaskInfo(mnist, 10, examples, "f"), TaskInfo(voc, 20, examples, "f", corrupt=3))
+    tasks = (
+        TaskInfo(mnist, 10, examples, "f"),
+        TaskInfo(voc, 20, examples, "f", corrupt=3, **found),
+    )
     plan = Plan(tasks, (), None, {}, {}, {}, None, None, ())
     print_plan(console, validate(config), plan, done=0)
     printed = console.file.getvalue()
@@ -25,6 +29,8 @@ def test_the_plan_names_stream_metrics_and_what_was_left_out(console):
     assert "accuracy" in lines["mnist"]
     assert "mAP" in lines["voc_2007"]
     assert "Pascal 2007: 3 corrupt examples left out" in printed
+    assert "Pascal 2007: 'train/train' is taken for 'train'" in printed
+    assert "Pascal 2007: files passed over: hidden 1,234" in printed
     assert "MNIST: " not in printed
 
 

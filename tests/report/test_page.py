@@ -6,6 +6,7 @@ import re
 import pytest
 
 from ctl_jax import report
+from ctl_jax.errors import UserError
 from ctl_jax.report.curves import means, values
 from ctl_jax.report.records import read
 
@@ -154,6 +155,22 @@ def test_examples_that_were_left_out_are_counted(make_records, page):
     assert "corrupt" in got.ids
     assert "left out , as the config allows: Task of glyphs : 3" in got.text
     assert "cannot be read: glyphs 3" in report.summary(records)
+
+
+def test_what_was_found_in_the_data_is_listed(make_records, page):
+    records = make_records()
+    assert "noted" not in page(records).ids
+    records[0]["tasks"][1]["notes"] = ["the same files are in two splits: 1 of <2>"]
+    records[0]["tasks"][1]["passed_over"] = {"thumbnails": 2, "hidden": 1}
+    got = page(records)
+    assert "noted" in got.ids
+    passed_over = "files passed over: hidden 1, thumbnails 2"
+    for line in ("the same files are in two splits: 1 of <2>", passed_over):
+        assert f"Task of glyphs : {line}" in got.text
+        assert f"Task of glyphs: {line}" in report.summary(records)
+    records[0]["tasks"][1]["notes"] = 3
+    with pytest.raises(UserError, match=r"tasks\[1\]: notes is 3, expected texts"):
+        report.summary(records)
 
 
 def test_unfinished_trials_are_counted(make_records, page):

@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,3 +113,18 @@ def write_nevis(
         return folder
 
     return write
+
+
+class _RawInfo(zipfile.ZipInfo):
+    def __init__(self, raw: bytes, flag: int) -> None:
+        super().__init__(raw.hex())
+        self._raw, self._flag = raw, flag
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self._raw, self.flag_bits | self._flag
+
+
+@pytest.fixture(scope="session")
+def raw_info() -> Callable[[bytes, bool], zipfile.ZipInfo]:
+    """An archive's entry whose name is any bytes, marked as UTF-8 or not."""
+    return lambda raw, marked: _RawInfo(raw, 0x800 * marked)

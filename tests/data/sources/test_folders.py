@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -191,3 +192,100 @@ def test_fingerprints(pacs: TaskSpec, folder: pathlib.Path, picture: Make) -> No
     shutil.copytree(folder / "train" / "class 1", folder / "train" / "class 00")
     assert prints(folder)["train"] != after["train"]
     assert prints(zipped(folder))["train"] != packed["train"]
+
+
+@pytest.mark.parametrize("name", ["pacs", "PACS", "Pacs.zip", "pacs.ZIP"])
+def test_other_case(pacs: TaskSpec, folder: pathlib.Path, name: str) -> None:
+    source = zipped(folder) if name.casefold().endswith(".zip") else folder
+    other = source.rename(folder.parent / name)
+    if other.is_file():
+        shutil.rmtree(folder)
+    assert folders.find(pacs, Places(folder_dirs=(folder.parent,))) == other
+    assert folders.open(pacs, other).num_classes == 3
+
+
+def test_other_cases_are_ambiguous(pacs: TaskSpec, folder: pathlib.Path) -> None:
+    shutil.copytree(folder, folder.parent / "Pacs")
+    assert folders.find(pacs, Places(folder_dirs=(folder.parent,))) == folder
+    folder.rename(folder.parent / "PACS")
+    with pytest.raises(UserError, match="has 'PACS', 'Pacs'; expected one of them as 'pacs'"):
+        folders.find(pacs, Places(folder_dirs=(folder.parent,)))
+
+
+def test_its_own_folder(pacs: TaskSpec, folder: pathlib.Path, make_spec: Make) -> None:
+    assert folders.find(pacs, Places(folder_dirs=(folder,))) == folder
+    assert folders.find(make_spec("usps"), Places(folder_dirs=(folder,))) is None
+    # The one in it, where there is one.
+    (folder.parent / "x").mkdir()
+    folder.rename(folder.parent / "x" / "pacs")
+    (folder.parent / "x").rename(folder)
+    assert folders.find(pacs, Places(folder_dirs=(folder,))) == folder / "pacs"
+
+
+def test_nested_splits_are_the_same_examples(pacs: TaskSpec, folder: pathlib.Path) -> None:
+    plain = everything(folders.open(pacs, folder))
+    for split in ("train", "test"):
+        (folder / split).rename(folder / "moved")
+        (folder / split / "images").mkdir(parents=True)
+        (folder / "moved").rename(folder / split / "images" / split)
+    nested = folders.open(pacs, folder)
+    assert everything(nested) == plain
+    assert [note.split()[0] for note in nested.notes] == [
+        "'train/images/train'",
+        "'test/images/test'",
+    ]
+    assert nested.class_names == ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize("link", ["train/class 3", "val", "train/class 0/again"])
+def test_a_folder_that_is_there_twice(pacs: TaskSpec, folder: pathlib.Path, link: str) -> None:
+    target = {"val": "test"}.get(link, "train/class 1")
+    (folder / link).symlink_to(folder / target)
+    with pytest.raises(UserError, match=r"are one folder; expected it once"):
+        folders.open(pacs, folder)
+
+
+def test_links_among_what_is_passed_over(pacs: TaskSpec, folder: pathlib.Path) -> None:
+    (folder / ".cache").symlink_to(folder)
+    (folder / "train" / ".#lock").symlink_to("user@host.1")
+    (folder / "train" / "@eaDir").mkdir()
+    (folder / "train" / "@eaDir" / "loop").symlink_to(folder)
+    (folder / "train" / "@eaDir" / "nowhere").symlink_to("nowhere")
+    dataset = folders.open(pacs, folder)
+    assert dataset.passed_over == {"hidden": 2, "system": 2}
+    assert dataset.num_classes == 3
+
+
+def test_names_that_are_not_utf8(pacs: TaskSpec, folder: pathlib.Path) -> None:
+    for split in (b"train", b"test"):
+        root = os.path.join(os.fsencode(folder), split)
+        os.rename(os.path.join(root, b"class 1"), os.path.join(root, b"caf\xe9"))
+    dataset = folders.open(pacs, folder)
+    assert dataset.class_names == (r"caf\xe9", "class 0", "class 2")
+    assert len(dataset.splits["train"].read(0, 21)) == 21
+    assert len(dataset.splits["train"].fingerprint()) == 64
+
+
+def test_contents(pacs: TaskSpec, folder: pathlib.Path, picture: Make) -> None:
+    shutil.copy(folder / "train" / "class 0" / "0.png", folder / "test" / "class 0" / "again.png")
+    shutil.copy(folder / "train" / "class 0" / "0.png", folder / "train" / "class 1" / "again.png")
+    for path in (folder, zipped(folder)):
+        dataset = folders.open(pacs, path)
+        found = folders.contents(dataset)
+        assert found is not None
+        every = np.concatenate([numbers for numbers, _ in found.values()])
+        counts = np.bincount(every)
+        assert sorted(counts[counts > 1].tolist()) == [3]
+        for split, (numbers, labels) in found.items():
+            assert numbers.shape == labels.shape == (len(dataset.splits[split]),)
+
+
+def test_pngs_of_equal_size_and_checksum(
+    pacs: TaskSpec, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an archive's list says does not make two files the same."""
+    dataset = folders.open(pacs, zipped(folder))
+    monkeypatch.setattr(folders.ZipRecords, "checksums", lambda self: np.zeros(len(self), np.int64))
+    found = folders.contents(dataset)
+    assert found is not None
+    assert len(np.unique(np.concatenate([numbers for numbers, _ in found.values()]))) == 35

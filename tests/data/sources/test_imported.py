@@ -54,6 +54,9 @@ def path(spec: TaskSpec, tmp_path: pathlib.Path, picture: Make) -> pathlib.Path:
         json.dumps({**NOTE, "fingerprints": 3}),
         json.dumps({**NOTE, "class_names": None}),
         json.dumps({**NOTE, "more": 1}),
+        json.dumps({**NOTE, "notes": [1]}),
+        json.dumps({**NOTE, "passed_over": []}),
+        json.dumps({**NOTE, "passed_over": {"hidden": "1"}}),
         "\udcff",
     ],
 )

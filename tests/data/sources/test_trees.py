@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import hypothesis
 import numpy as np
@@ -36,6 +36,7 @@ FILES = ["1.png", "2.JPG", "3", "._1.png", "Thumbs.db", "1.jpg.json", "4.png~", 
 SEGMENTS = st.sampled_from(
     [name.encode() for name in SPLIT_FOLDERS + CLASSES + WRAPPERS + JUNK] + RAW
 )
+RawInfo = Callable[[bytes, bool], zipfile.ZipInfo]
 LINKS = ("folder", "file", "loop", "nothing")
 
 
@@ -124,32 +125,17 @@ def build(folder: pathlib.Path, tree: Tree) -> int:
     return count
 
 
-class RawInfo(zipfile.ZipInfo):
-    """An entry whose name is any bytes, marked as UTF-8 or not."""
-
-    raw: bytes
-    flag: int
-
-    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
-        return self.raw, self.flag_bits | self.flag
-
-
-def pack(folder: pathlib.Path, path: pathlib.Path, marked: bool) -> None:
+def pack(folder: pathlib.Path, path: pathlib.Path, marked: bool, raw_info: RawInfo) -> None:
     """Archives a folder with its names as they are; those of UTF-8 may be marked so."""
     root = os.fsencode(folder)
     with zipfile.ZipFile(path, "w") as archive:
-        number = 0
         for outer, _, names in os.walk(root):
             for name in names:
-                info = RawInfo(f"{number}")
-                info.raw = os.path.relpath(os.path.join(outer, name), root)
-                info.flag = 0
-                with contextlib.suppress(UnicodeDecodeError):
-                    info.raw.decode()
-                    info.flag = 0x800 * marked
+                raw = os.path.relpath(os.path.join(outer, name), root)
+                # What is not UTF-8 cannot be marked so.
+                text = raw.decode(errors="replace").encode() == raw
                 with open(os.path.join(outer, name), "rb") as file:
-                    archive.writestr(info, file.read())
-                number += 1
+                    archive.writestr(raw_info(raw, marked and text), file.read())
 
 
 def opened(path: pathlib.Path) -> DataSet | str:
@@ -188,7 +174,7 @@ def plain(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()).strip(" .")
 
 
-def test_trees() -> None:
+def test_trees(raw_info: RawInfo) -> None:
     outcomes: list[bool] = []
 
     @hypothesis.given(tree=trees(), marked=st.booleans())
@@ -197,21 +183,21 @@ def test_trees() -> None:
     )
     def run(tree: Tree, marked: bool) -> None:
         with tempfile.TemporaryDirectory() as outer:
-            outcomes.append(tried(pathlib.Path(outer) / "pacs", tree, marked))
+            outcomes.append(tried(pathlib.Path(outer) / "pacs", tree, marked, raw_info))
 
     run()
     # Were it nearly always the same, little would have been tried.
     assert 0.2 < np.mean(outcomes) < 0.8
 
 
-def tried(folder: pathlib.Path, tree: Tree, marked: bool) -> bool:
+def tried(folder: pathlib.Path, tree: Tree, marked: bool, raw_info: RawInfo) -> bool:
     """Makes and checks a tree; whether it opens."""
     folder.mkdir()
     count = build(folder, tree)
     found = opened(folder)
     if not tree.links:
         path = folder.with_name("pacs.zip")
-        pack(folder, path, marked)
+        pack(folder, path, marked, raw_info)
         packed = opened(path)
         # The same, also what is wrong with it.
         if isinstance(packed, DataSet):

@@ -4,7 +4,8 @@ import pathlib
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 
 import hypothesis
@@ -251,3 +252,82 @@ def test_no_archive(tmp_path: pathlib.Path) -> None:
         zips.index(tmp_path / "x.zip")
     with pytest.raises(UserError, match="not a whole zip archive"):
         zips.index(tmp_path / "nowhere.zip")
+
+
+@pytest.fixture
+def write_raw(
+    tmp_path: pathlib.Path, raw_info: Callable[[bytes, bool], zipfile.ZipInfo]
+) -> Callable[..., pathlib.Path]:
+    """Writes an archive with names of any bytes."""
+
+    def write(names: Sequence[bytes], marked: bool = False, extra: bytes = b"") -> pathlib.Path:
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            for name in names:
+                info = raw_info(name, marked)
+                info.extra = extra
+                archive.writestr(info, b"x")
+        return tmp_path / "x.zip"
+
+    return write
+
+
+def escaped(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        # UTF-8, as macOS and Linux write it without saying so.
+        (["train/é/1.png".encode(), "train/猫/1.png".encode()], None),
+        # Shift JIS: 5C is the second half of a letter, and 41 and 61 are no capital and small A.
+        ([b"train/\x95\\/1.png", b"train/\x95\\\x8ew\\.png"], None),
+        ([b"train/\x83A/1.png", b"train/\x83a/1.png"], None),
+        # GBK, Latin-1 and the code page of DOS.
+        ([b"train/\xc3\xa8\xc9\\/1.png"], None),
+        ([b"train/caf\xe9/1.png", b"train/caf\x82/1.png"], None),
+        # Beside others with "/", a file of the root.
+        ([b"train/a/1.png", b"\x95\\.txt"], None),
+        # "\\" of Windows.
+        ([b"train\\a\\1.png", b"train\\b\\1.png"], ["train/a/1.png", "train/b/1.png"]),
+        (["train\\é\\1.png".encode()], ["train/é/1.png"]),
+        ([b"train\\\x83A\\1.png"], ["train/\udc83A/1.png"]),
+        # "\\" of a name, where "/" separates.
+        ([b"train/a\\b/1.png"], ["train/a\\b/1.png"]),
+    ],
+)
+def test_names_in_any_encoding(
+    write_raw: Callable[..., pathlib.Path], names: list[bytes], wanted: list[str] | None
+) -> None:
+    found = zips.index(write_raw(names))
+    assert list(found.names) == (wanted or [escaped(name) for name in names])
+
+
+def test_names_in_utf8_by_their_flag(write_raw: Callable[..., pathlib.Path]) -> None:
+    path = write_raw(["train\\表\\1.png".encode()], marked=True)
+    assert zips.index(path).names == ("train/表/1.png",)
+
+
+def test_a_backslash_that_may_be_half_a_letter(write_raw: Callable[..., pathlib.Path]) -> None:
+    path = write_raw([b"train\\\x95\\\\1.png"])
+    with pytest.raises(UserError, match=r"may be half a letter; expected UTF-8 or /") as caught:
+        zips.index(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("of", "wanted"), [(b"train/\x95\\/1.png", "train/表/1.png"), (b"another", None)]
+)
+def test_names_beside_the_name(
+    write_raw: Callable[..., pathlib.Path], of: bytes, wanted: str | None
+) -> None:
+    raw = b"train/\x95\\/1.png"
+    field = struct.pack("<BI", 1, zlib.crc32(of)) + "train/表/1.png".encode()
+    extra = struct.pack("<HH", 0x5455, 1) + b"x" + struct.pack("<HH", 0x7075, len(field)) + field
+    path = write_raw([raw], extra=extra)
+    assert zips.index(path).names == (wanted or escaped(raw),)
+
+
+def test_folders_are_listed(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "x.zip", {"train/": b"", "train/a/": b"", "train/a/1.png": b"x"})
+    assert zips.index(path).folders == ("train/", "train/a/")

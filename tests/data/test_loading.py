@@ -1,0 +1,153 @@
+"""Finding data sets where people say that they are."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctl_jax import data
+from ctl_jax.data import loading
+from ctl_jax.errors import UserError
+
+PACS, MNIST, USPS = data.stream("pacs+mnist+usps")
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Images of two classes, in tmp_path/images/pacs; test repeats one of train's."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "images" / "pacs"
+    for split, count in (("train", 12), ("test", 3)):
+        for name in "ab":
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    repeated = (folder / "train" / "a" / "0.png").read_bytes()
+    (folder / "test" / "a" / "0.png").write_bytes(repeated)
+    return folder
+
+
+def test_what_was_found_is_said(folder: pathlib.Path) -> None:
+    (folder / "train" / "a" / "Thumbs.db").touch()
+    task = data.load(PACS, 8, data.places(folder_dirs=[folder.parent]))
+    assert task.passed_over == {"thumbnails": 1}
+    (note,) = task.notes
+    assert note.startswith("the same files are in two splits: 1 of 6 test are in ")
+    # The other way of looking at it, which decodes nothing.
+    dataset = data.open_set(PACS, data.places(folder_dirs=[folder.parent]))
+    assert (dataset.notes, dataset.passed_over) == ((), task.passed_over)
+
+
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [("images", None), ("images/", None), ("images/pacs", "is taken for the folder of 'pacs'")],
+)
+def test_its_own_folder(
+    folder: pathlib.Path, tmp_path: pathlib.Path, given: str, note: str | None
+) -> None:
+    dataset = data.open_set(PACS, data.places(folder_dirs=[f"{tmp_path}/{given}"]))
+    assert dataset.path == str(folder)
+    assert len(dataset.notes) == (note is not None)
+    assert note is None or note in dataset.notes[0]
+
+
+def test_another_case_is_said(folder: pathlib.Path) -> None:
+    folder.rename(folder.with_name("PACS"))
+    (note,) = data.open_set(PACS, data.places(folder_dirs=[folder.parent])).notes
+    assert note == f"'PACS' in {str(folder.parent)!r} is taken for 'pacs'"
+
+
+def test_a_folder_too_high_or_of_another_name(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"it is in '.*/images', which is to be given instead"):
+        data.open_set(PACS, data.places(folder_dirs=[tmp_path]))
+    folder.rename(folder.with_name("mine"))
+    with pytest.raises(UserError, match=r"mine' has splits itself; expected a folder that holds"):
+        data.open_set(PACS, data.places(folder_dirs=[folder.with_name("mine")]))
+    (tmp_path / "pacs.zip").touch()
+    with pytest.raises(UserError, match=r"pacs.zip' is not a folder; expected .*, such as '"):
+        data.open_set(PACS, data.places(folder_dirs=[tmp_path / "pacs.zip"]))
+
+
+@pytest.fixture
+def tfds_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Names of folders, which is all that is looked at."""
+    for name in (
+        "mnist/3.0.0",
+        "mnist/3.0.1",
+        "cifar10/3.0.2",
+        "voc/2007/4.0.0",
+        "sun397/tfds/1.0.0",
+    ):
+        (tmp_path / "tfds" / name).mkdir(parents=True)
+    for name in ("real", "clipart"):
+        (tmp_path / "tfds" / "domainnet" / name / "1.0.0").mkdir(parents=True)
+    return tmp_path / "tfds"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "found"),
+    [
+        ("mnist", "", "mnist/3.0.1"),
+        ("mnist", "mnist", "mnist/3.0.1"),
+        ("mnist", "mnist/3.0.1", "mnist/3.0.1"),
+        ("mnist", "mnist/3.0.0", "mnist/3.0.0"),
+        ("mnist", "cifar10", "mnist/3.0.1"),
+        ("voc/2007", "voc", "voc/2007/4.0.0"),
+        ("voc/2007", "voc/2007", "voc/2007/4.0.0"),
+        ("voc/2007", "voc/2007/4.0.0", "voc/2007/4.0.0"),
+        ("sun397", "sun397", "sun397/tfds/1.0.0"),
+        ("sun397", "sun397/tfds", "sun397/tfds/1.0.0"),
+        ("domainnet", "domainnet", "domainnet"),
+        ("domainnet", "domainnet/real", "domainnet"),
+        ("cifar100", "mnist", None),
+    ],
+)
+def test_a_tfds_set_s_own_folder(
+    tfds_dir: pathlib.Path, name: str, given: str, found: str | None
+) -> None:
+    places = data.places(tfds_dirs=[tfds_dir / given])
+    wanted = None if found is None else ("tfds", tfds_dir / found)
+    assert data.find_set(data.stream(name)[0], places) == wanted
+
+
+def test_a_folder_named_like_a_set(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mnist" / "mnist" / "3.0.1").mkdir(parents=True)
+    places = data.places(tfds_dirs=[tmp_path / "mnist"])
+    assert data.find_set(MNIST, places) == ("tfds", tmp_path / "mnist" / "mnist" / "3.0.1")
+
+
+@pytest.mark.parametrize("given", ["", "usps", "stable"])
+def test_a_set_of_dm_nevis(tmp_path: pathlib.Path, given: str) -> None:
+    inner = "stable/usps" if given == "stable" else "usps"
+    (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / inner / "status").write_text("ready")
+    places = data.places(nevis_dirs=[tmp_path / given])
+    assert data.find_set(USPS, places) == ("dm_nevis", tmp_path / inner)
+
+
+def test_names_in_any_bytes_reach_a_task(folder: pathlib.Path) -> None:
+    for split in (b"train", b"test"):
+        root = os.path.join(os.fsencode(folder), split)
+        os.rename(os.path.join(root, b"a"), os.path.join(root, b"caf\xe9"))
+    moved = os.fsdecode(os.fsencode(folder.parent) + b"\xff")
+    folder.parent.rename(moved)
+    places = data.places(folder_dirs=[moved])
+    assert loading.availability(PACS, places) is None
+    task = data.load(PACS, 8, places)
+    assert task.num_classes == 2
+    assert json.loads(json.dumps(task.notes)) == list(task.notes)
+    (pathlib.Path(moved) / "pacs" / "test" / "b" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"\\udcff/pacs/test/b/0.png': not an image") as caught:
+        data.load(PACS, 8, places)
+    assert str(caught.value).isprintable()
+
+
+def test_places_with_too_much_in_them(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path
+) -> None:
+    monkeypatch.setattr(loading, "_MOST_INNER", 0)
+    assert loading.elsewhere(PACS, data.places(folder_dirs=[tmp_path])) == ""
