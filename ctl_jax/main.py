@@ -82,8 +82,9 @@ def _run(given: arguments.Arguments) -> None:
         # JAX has put a handler of its own in place.
         interrupts.install()
     platforms.check_devices()
-    if remark := home.remark():
-        print(f"ctl_jax: {remark}", file=sys.stderr)
+    for remark in (home.remark(), platforms.put_right()):
+        if remark:
+            print(f"ctl_jax: {remark}", file=sys.stderr)
     compilation.enable_cache()
     # A pipe or a file has no width; its tables should not be cut to a terminal's.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)

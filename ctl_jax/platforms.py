@@ -16,6 +16,22 @@ _CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES")
 # What XLA writes before its message: level and date, time, process, place in its source.
 _LOG_LINE = re.compile(r"^[EF]\d{4} .*?\S+\.cc:\d+\] (.*)$", re.MULTILINE)
 _START_S = 300
+# Settings of JAX that a run cannot have otherwise. Its steps are compiled programs that copy where
+# they say so, and flax mixes types; and all its numbers follow from the config, so that random ones
+# must come of the same generator wherever a part of the run is computed.
+_NEEDED = {
+    "jax_disable_jit": False,
+    "jax_no_execution": False,
+    "jax_no_tracing": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_random_seed_offset": 0,
+    "jax_threefry_partitionable": True,
+}
 
 
 def import_jax() -> None:
@@ -30,8 +46,8 @@ def import_jax() -> None:
         settings = [each for each in os.environ if each.startswith("JAX_")]
         named = [each for each in settings if each.lower() in str(error).lower()]
         raise UserError(
-            f"{_settings(*(named or settings))}: {error}; expected values as JAX's documentation has them, or "
-            f"the variable unset"
+            f"{_settings(*(named or settings))}: {error}; expected values as JAX's documentation "
+            "has them, or the variable unset"
         ) from None
 
 
@@ -73,6 +89,25 @@ def check_devices() -> None:
             f"{asked}: JAX has no such devices here{reason}; expected a platform that there is "
             f"(here: {found}), or the variable unset"
         ) from None
+
+
+def put_right() -> str:
+    """Undoes settings of JAX that a run cannot have.
+
+    Returns:
+      What was undone, for the user, in one line; empty if nothing was.
+    """
+    import jax
+
+    undone = []
+    for name, needed in _NEEDED.items():
+        value = getattr(jax.config, name, None)
+        if value is not None and value != needed:
+            jax.config.update(name, needed)
+            undone.append(f"{name.upper()}={value}")
+    if not undone:
+        return ""
+    return f"{', '.join(undone)}: set aside, for a run needs JAX's default there"
 
 
 def _settings(*names: str) -> str:

@@ -85,3 +85,38 @@ def test_devices_that_fail_unasked(monkeypatch):
 def test_devices_that_are_there():
     platforms.check_devices()
     platforms.import_jax()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jax_disable_jit", True),
+        ("jax_no_execution", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_transfer_guard", "disallow"),
+        ("jax_transfer_guard_host_to_device", "log"),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_random_seed_offset", 5),
+        ("jax_threefry_partitionable", False),
+    ],
+)
+def test_settings_that_a_run_can_not_have_are_undone(name, value):
+    before = {each: getattr(jax.config, each) for each in platforms._NEEDED}
+    draw = jax.random.key_data(jax.random.split(jax.random.key(0)))
+    try:
+        jax.config.update(name, value)
+        said = platforms.put_right()
+        assert said.startswith(f"{name.upper()}={value}: set aside")
+        assert "\n" not in said
+        assert platforms.put_right() == ""
+        again = jax.jit(lambda: jax.random.key_data(jax.random.split(jax.random.key(0))))()
+        assert (again == draw).all()
+    finally:
+        for each, old in before.items():
+            jax.config.update(each, old)
+
+
+def test_other_settings_are_the_users():
+    assert platforms.put_right() == ""
+    with jax.enable_x64(True):
+        assert platforms.put_right() == ""
