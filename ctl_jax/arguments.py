@@ -1,6 +1,7 @@
 """The command line of `ctl_jax.main`: flags of the program, and values for keys of the config."""
 
 import dataclasses
+import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -58,6 +59,10 @@ def parse(argv: Sequence[str]) -> Arguments:
         words = _with_flagfiles(known, argv)
         overrides, rest = _split(words)
         stray = known([argv[0], *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(
+            f"--{error.flagname}: unknown flag; {_hint(known, error.flagname)}"
+        ) from None
     # A ValueError of --noplan=x, which absl has no error of its own for.
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from None
@@ -120,6 +125,14 @@ def _flags() -> flags.FlagValues:
         "Which of the processes that train each trial together: HOST:PORT,i/n or auto.",
     )
     return values
+
+
+def _hint(known: flags.FlagValues, name: str) -> str:
+    """What may be meant by an unknown flag: one like it, or a key without its beginning."""
+    keys = [f"config.{key}" for key, _ in flatten(experiment.default_config())]
+    close = [key for key in keys if key.endswith(f".{name}")]
+    close += difflib.get_close_matches(name, [*known, *keys], n=1)
+    return f"did you mean --{close[0]}?" if close else "see --help"
 
 
 def _with_flagfiles(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:

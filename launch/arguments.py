@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ctl_jax import startup
 from ctl_jax.errors import UserError
 
 # How `ctl_jax.main` ends when it was told to stop and can go on (sysexits' EX_TEMPFAIL) ...
@@ -34,8 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 def fail(command: str, message: object) -> NoReturn:
     """Ends the program with one line and status 2."""
-    print(f"{command}: {message}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(startup.fail(command, message))
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

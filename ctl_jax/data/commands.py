@@ -227,6 +227,11 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
         raise UserError("prepare: expected either NAMEs of data sets or --variant=STREAM")
     where = _places(arguments)
     target = _target(where)
+    if target == default_tfds_dir() and home.is_temporary(target):
+        raise UserError(
+            "--tfds_dir: there is no home folder for what is prepared; expected a folder that "
+            "lasts, here or in the variable TFDS_DATA_DIR"
+        )
     if arguments.variant:
         specs = catalogue.stream(arguments.variant, arguments.stop_year)
         specs = tuple(spec for spec in specs if spec.source == "tfds")

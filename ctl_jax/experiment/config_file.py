@@ -104,6 +104,9 @@ def _call(file: _File, function: Callable[..., Any]) -> ml_collections.ConfigDic
     except ValueError:
         pass  # It has no signature to be asked.
     found = _run(file, lambda: function(*arguments))
+    if inspect.iscoroutine(found):
+        # Python would say that nothing waits for it.
+        found.close()
     if isinstance(found, Mapping):
         found = _run(file, lambda: ml_collections.ConfigDict(dict(found)))
     if not isinstance(found, ml_collections.ConfigDict):

@@ -376,3 +376,46 @@ def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = status.look(data.stream("mnist+usps+mnist"), places(), pathlib.Path("/tfds"))
     assert [entry.spec.name for entry in found] == ["mnist", "usps", "mnist_2"]
     assert [spec.dataset for spec in looked] == ["mnist", "usps"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "the following arguments are required: command; see python -m ctl_jax.data --help"),
+        (["nowhere"], "argument command: invalid choice: 'nowhere'"),
+        (["status", "--stop_year=x"], "argument --stop_year: invalid int value: 'x'; see python"),
+        (["status", "--tfds_dir"], "argument --tfds_dir: expected one argument"),
+        (["status", "--variants=X"], "unrecognized arguments: --variants=X"),
+        (["status", "--tfds_dir=a,,b"], "--tfds_dir=a,,b: expected a value before and after"),
+        (["status", "--tfds_dir=~nobody-here/x"], "~nobody-here/x: there is no user"),
+        (["show", "mnist", "--out=~nobody-here/x.png"], "~nobody-here/x.png: there is no user"),
+        (["import", "mnist", "~nobody-here/x"], "~nobody-here/x: there is no user"),
+        (["status", "--variant=full"], "unknown stream or data set 'full'; close: 'FULL'"),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_one_line(words, expected, capsys):
+    assert commands.main(words) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith(f"ctl_jax.data: {expected}")
+    assert errors.count("\n") == 1
+
+
+def test_help_of_folders_with_a_percent_sign(monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/a%b%(c)s")
+    with pytest.raises(SystemExit) as end:
+        commands.main(["status", "--help"])
+    assert end.value.code == 0
+    assert "/a%b%(c)s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [(["prepare", "mnist"], "--tfds_dir"), (["import", "mnist", "x"], "--imported_dir")],
+)
+def test_what_should_last_is_not_written_to_temporary_files(words, flag, monkeypatch, capsys):
+    for name in ("TFDS_DATA_DIR", "CTL_JAX_IMPORTED", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    assert commands.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"ctl_jax.data: {flag}: there is no home folder for")
