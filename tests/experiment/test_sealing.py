@@ -54,7 +54,11 @@ TRIAL = {
     **dict.fromkeys(("budget_flops", "learning_rate", "seed", "steps", "flops_per_step"), 1),
     **dict.fromkeys(("spent_flops", "forward_flops", "params", "wall_s"), 1),
     **dict.fromkeys(("domain", "year", "scope", "ratio", "dev_test_top5"), None),
-    **{"type": "trial", "id": "ab12", "dev": 0.5, "dev_test": 0.5, "diverged": False},
+    "type": "trial",
+    "id": "ab12",
+    "dev": 0.5,
+    "dev_test": 0.5,
+    "diverged": False,
     "ledger": dict.fromkeys(("train", "validate", "search", "prune", "pretrain"), 0),
 }
 STEP = {"type": "train", "trial": "ab12", "step": 1}

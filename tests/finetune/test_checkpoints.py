@@ -108,6 +108,33 @@ def test_damage_of_any_file_is_noticed_or_harmless(tmp_path_factory, saved, stat
         assert "\n" not in line
 
 
+STRAYS = (
+    *(".DS_Store", "._6", "Thumbs.db", "desktop.ini", "6 (1)", "6~", "x.part", "6.sync-conflict-1"),
+    *(".6.swp", ".nfs0001", ".fuse_hidden0001", "7", "007", "-3", "6.0", "1e3", "\N{SUPERSCRIPT TWO}"),
+    *("descriptor", "_CHECKPOINT_METADATA", "state", "default"),
+)
+
+
+@pytest.mark.parametrize("name", STRAYS)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_strays_are_nobodys_damage(saved, state, like, tmp_path, name, kind):
+    folder = shutil.copytree(saved, tmp_path / "trial")
+    for place in (folder, folder / "6", folder / "6" / "state", folder / "6" / "meta"):
+        if (stray := place / name).exists():
+            continue
+        if kind == "file":
+            stray.write_bytes(b"\0stray")
+        else:
+            (stray / "inside").mkdir(parents=True)
+    lines = []
+    with Checkpoints(folder, warn=lines.append) as checkpoints:
+        assert_same(checkpoints.newest(like), at(state, 6))
+        checkpoints.save(at(state, 9))
+    assert all("/7 is damaged" in line for line in lines)
+    with Checkpoints(folder, warn=lines.append) as checkpoints:
+        assert checkpoints.newest(like).step == 9
+
+
 def test_a_changed_array_falls_back_with_a_warning(saved, state, like, tmp_path):
     """Orbax itself reads it without complaint."""
     folder = shutil.copytree(saved, tmp_path / "trial")
