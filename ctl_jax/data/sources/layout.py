@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from ctl_jax.data.sources import classes, cut, leftovers
+from ctl_jax.data.sources import classes, cut, doubts, leftovers
 from ctl_jax.data.sources.cut import split_of
 from ctl_jax.errors import UserError
 
@@ -105,6 +105,7 @@ def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> L
     for split, group in there.items():
         by_top[found.tops[split]].update(raw[index] for index in group)
     found.check_class_folders(there, inner)
+    doubts.check(path, set(raw.values()))
     united, notes = classes.unite(path, by_top, found.tops["train"])
     class_names = tuple(sorted(set(united.values())))
     if len(class_names) < 2:
@@ -123,7 +124,7 @@ def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> L
         return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
     splits = cut.cut(path, there, draw)
-    notes = [*found.notes, *notes, *found.empty(folders), *_subfolders(inner)]
+    notes = [*found.notes, *notes, *found.empty(folders), *doubts.notes(inner, names)]
     return Layout(class_names, splits, labels, dict(found.passed_over), tuple(notes))
 
 
@@ -223,7 +224,8 @@ class _Search:
             below = {index: self._parts[index][self._skip + 1 :] for index in group}
             depth = self._wrappers(split, set(below.values()), known)
             below = {index: parts[depth:] for index, parts in below.items()}
-            for index in self._thumbnails(below):
+            names = {index: self._names[index].rpartition("/")[2] for index in group}
+            for index in leftovers.thumbnails(below, names):
                 self._pass_over(index, leftovers.THUMBNAILS)
                 del below[index]
             group[:] = below
@@ -256,28 +258,6 @@ class _Search:
         own = {word for word in cut.SPLIT_NAMES if split_of(word) == split_of(self.tops[split])}
         words = _words(name)
         return bool(words) and words <= _WRAPPER_WORDS | own | self._set_words
-
-    def _thumbnails(self, below: Mapping[int, _Parts]) -> list[int]:
-        """Files of a folder "thumbs" in a class folder that has pictures of the same names."""
-
-        def place(parts: _Parts) -> int | None:
-            found = (at for at, part in enumerate(parts) if at and _maybe_thumbnails(part))
-            return next(found, None)
-
-        if not any(map(_maybe_thumbnails, {part for parts in below.values() for part in parts})):
-            return []
-        places = {index: place(parts) for index, parts in below.items()}
-        originals = {
-            (parts[:at], self._stem(index))
-            for index, parts in below.items()
-            if places[index] is None
-            for at in range(1, len(parts) + 1)
-        }
-        return [
-            index
-            for index, at in places.items()
-            if at is not None and (below[index][:at], self._stem(index)) in originals
-        ]
 
     def check_class_folders(
         self, there: Mapping[str, list[int]], inner: Mapping[int, _Parts]
@@ -331,9 +311,6 @@ class _Search:
         self.passed_over[kind] += 1
         del self._parts[index]
 
-    def _stem(self, index: int) -> str:
-        return os.path.splitext(self._names[index].rpartition("/")[2])[0]
-
     def _check_shallow(self, index: int) -> None:
         """A file outside of class folders may be a note without a suffix, but no image."""
         from PIL import Image
@@ -375,21 +352,3 @@ def _are_splits(folders: Collection[_Parts]) -> bool:
 
 def _words(name: str) -> set[str]:
     return set(re.split(r"[\W_]+", name.casefold())) - {""}
-
-
-def _maybe_thumbnails(name: str) -> bool:
-    return name.casefold() in leftovers.MAYBE_THUMBNAILS
-
-
-def _subfolders(inner: Mapping[int, _Parts]) -> list[str]:
-    """A line where what is taken for classes may be groups of them: a/x, a/y, b/x and b/y."""
-    below: dict[str, set[str]] = collections.defaultdict(set)
-    for parts in set(inner.values()):
-        below[parts[0]].add(parts[1] if len(parts) > 1 else "")
-    (first, *others) = below.values()
-    if "" in first or len(first) < 2 or any(names != first for names in others):
-        return []
-    return [
-        f"the classes are {classes.listed(below)}, and each holds the same folders, "
-        f"{classes.listed(first)}; if those are the classes, move them up"
-    ]

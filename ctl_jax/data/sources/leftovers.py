@@ -1,6 +1,8 @@
 """Files that lie beside images and are none: what systems and tools leave, and people's notes."""
 
 import os
+import re
+from collections.abc import Mapping
 
 # Kinds of files that are passed over, in the words that status and reports use.
 HIDDEN = "hidden"
@@ -36,7 +38,11 @@ _SYSTEM_FOLDERS = frozenset(
 )
 _THUMBNAIL_FOLDERS = frozenset({"thumbnails", "_thumbnails", "_thumbs", "@__thumb"})
 # They may be classes too, so that they are only passed over where their originals are there.
-MAYBE_THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail"})
+_MAYBE_THUMBNAIL_FOLDERS = frozenset({"thumb", "thumbs", "thumbnail"})
+# Names of a picture's thumbnail beside it: x_thumb, x-150x150, thumb_x, tn_x.
+_THUMBNAIL_STEM = re.compile(
+    r"(.+)[-_.](?:thumb|thumbnail|tn|\d{2,4}x\d{2,4})|(?:thumb|thumbnail|tn)[-_.](.+)", re.I
+)
 
 _SYSTEM_FILES = frozenset({"desktop.ini", "icon\r", "folder.htt", "autorun.inf"})
 _THUMBNAIL_FILES = frozenset(
@@ -92,3 +98,25 @@ def of_file(name: str) -> str | None:
     beside = os.path.splitext(name.removesuffix(suffix))[1] in (".jpg", ".jpeg", ".png")
     kind = _KIND_OF_SUFFIX.get(suffix)
     return SIDECARS if kind == NOTES and beside else kind
+
+
+def thumbnails(folders: Mapping[int, tuple[str, ...]], names: Mapping[int, str]) -> list[int]:
+    """Which images are thumbnails of others: beside them, or in a folder "thumbs" of theirs.
+
+    Args:
+      folders: of each image, from its class's on.
+      names: of each image in its folder.
+    """
+    stems = {index: os.path.splitext(names[index])[0] for index in folders}
+    pictures = {(folders[index], stem) for index, stem in stems.items()}
+    found = []
+    for index, parts in folders.items():
+        if (match := _THUMBNAIL_STEM.fullmatch(stems[index])) is not None:
+            original = parts, match[1] or match[2]
+        elif len(parts) > 1 and parts[-1].casefold() in _MAYBE_THUMBNAIL_FOLDERS:
+            original = parts[:-1], stems[index]
+        else:
+            continue
+        if original in pictures:
+            found.append(index)
+    return found

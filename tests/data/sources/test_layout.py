@@ -161,7 +161,7 @@ def test_other_layouts_are_errors(names: list[str], named: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def tree(pattern: str, count: int = 30, classes: Sequence[str] = ("a", "b")) -> list[str]:
+def tree(pattern: str, count: int = 30, classes: Sequence[str] = "ab") -> list[str]:
     """Paths by a pattern with {c}, the class, and {i}, a number."""
     return [pattern.format(c=name, i=i) for i in range(count) for name in classes]
 
@@ -232,6 +232,9 @@ def test_only_what_is_no_class_is_skipped() -> None:
             "of val: 'c', 'd'",
         ),
         ([*tree("train/{c}/{i}.png"), *tree("pacs/train/{c}/{i}.png")], "folders 'pacs' beside"),
+        (tree("train/images_{c}/{i}.png", classes="12"), "'images_1', 'images_2', none of which"),
+        (tree("train/part{c}/a/{i}.png", classes="12"), "none of which is named like a class"),
+        (tree("train/{c}/a/{i}.png", classes=("images", "masks")), "none of which is named"),
         (
             ["train/a/._1.png", "train/a/x.txt"],
             r"no image \(files passed over: 1 hidden, 1 notes\)",
@@ -263,6 +266,9 @@ def test_what_is_not_clear_is_an_error(names: list[str], named: str) -> None:
         ("train/a/0.THM", "thumbnails"),
         ("train/thumbnails/0.png", "thumbnails"),
         ("train/a/thumbs/0.jpg", "thumbnails"),
+        ("train/a/0_thumb.jpg", "thumbnails"),
+        ("train/a/0-150x150.png", "thumbnails"),
+        ("train/a/TN_0.png", "thumbnails"),
         ("train/a/0.png.json", "sidecars"),
         ("train/a/0.xmp", "sidecars"),
         ("train/a/0.AAE", "sidecars"),
@@ -295,6 +301,16 @@ def test_class_folders_without_an_image_are_named() -> None:
     plan = layout.arrange("pacs", names, folders)
     (note,) = plan.notes
     assert note == "3 class folders have no image: 'test/empty', 'train/empty', 'train/q'"
+
+
+def test_what_may_not_be_what_was_meant_is_mentioned() -> None:
+    names = [*tree("train/{c}/{i}.png", classes=("text", "images")), "train/text/alone_thumb.png"]
+    plan = layout.arrange("pacs", [*names, "train/text/0.JPG", "train/text/2.bmp"])
+    assert plan.notes == (
+        "taken for classes, in spite of their names: 'images'",
+        "pictures that may be there in several formats, by their names: 2",
+    )
+    assert plan.passed_over == {}
 
 
 def test_classes_that_may_be_groups_of_classes_are_mentioned() -> None:

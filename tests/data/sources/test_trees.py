@@ -31,7 +31,18 @@ CLASSES = ["cat", "Cat", "dog", "caf\u00e9", "cafe\u0301", "a", "A", "train", "d
 RAW = [b"caf\xe9", b"\x95\\", b"\x83A", b"\x83a"]
 WRAPPERS = ["images", "data", "pacs", "train", "test", "new folder", "train_images"]
 JUNK = [".git", "@eaDir", "__MACOSX", ".ipynb_checkpoints", "lost+found", "thumbs", "thumbnails"]
-FILES = ["1.png", "2.JPG", "3", "._1.png", "Thumbs.db", "1.jpg.json", "4.png~", "5.part", "é.png"]
+FILES = [
+    "1.png",
+    "2.JPG",
+    "3",
+    "._1.png",
+    "Thumbs.db",
+    "1.jpg.json",
+    "4.png~",
+    "5.part",
+    "é.png",
+    "1_thumb.png",
+]
 
 SEGMENTS = st.sampled_from(
     [name.encode() for name in SPLIT_FOLDERS + CLASSES + WRAPPERS + JUNK] + RAW
