@@ -62,7 +62,7 @@ class Tree:
 @st.composite
 def trees(draw: st.DrawFn) -> Tree:
     """A plain tree with things done to it, or now and then one of names at random."""
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 9)) == 9:
         paths = st.lists(SEGMENTS, min_size=0, max_size=5)
         return Tree({b"/".join([*draw(paths), draw(_file())]) for _ in range(12)}, [])
     classes = draw(st.lists(_class(), min_size=2, max_size=3, unique=True))
@@ -94,7 +94,8 @@ def trees(draw: st.DrawFn) -> Tree:
 
 
 def _rarely() -> st.SearchStrategy[bool]:
-    return st.integers(0, 3).map(lambda number: number == 0)
+    # Zero is what hypothesis likes best.
+    return st.integers(0, 3).map(lambda number: number == 3)
 
 
 def _file() -> st.SearchStrategy[bytes]:
