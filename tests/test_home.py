@@ -6,6 +6,8 @@ import stat
 import tempfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctl_jax import compilation, data, home
 from ctl_jax.data import cache
@@ -234,3 +236,16 @@ def test_a_home_that_cannot_be_entered(alone, monkeypatch):
 def test_a_home_that_is_yet_to_be_made(alone, monkeypatch):
     monkeypatch.setenv("HOME", f"{alone}/home/new")
     assert home.writable() == home.readable() == alone / "home/new"
+
+
+@given(st.text(st.characters(exclude_characters="\0")), st.text("~/.ax \udce9", max_size=9))
+def test_any_home_and_any_path(stated, path):
+    """Only a path that begins with "~" changes, or is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", {**os.environ, "HOME": stated})
+        patch.setattr(home, "_replaced", [])
+        try:
+            found = home.expand(path)
+        except UserError:
+            found = ""
+    assert found == path or path.startswith("~")
