@@ -109,7 +109,9 @@ def _load(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, An
     _verify(path, directory)
     directory = home.in_utf8(directory)
     with _checkpointer() as checkpointer:
-        saved = checkpointer.metadata(directory).item_metadata.tree
+        saved = getattr(checkpointer.metadata(directory).item_metadata, "tree", None)
+        if not isinstance(saved, dict):
+            raise UserError(f"checkpoint {path}: no variables; expected what save_checkpoint wrote")
         # As numpy arrays: orbax would ask for the devices that the arrays were saved from.
         types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         restored = checkpointer.restore(directory, args=ocp.args.PyTreeRestore(restore_args=types))

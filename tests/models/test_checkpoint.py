@@ -1,5 +1,6 @@
 """Checkpoints come back as they were, or not at all."""
 
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -165,3 +166,10 @@ def test_content_hash():
         {"a": tree["a"]},
     ):
         assert models.content_hash(other) != known
+
+
+def test_files_of_something_else_with_a_list_of_sums(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'x').hexdigest()}  notes.txt\n")
+    with pytest.raises(UserError, match="no variables; expected what save_checkpoint wrote"):
+        models.load_checkpoint(tmp_path)

@@ -1,5 +1,6 @@
 """Pretrained weights: every array in its place, and every error by name."""
 
+import re
 import zipfile
 
 import chex
@@ -64,11 +65,51 @@ def test_every_array_in_its_place(small, file):
     chex.assert_trees_all_equal(models.load_weights(str(file()), module, template), expected)
 
 
-def test_arrays_of_another_precision_are_converted(small, file):
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4"])
+def test_arrays_of_another_precision_are_converted(small, file, dtype):
     _, variables = small
-    mean = np.asarray(variables["batch_stats"]["stem_bn"]["mean"], np.float64)
+    mean = np.asarray(variables["batch_stats"]["stem_bn"]["mean"]).astype(dtype)
     loaded = load(small, file(**{"conv1_bn.mean": mean}))
     chex.assert_trees_all_equal_shapes_and_dtypes(loaded, variables)
+    chex.assert_trees_all_equal(loaded["batch_stats"]["stem_bn"]["mean"], mean.astype(np.float32))
+
+
+def hwio(arrays):
+    """As Keras itself has kernels."""
+    return {k: v.transpose(2, 3, 1, 0) if v.ndim == 4 else v for k, v in arrays.items()}
+
+
+def test_kernels_in_keras_own_layout(small, file):
+    path = file(**hwio(to_keras(small[1])))
+    chex.assert_trees_all_equal(load(small, path), models.with_head(small[1], 5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((8, 8, 3, 3), (3, 3, 8, 8)), ((3, 3, 5, 8), (3, 3, 8, 8))]
+)
+def test_a_wrong_kernel_among_those_in_keras_layout(small, file, shape, expected):
+    arrays = hwio(to_keras(small[1]))
+    key = "conv3_block2_2_conv.weight"
+    assert arrays[key].shape == expected
+    arrays[key] = np.ones(shape, np.float32)
+    message = f"{key} has shape {shape}; expected {expected} (HWIO)"
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(small, file(**arrays))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "conv1_bn.beta is missing; the model has it; the file has no array at all"),
+        (["layer1.0.conv1.weight"], "the file has 1 others, such as 'layer1.0.conv1.weight'"),
+        (["conv1_conv/kernel:0", "a"], "the file has 2 others, such as 'a'"),
+    ],
+)
+def test_files_of_other_names(small, tmp_path, names, message):
+    path = tmp_path / "weights.npz"
+    np.savez(path, **dict.fromkeys(names, np.ones(3, np.float32)))
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(small, path)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +124,7 @@ def test_arrays_of_another_precision_are_converted(small, file):
         ),
         (
             {"conv1_conv.weight": np.ones((7, 7, 3, 4), np.float32)},
-            r"conv1_conv.weight has shape \(3, 4, 7, 7\); expected \(7, 7, 3, 4\) \(HWIO\)",
+            r"conv1_conv.weight has shape \(7, 7, 3, 4\); expected \(4, 3, 7, 7\) \(OIHW\)",
         ),
         ({"conv1_bn.mean": np.full(4, np.nan, np.float32)}, "conv1_bn.mean holds NaN or infinity"),
         ({"conv1_bn.beta": np.full(4, np.inf, np.float32)}, "conv1_bn.beta holds NaN or infinity"),
@@ -92,6 +133,23 @@ def test_arrays_of_another_precision_are_converted(small, file):
             "conv1_bn.mean has dtype int32",
         ),
         ({"conv1_bn.mean": np.array([None] * 4)}, "no readable .npz file"),
+        (
+            {"conv2_block1_3_conv.weight": np.ones((4, 16, 1, 1), np.float32)},
+            r"conv2_block1_3_conv.weight has shape \(4, 16, 1, 1\); expected \(16, 4, 1, 1\) \(O",
+        ),
+        (
+            {"conv1_conv.weight": np.ones((4, 3 * 7 * 7), np.float32)},
+            r"conv1_conv.weight has shape \(4, 147\); expected \(4, 3, 7, 7\) \(OIHW\)",
+        ),
+        ({"conv1_bn.gamma": np.ones((4, 1), np.float32)}, r"has shape \(4, 1\); expected \(4,\)$"),
+        ({"conv1_bn.mean": np.full(4, 1e300)}, "conv1_bn.mean holds NaN or infinity as float32"),
+        ({"conv1_bn.mean": np.ones(4, np.complex64)}, "conv1_bn.mean has dtype complex64"),
+        ({"conv1_bn.mean": np.ones(4, bool)}, "conv1_bn.mean has dtype bool; expected a float"),
+        ({"conv1_bn.mean": np.full(4, "1.0")}, "conv1_bn.mean has dtype <U3; expected a float"),
+        (
+            {"conv1_bn.var": np.array([1, 1, -0.5, 1], np.float32)},
+            "conv1_bn.var holds -0.5; expected variances of at least 0",
+        ),
     ],
 )
 def test_wrong_arrays(small, file, changes, message):
@@ -148,6 +206,79 @@ def test_missing_and_unknown_files(small, tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"x")
     with pytest.raises(UserError, match=r"weights .*/weights.h5: unknown type; expected .npz or"):
         load(small, tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("weights.pth", "files of PyTorch are not read"),
+        ("weights.PT", "files of PyTorch are not read"),
+        ("model.safetensors", "files of PyTorch are not read"),
+        ("weights.keras", "files of Keras are not read: numpy.savez writes .npz"),
+        ("weights.npy", "it holds one array"),
+        ("weights", "expected .npz or a checkpoint's directory"),
+    ],
+)
+def test_files_of_other_frameworks(small, tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"weights .*/{name}: unknown type; .*{message}$"):
+        load(small, tmp_path / name)
+
+
+def test_an_upper_case_suffix(small, file):
+    path = file()
+    upper = path.rename(path.with_name("WEIGHTS.NPZ"))
+    chex.assert_trees_all_equal(load(small, upper), models.with_head(small[1], 5))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{folder}/weights.npz/x", "no such file or directory"),
+        ("{folder}/" + "x" * 300 + ".npz", "cannot be read .File name too long"),
+        ("{folder}/a\0b.npz", "cannot be read .embedded null byte"),
+        ("", "no such file or directory"),
+        ("{folder}", "a folder of .npz files; expected one, such as .*/weights.npz"),
+        ("{folder}/empty", "no SHA256SUMS; expected what save_checkpoint wrote"),
+    ],
+)
+def test_paths_of_no_weights(small, file, path, message):
+    folder = file().parent
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match=message) as caught:
+        load(small, path.format(folder=folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype(np.int32), "params/stem_bn/scale has dtype int32; expected a float"),
+        (lambda x: np.full_like(x, np.nan), "params/stem_bn/scale holds NaN or infinity"),
+        (lambda x: x[None], r"params/stem_bn/scale has shape \(1, 4\); expected \(4,\)"),
+    ],
+)
+def test_checkpoints_of_no_weights(small, tmp_path, change, message):
+    variables = jax.tree.map(np.asarray, small[1])
+    scale = variables["params"]["stem_bn"]["scale"]
+    variables["params"]["stem_bn"]["scale"] = change(scale)
+    models.save_checkpoint(tmp_path / "c", variables)
+    with pytest.raises(UserError, match=rf"^weights .*/c: {message}"):
+        load(small, tmp_path / "c")
+
+
+def test_checkpoint_in_half_precision(small, tmp_path):
+    variables = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), small[1])
+    models.save_checkpoint(tmp_path / "c", variables)
+    expected = jax.tree.map(lambda leaf: leaf.astype("float32"), variables)
+    chex.assert_trees_all_equal(load(small, tmp_path / "c"), models.with_head(expected, 5))
+
+
+def test_checkpoint_in_a_bucket(small, bucket):
+    models.save_checkpoint(f"{bucket}/c", small[1])
+    chex.assert_trees_all_equal(load(small, f"{bucket}/c"), models.with_head(small[1], 5))
+    with pytest.raises(UserError, match="no SHA256SUMS"):
+        load(small, f"{bucket}/none")
 
 
 def test_keras_weights_need_version_v1(small, file):
