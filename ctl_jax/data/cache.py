@@ -29,7 +29,7 @@ import PIL
 
 import ctl_jax
 from ctl_jax import files, home
-from ctl_jax.data import decoding, images
+from ctl_jax.data import decoding, images, streaming
 from ctl_jax.data.dataset import Records
 from ctl_jax.data.task import Split
 from ctl_jax.errors import UserError
@@ -101,8 +101,11 @@ def load_split(
     directory = cache_dir() if directory is None else directory
     name = _key(records, image_size, num_classes, multi_label)
     folder = directory / name
+    there = folder.exists()
     loaded = _open(folder, memory_bytes)
     if loaded is None:
+        if there:
+            _log.warning("decoded images in %s are damaged; they are decoded again", folder)
         # More would only wait for the interpreter's lock: with small images it is the bottleneck.
         threads = decoding.cores()
         chunks = decoding.decode(records, image_size, num_classes, multi_label, threads)
@@ -168,17 +171,43 @@ def _write(
         file.seek(0)
         file.write(_header(count, image_size))
         _flush(file)
-    whole = np.concatenate(labels)
-    for name, array in (("labels", whole), ("contents", np.concatenate(contents))):
+    whole, hashes = np.concatenate(labels), np.concatenate(contents)
+    for name, array in (("labels", whole), ("contents", hashes)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, array)
             _flush(file)
-    digest.update(f"{image_size} {whole.shape} {whole.dtype.str}".encode())
-    digest.update(whole.data)
-    about = {"fingerprint": digest.hexdigest(), "corrupt": corrupt}
+    about = {
+        "fingerprint": _fingerprint(digest, image_size, whole),
+        "corrupt": corrupt,
+        "contents": _sum(hashes),
+    }
+    files.write_text(folder / "stamp", _stamp(folder / "images.npy"))
     files.write_text(folder / "split.json", json.dumps(about))
     if corrupt:
         _log.warning("%d of %d examples left out; %s", len(corrupt), total, corrupt[0])
+
+
+def _fingerprint(pixels: "hashlib._Hash", image_size: int, labels: np.ndarray) -> str:
+    pixels.update(f"{image_size} {labels.shape} {labels.dtype.str}".encode())
+    pixels.update(np.ascontiguousarray(labels).data)
+    return pixels.hexdigest()
+
+
+def _sum(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _stamp(path: pathlib.Path) -> str:
+    """What changes with a file's content, unless somebody sees to it that it does not."""
+    about = path.stat()
+    return f"{about.st_size} {about.st_mtime_ns}\n"
+
+
+def _untouched(path: pathlib.Path) -> bool:
+    """Whether nobody has written to a folder's images since they were made."""
+    with contextlib.suppress(OSError, ValueError):
+        return (path.parent / "stamp").read_text() == _stamp(path)
+    return False
 
 
 def _header(count: int, image_size: int) -> bytes:
@@ -209,6 +238,14 @@ def _open(folder: pathlib.Path, memory_bytes: int) -> LoadedSplit | None:
         pixels.flags.writeable = False
         if not len(pixels) == len(labels) == len(contents):
             return None
+        if _sum(contents) != about["contents"]:
+            return None
+        # Large ones are read as they are needed, not all of them at once.
+        if path.stat().st_size <= MEMORY_BYTES or not _untouched(path):
+            found = _fingerprint(hashlib.sha256(pixels), pixels.shape[1], labels)
+            streaming.release(pixels)
+            if found != about["fingerprint"]:
+                return None
         corrupt = tuple(about["corrupt"])
         return LoadedSplit(Split(pixels, labels), about["fingerprint"], corrupt, contents)
     except (OSError, ValueError, EOFError, LookupError, TypeError):

@@ -164,20 +164,43 @@ def test_a_split_without_a_good_example_is_refused(tmp_path):
         load(Counted(0), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "split.json"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
-@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
-def test_a_damaged_folder_is_made_anew(tmp_path, name, damage, memory_bytes):
+def test_large_images_are_looked_at_where_they_were_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MEMORY_BYTES", 0)
     load(Counted(), tmp_path)
+    path = folders(tmp_path)[0] / "images.npy"
+    content, untouched = bytearray(path.read_bytes()), path.stat()
+    for touched in (False, True):
+        content[-1] ^= 1
+        path.write_bytes(content)
+        if not touched:
+            os.utime(path, ns=(untouched.st_atime_ns, untouched.st_mtime_ns))
+        records = Counted()
+        load(records, tmp_path, memory_bytes=0)
+        assert records.reads == (50 if touched else 0)
+        content[-1] ^= 1 if touched else 0
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "contents.npy", "split.json"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "zeros", "flipped"])
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
+def test_a_damaged_folder_is_made_anew(tmp_path, name, damage, memory_bytes, caplog):
+    load(Counted(), tmp_path)
+    assert not caplog.messages
     path = folders(tmp_path)[0] / name
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(content[:-5] if damage == "cut" else b"")
+        flipped = content[:20] + bytes([content[20] ^ 1]) + content[21:]
+        zeros = content[:-30] + bytes(30)
+        changes = {"cut": content[:-5], "empty": b"", "zeros": zeros, "flipped": flipped}
+        path.write_bytes(changes[damage])
     records = Counted()
     loaded = load(records, tmp_path, memory_bytes=memory_bytes)
     assert records.reads == 50
+    assert caplog.messages == [
+        f"decoded images in {path.parent} are damaged; they are decoded again"
+    ]
     np.testing.assert_array_equal(loaded.split.images[:, 0, 0, 0], np.arange(50))
     assert path.read_bytes() == content
 
