@@ -72,6 +72,7 @@ def run(
     if group.is_first():
         if plan.pretraining is not None:
             store.is_done(plan.pretraining.id)  # Says what is damaged.
+        store.tell_of_lost(ids)
         tables.print_plan(console, config, plan, done=len(store.done(ids)))
     if plan_only:
         return

@@ -19,14 +19,15 @@ nothing reads, and what it held is made again. Files of other names are nobody's
 
 import concurrent.futures
 import contextlib
+import csv
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ctl_jax import files
 from ctl_jax.errors import UserError
+from ctl_jax.experiment import folder
 from ctl_jax.experiment.config import flatten
 from ctl_jax.experiment.sealing import Damaged, Record, seal, to_lines, unseal
 
@@ -68,7 +69,7 @@ class Store:
             whose differing keys are named.
         """
         if not files.is_remote(self.workdir):
-            _check_place(self.workdir)
+            folder.check_place(self.workdir)
         try:
             there = self._read_config()
         except FileNotFoundError:
@@ -88,14 +89,14 @@ class Store:
         """
         content = json.dumps(self._config, indent=2) + "\n"
         try:
-            for folder in (self._trials, self.leases):
-                files.make_folder(folder)
+            for inside in (self._trials, self.leases):
+                files.make_folder(inside)
             if not files.create_bytes(self._config_path, content.encode()):
                 with contextlib.suppress(FileNotFoundError):
                     self._set_aside_config()
                 files.create_bytes(self._config_path, content.encode())
         except OSError as error:
-            raise _unusable(self.workdir, "written", error) from None
+            raise folder.unusable(self.workdir, "written", error) from None
         self.check()
 
     def tell(self, line: str) -> None:
@@ -133,8 +134,8 @@ class Store:
 
     def sweep_report(self) -> None:
         """Removes what a killed worker left half-written of the report, for the next writer."""
-        for folder in (self.workdir, self.workdir / "figures"):
-            files.sweep(folder)
+        for inside in (self.workdir, self.workdir / "figures"):
+            files.sweep(inside)
 
     def is_done(self, trial_id: str) -> bool:
         """Whether the trial's records are there now, and whole, whoever made them."""
@@ -155,6 +156,21 @@ class Store:
                 self._note(trial_id, problem)
         return self._whole.intersection(there)
 
+    def tell_of_lost(self, trial_ids: Iterable[str]) -> None:
+        """Says which trials have a result in results.csv, but no file of records any more."""
+        try:
+            text = folder.read(self.workdir / "results.csv").decode(errors="replace")
+            reported = {row.get("trial") for row in csv.DictReader(text.splitlines())}
+        except (FileNotFoundError, Damaged, csv.Error):
+            return
+        names = set(files.names(self._trials))
+        lost = [i for i in trial_ids if i in reported and f"{i}.jsonl" not in names]
+        if lost:
+            self.tell(
+                f"trials of {len(lost)} results are gone, e.g. trials/{lost[0]}.jsonl; they are "
+                f"done again"
+            )
+
     def set_aside(self, trial_id: str, *, whole: bool = False) -> None:
         """Moves what stands in the place of a trial's records out of the way.
 
@@ -168,9 +184,9 @@ class Store:
         path = self._trial_path(trial_id)
         self._whole.discard(trial_id)
         with contextlib.suppress(FileNotFoundError):
-            aside = _set_aside(path)
+            aside = folder.set_aside(path)
             with contextlib.suppress(Damaged):
-                content = _read(aside)
+                content = folder.read(aside)
                 unseal(trial_id, content)
                 if not whole:
                     files.create_bytes(path, content)
@@ -191,7 +207,7 @@ class Store:
         """
         path = self._trial_path(trial_id)
         try:
-            return unseal(trial_id, _read(path))
+            return unseal(trial_id, folder.read(path))
         except FileNotFoundError:
             reason = "is gone"
         except Damaged as error:
@@ -203,18 +219,18 @@ class Store:
         # Objects are only replaced, file by file, as they are written.
         if not files.is_remote(self.pretrained):
             with contextlib.suppress(FileNotFoundError):
-                _set_aside(self.pretrained)
+                folder.set_aside(self.pretrained)
 
     def save_keep(self, method: str, text: str) -> None:
         """Keeps which channels a method kept, so that its network can be made again."""
         path, content = self.workdir / "keep" / f"{method}.json", f"{text}\n".encode()
         try:
-            if _read(path) == content:
+            if folder.read(path) == content:
                 return
         except FileNotFoundError:
             pass
         except Damaged:
-            _set_aside(path)
+            folder.set_aside(path)
         else:
             self.tell(f"keep/{path.name} is not what it should be; it is written again")
         files.write_bytes(path, content)
@@ -235,7 +251,7 @@ class Store:
         if not files.is_remote(path) and not files.exists(path) and not os.path.islink(path):
             return None
         try:
-            unseal(trial_id, _read(path))
+            unseal(trial_id, folder.read(path))
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -259,11 +275,11 @@ class Store:
           UserError: it is something else's, or cannot be read.
         """
         try:
-            found = _parse_config(_read(self._config_path))
+            found = _parse_config(folder.read(self._config_path))
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _unusable(self.workdir, "read", error) from None
+            raise folder.unusable(self.workdir, "read", error) from None
         except Damaged:
             # Nobody else's file is moved away.
             if {"trials", "leases"} <= set(files.names(self.workdir)):
@@ -282,10 +298,10 @@ class Store:
         try:
             self._read_config()
         except Damaged:
-            aside = _set_aside(self._config_path)
+            aside = folder.set_aside(self._config_path)
             # Another worker may have been faster, and this be the one that it wrote.
             with contextlib.suppress(Damaged):
-                _parse_config(content := _read(aside))
+                _parse_config(content := folder.read(aside))
                 files.create_bytes(self._config_path, content)
 
 
@@ -297,50 +313,6 @@ def _parse_config(content: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged("is not what a run writes")
     return found
-
-
-def _read(path: files.Path) -> bytes:
-    """The content of a file of the run.
-
-    Raises:
-      FileNotFoundError: there is nothing of its name.
-      Damaged: there is something else than a file.
-    """
-    try:
-        return files.read_bytes(path)
-    except IsADirectoryError:
-        raise Damaged("is a folder") from None
-    except FileNotFoundError:
-        if not files.is_remote(path) and os.path.islink(path):
-            raise Damaged("is a link to nothing") from None
-        raise
-
-
-def _set_aside(path: files.Path) -> files.Path:
-    """Gives a damaged file or folder a name that nothing reads; the new path."""
-    aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
-    files.move(path, aside)
-    return aside
-
-
-def _check_place(workdir: files.Path) -> None:
-    """Sees whether a local folder is one, or can be made, and may be written."""
-    place = workdir.absolute()
-    try:
-        while not os.path.lexists(place):
-            place = place.parent
-        if not os.path.isdir(place):
-            raise NotADirectoryError(0, f"{place} is no folder")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise PermissionError(0, f"{place} may not be written")
-    except OSError as error:
-        raise _unusable(workdir, "written", error) from None
-
-
-def _unusable(workdir: files.Path, what: str, error: OSError) -> UserError:
-    reason = error.strerror or error
-    where = f"{error.filename}: " if error.filename is not None else ""
-    return UserError(f"--workdir={workdir}: expected a folder that can be {what} ({where}{reason})")
 
 
 def _check_same(workdir: files.Path, old: dict[str, Any], new: dict[str, Any]) -> None:

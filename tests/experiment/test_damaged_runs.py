@@ -209,6 +209,14 @@ def test_a_trial_under_the_name_of_another(command, workdir, finished):
     _check(command, workdir, finished, f"{second.name} is of another trial, '{first.stem}'")
 
 
+def test_trials_that_are_gone_are_done_again(command, workdir, finished):
+    first, second = _trials(workdir)
+    second.unlink()
+    _check(command, workdir, finished, "trials of 1 results are gone", second.name, "done again")
+    shutil.rmtree(workdir / "trials")
+    _check(command, workdir, finished, "trials of 2 results are gone", first.name, "done again")
+
+
 def test_records_of_before_there_was_a_seal_stay(command, workdir, finished, monkeypatch):
     for path in (workdir / "trials").iterdir():
         path.write_bytes(path.read_bytes().rstrip(b"\n").rpartition(b"\n")[0] + b"\n")
