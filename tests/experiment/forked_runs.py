@@ -78,14 +78,15 @@ class Runs:
         paths = [f"--config={self.folder}/config.py", f"--workdir={self.workdir}"]
         main.interrupts.install()
         try:
-            main.app.run(main.main, argv=["main", *paths, *flags], flags_parser=main._parse_flags)
-        except SystemExit as end:
-            if flags:
-                raise  # jax waits for the others of a group at its exit.
-            # Without half a second of tidying up a large program.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code or 0)
+            status = main.main(["main", *paths, *flags])
+        finally:
+            main.interrupts.ignore()
+        if flags:
+            sys.exit(status)  # jax waits for the others of a group at its exit.
+        # Without half a second of tidying up a large program.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
     def group(self) -> list[int]:
         """Two children that train each trial together."""
