@@ -165,8 +165,8 @@ def prepare() -> None:
     known = home()
     if (folder := writable()) != known:
         _replaced.append(known)
-        os.environ["HOME"] = str(folder)
         os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+    os.environ["HOME"] = str(folder)
 
 
 def remark() -> str:

@@ -188,6 +188,14 @@ def test_libraries_find_an_environment_that_is_fit(unwritable, monkeypatch):
     assert home.cache() == stand_in / ".cache/ctl_jax"
 
 
+@pytest.mark.parametrize("stated", ["", "relative"])
+def test_libraries_find_a_home_that_is_one(alone, monkeypatch, stated):
+    monkeypatch.setenv("HOME", stated)
+    home.prepare()
+    assert os.environ["HOME"] == str(home.writable())
+    assert os.path.isabs(os.environ["HOME"])
+
+
 def test_a_home_that_is_there_stays(alone):
     home.prepare()
     assert os.environ["HOME"] == f"{alone}/home"
