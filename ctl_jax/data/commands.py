@@ -24,7 +24,7 @@ from ctl_jax.data import catalogue, importing, loading, picture, prepare
 from ctl_jax.data import status as state
 from ctl_jax.data.dataset import DataSet, Places
 from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
-from ctl_jax.data.sources import tfds
+from ctl_jax.data.sources import imported, tfds
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 from ctl_jax.report import text
@@ -273,14 +273,15 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
     dataset = importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"importing {spec.dataset}")
-        folder = importing.import_set(
+        importing.import_set(
             dataset,
             spec.dataset,
             home.in_utf8(target),
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     counts = ", ".join(f"{name} {len(dataset.splits[name]):,}" for name in SPLITS)
-    line = f"imported {spec.dataset} ({dataset.num_classes} classes; {counts}): {folder}"
+    line = f"imported {spec.dataset} ({dataset.num_classes} classes; {counts}): "
+    line += str(imported.folder(target, spec.dataset))
     _print_lines(console, [line, *_notes(dataset)])
     return 0
 

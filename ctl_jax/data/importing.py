@@ -36,6 +36,8 @@ _SHARD = 4096
 def open_source(spec: TaskSpec, path: pathlib.Path) -> DataSet:
     """Opens what is to be imported: a folder of dm_nevis, an image folder, or a zip archive.
 
+    The folder that they are in may be given too.
+
     Raises:
       UserError: there is nothing, or it is damaged.
     """
@@ -45,9 +47,10 @@ def open_source(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         return dm_nevis.open(spec, path)
     if path.is_dir() and not folders.has_splits(path):
         # The folder that holds it, perhaps beside others.
-        inner = folders.find(spec, Places(folder_dirs=(path,)))
-        if inner is not None:
-            return folders.open(spec, inner)
+        above = Places(nevis_dirs=(path,), folder_dirs=(path,))
+        for source in (dm_nevis, folders):
+            if (inner := source.find(spec, above)) is not None:
+                return source.open(spec, inner)
     return folders.open(spec, path)
 
 

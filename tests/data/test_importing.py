@@ -248,6 +248,13 @@ def test_names_and_places(tmp_path: pathlib.Path) -> None:
         importing.import_set(dataset(), "umist", tmp_path / "file")
 
 
+def test_the_folder_above(shared_dir: pathlib.Path) -> None:
+    above = shared_dir / "real_data" / "dm_nevis"
+    assert importing.open_source(spec(dataset="usps"), above).path == str(above / "usps")
+    with pytest.raises(UserError, match="beside or instead of splits"):
+        importing.open_source(spec(dataset="pacs"), above)
+
+
 def test_sources_to_import(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "set"
     for i in range(30):
