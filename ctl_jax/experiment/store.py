@@ -282,7 +282,7 @@ class Store:
             raise folder.unusable(self.workdir, "read", error) from None
         except Damaged:
             # Nobody else's file is moved away.
-            if {"trials", "leases"} <= set(files.names(self.workdir)):
+            if {"trials", "leases"}.intersection(files.names(self.workdir)):
                 raise
             raise UserError(f"{self._config_path}: expected the JSON that a run wrote") from None
         if found != self._config and not found.keys() & self._config.keys():

@@ -53,6 +53,25 @@ def test_of_two_configs_at_once_one_has_the_folder(place):
     assert json.loads(files.read_text(first.workdir / "config.json")) == {"seed": 1}
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff{", b"[1]", bytes(40)])
+def test_a_damaged_config_is_set_aside(place, content):
+    lines = []
+    store = Store(f"{place}/run", {"seed": 1}, lines.append)
+    store.create()
+    store.save_trial("abc", [])
+    files.write_bytes(store.workdir / "config.json", content)
+    for _ in range(2):
+        store.check()
+    store.create()
+    store.check()
+    (line,) = lines
+    assert line.startswith("config.json is ")
+    assert line.endswith(" (damaged); it is written again")
+    assert json.loads(files.read_text(store.workdir / "config.json")) == {"seed": 1}
+    aside = [name for name in files.names(store.workdir) if ".damaged-" in name]
+    assert [files.read_bytes(store.workdir / name) for name in aside] == [content]
+
+
 def test_a_damaged_trial_is_not_done_and_told_of_once(place):
     lines = []
     store = Store(f"{place}/run", {}, lines.append)
