@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,15 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import flatten
 from ctl_jax.values import is_truth
 
+_TEXTS = {
+    "config": "A config file, and its arguments after a colon: FILE.py[:name=value,...].",
+    "workdir": "Folder of the run: results, and what is done.",
+    "worker": "Which of the workers that share the workdir: i/n, i from 0, or auto.",
+    "group": "Which of the processes that train each trial together: HOST:PORT,i/n or auto.",
+}
+_PLAN = "Print the plan (tasks, trials, FLOPs) and stop."
+# --config.KEY=TEXT, --config.KEY, --noconfig.KEY
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _HELP = ("help", "helpfull", "helpshort", "h", "?")
 _KEYS = """
   --config.KEY=VALUE: A value in place of the config file's; --helpfull has all
@@ -98,32 +108,11 @@ def help_text(argv: Sequence[str], description: str) -> str:
 
 
 def _flags() -> flags.FlagValues:
-    """The program's flags, unset."""
+    """The program's flags, not parsed yet."""
     values = flags.FlagValues()
-
-    def add(define: Any, name: str, default: Any, words: str) -> None:
-        define(name, default, words, flag_values=values)
-
-    add(
-        flags.DEFINE_string,
-        "config",
-        "",
-        "A config file, and its arguments after a colon: FILE.py[:name=value,...].",
-    )
-    add(flags.DEFINE_string, "workdir", "", "Folder of the run: results, and what is done.")
-    add(flags.DEFINE_bool, "plan", False, "Print the plan (tasks, trials, FLOPs) and stop.")
-    add(
-        flags.DEFINE_string,
-        "worker",
-        "",
-        "Which of the workers that share the workdir: i/n, i from 0, or auto.",
-    )
-    add(
-        flags.DEFINE_string,
-        "group",
-        "",
-        "Which of the processes that train each trial together: HOST:PORT,i/n or auto.",
-    )
+    for name, words in _TEXTS.items():
+        flags.DEFINE_string(name, "", words, flag_values=values)
+    flags.DEFINE_bool("plan", False, _PLAN, flag_values=values)
     return values
 
 
@@ -153,22 +142,17 @@ def _split(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         word = words.pop(0)
         if word == "--":
             return overrides, [*rest, word, *words]
-        flag, equals, text = word.partition("=")
-        name = flag.removeprefix("-").removeprefix("-")
-        is_flag = name != flag
-        key = name.removeprefix("no").removeprefix("config.")
-        if not is_flag or not name.startswith(("config.", "noconfig.")):
+        flag = _OVERRIDE.fullmatch(word)
+        if flag is None:
             rest.append(word)
-            # A flag's value may be a word of its own, which is none of ours.
             continue
+        off, key, text = flag.groups()
         experiment.check_key(key)
-        if name.startswith("no"):
-            if equals or not experiment.is_switch(key):
+        if off:
+            if text is not None or not experiment.is_switch(key):
                 raise UserError(f"{word}: expected --config.{key}=VALUE")
             text = "false"
-        elif not equals:
-            text = _value_of(key, words)
-        overrides.setdefault(key, []).append(text)
+        overrides.setdefault(key, []).append(_value_of(key, words) if text is None else text)
     return overrides, rest
 
 

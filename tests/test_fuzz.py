@@ -110,7 +110,23 @@ COMMANDS = st.lists(words(), max_size=4).map(lambda found: [w for each in found 
 # The line at which the file's function begins.
 _BODY = VALID.splitlines().index('def get_config(arguments=""):')
 TOKENS = [
-    *("None", "0", "-1", "1.5", "10**400", 'float("nan")', "1j", "''", "'x'", '"\\0"', "b'x'"),
+    *(
+        "None",
+        "0",
+        "-1",
+        "1.5",
+        "10**400",
+        "10**5000",
+        "(10**5000,)",
+        "'x' * 10**5",
+        "('x',) * 999",
+        'float("nan")',
+        "1j",
+        "''",
+        "'x'",
+        '"\\0"',
+        "b'x'",
+    ),
     *("()", "[]", "{}", "(1, 'a')", "True", "config", "experiment", "nowhere", "1 / 0", "..."),
     *("exit()", "raise KeyError", "raise SystemExit(0)", "import nowhere", "from . import x"),
     *("lambda: 0", "get_config()", "return", "del config", "assert False", "(", ")", "'", "\\"),

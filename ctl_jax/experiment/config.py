@@ -148,7 +148,7 @@ def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         given[key] = _typed(key, given[key], default)
     for key, (holds, wanted) in RULES.items():
         if not holds(given[key]):
-            raise UserError(f"config.{key}={given[key]!r}: expected {wanted}")
+            raise UserError(f"config.{key}={_shown(given[key])}: expected {wanted}")
     # Equal methods written differently are one.
     names = [parse_method(name).name for name in given["methods"]]
     given["methods"] = tuple(dict.fromkeys(names))
@@ -245,6 +245,9 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
+# What a message shows of a value.
+_SHOWN = 200
+
 # Element types of the tuples, whose defaults may be empty.
 _ELEMENTS: dict[str, type] = {
     "data.tfds_dirs": str,
@@ -281,10 +284,20 @@ def _scalar(key: str, value: Any, wanted: type) -> Any:
         return math.inf
     if type(value) is not wanted:
         found = type(value).__name__
-        raise UserError(f"config.{key}={value!r}: expected {wanted.__name__}, found {found}")
+        raise UserError(f"config.{key}={_shown(value)}: expected {wanted.__name__}, found {found}")
     if isinstance(value, str) and "\0" in value:
-        raise UserError(f"config.{key}={value!r}: expected a text without a null character")
+        raise UserError(f"config.{key}={_shown(value)}: expected a text without a null character")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, or what of it fits into a message."""
+    try:
+        text = repr(value)
+    # Of an integer of more digits than Python writes, or of an object of the config file's own.
+    except Exception:
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _check_together(given: dict[str, Any]) -> None:

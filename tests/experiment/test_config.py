@@ -158,6 +158,19 @@ def test_bad_values_are_named(key, value, expected):
     assert "\n" not in str(error.value)
 
 
+def test_a_message_shows_no_more_than_fits():
+    """Python writes no integer of more than 4,300 digits."""
+    for key, value, shown in (
+        ("finetune.batch_size", 10**5000, "<int>: expected at least 1"),
+        ("model.stages", (10**5000,), "<tuple>: expected blocks a stage"),
+        ("model.name", "x" * 10**5, f"'{'x' * 199}...: expected one of"),
+        ("model.name", ("x",) * 100, f"{('x',) * 100!r}"[:200] + "...: expected str, found tuple"),
+    ):
+        with pytest.raises(UserError) as error:
+            validate(_set(_valid(), key, value))
+        assert str(error.value).startswith(f"config.{key}={shown}")
+
+
 def test_a_missing_key_is_named():
     config = ml_collections.ConfigDict(_valid().to_dict())
     del config.pruning.round_to
