@@ -15,9 +15,9 @@ def unite(
     """One name for each class, however the splits spell it.
 
     Names that differ in Unicode form only (NFC, NFD) are one class. So are those that differ in
-    case, or in spaces and dots at their ends, as long as they are in different splits: within one
-    split they may be two, as "a" and "A" are of a set of letters. Names that are not UTF-8 are
-    compared byte by byte.
+    case, in the width of letters, in spaces, in dots at their ends or in what cannot be seen, as
+    long as they are in different splits: within one split they may be two, as "a" and "A" are of a
+    set of letters. Names that are not UTF-8 are compared byte by byte.
 
     Args:
       path: the data set, for error messages.
@@ -28,8 +28,8 @@ def unite(
       For each name that of its class, which is a name of train; and a line about what was united.
 
     Raises:
-      UserError: names of one split that differ in case only, unless they are single letters; or a
-        class that train lacks.
+      UserError: names of one split that differ in no more than that, unless they are single
+        letters; or a class that train lacks.
     """
     exact = {name: _form(name) for names in found.values() for name in names}
     loose = {name: _loose(form) for name, form in exact.items()}
@@ -74,9 +74,11 @@ def _form(name: str) -> str:
 def _loose(name: str) -> str:
     if not _is_text(name):
         return name
+    # Wide and narrow letters, and after it what folding has undone.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
+    seen = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
     # Windows drops spaces and dots at the end of a name.
-    folded = unicodedata.normalize("NFD", name).casefold().rstrip(" .").lstrip(" ")
-    return unicodedata.normalize("NFC", folded) or name
+    return " ".join(seen.split()).rstrip(" .") or name
 
 
 def _is_text(name: str) -> bool:
@@ -89,7 +91,7 @@ def _tells_cases_apart(
     exact: Mapping[str, str],
     loose: Mapping[str, str],
 ) -> bool:
-    """Whether names of one split differ in nothing but case, as letters may."""
+    """Whether names of one split differ in nothing but case and the like, as letters may."""
     apart = False
     for split, names in found.items():
         seen: dict[str, str] = {}
@@ -99,7 +101,7 @@ def _tells_cases_apart(
                 continue
             if not len(exact[other]) == len(exact[name]) == 1:
                 raise UserError(
-                    f"{path!r} has class folders {other!r} and {name!r} in {split}; expected one "
+                    f"{path!r} has class folders {other!a} and {name!a} in {split}; expected one "
                     "of them, or names of two classes that differ in more than case or spaces"
                 )
             apart = True

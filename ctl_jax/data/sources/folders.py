@@ -4,7 +4,7 @@ import builtins
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -267,10 +267,10 @@ def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
                 for entry in found:
                     name = inner + entry.name
                     below = passed_over or leftovers.of_folder(entry.name) is not None
-                    if _is_dir(entry) and not (below and entry.is_symlink()):
+                    if _is(entry.is_dir) and not (below and entry.is_symlink()):
                         waiting.append((f"{name}/", above | {here}, below))
                         folders.append(name)
-                    elif below or leftovers.of_file(entry.name) or entry.is_file():
+                    elif below or leftovers.of_file(entry.name) or _is(entry.is_file):
                         names.append(name)
                     elif entry.is_symlink():
                         raise UserError(f"{entry.path!r} is a link to nothing")
@@ -280,8 +280,8 @@ def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     return names, folders
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def _is(ask: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return ask()
     except OSError:  # A link to itself.
         return False

@@ -272,6 +272,13 @@ class _Search:
         for split, group in there.items():
             folders = {inner[index] for index in group}
             names = {parts[0] for parts in folders}
+            for parts in sorted(folders):
+                others = {split_of(part) for part in parts[1:]} - {None, split}
+                if others:
+                    raise UserError(
+                        f"{self._path!r} has a folder {'/'.join(parts)!r} in "
+                        f"{self.tops[split]!r}; expected no other split in there"
+                    )
             for name in sorted(names):
                 if split_of(name) is None and not _words(name) <= _WRAPPER_WORDS:
                     continue

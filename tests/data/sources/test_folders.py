@@ -155,6 +155,10 @@ def test_links(pacs: TaskSpec, folder: pathlib.Path, tmp_path: pathlib.Path) -> 
     with pytest.raises(UserError, match=r"0\.png' is a link to nothing"):
         folders.open(pacs, folder)
     file.unlink()
+    file.symlink_to(file)
+    with pytest.raises(UserError, match=r"0\.png' is a link to nothing"):
+        folders.open(pacs, folder)
+    file.unlink()
     (folder / "test" / "class 0" / "loop").symlink_to(folder)
     with pytest.raises(UserError, match="loop/' is a link to a folder that it lies in"):
         folders.open(pacs, folder)

@@ -224,6 +224,7 @@ def test_only_what_is_no_class_is_skipped() -> None:
         (tree("train/{c}/{i}.png", classes=("cat", "train")), "folder 'train'"),
         ([*tree("train/{c}/{i}.png", classes=("a", "b", "train", "test")), *TEST], "folder 'test'"),
         ([*tree("train/images/{c}/{i}.png"), *tree("train/{c}/{i}.png")], "folder 'images'"),
+        ([*tree("train/{c}/test/{i}.png"), *TEST], "'a/test' in 'train'; expected no other split"),
         (tree("train/animals/{c}/{i}.png"), "one class folder, 'animals'"),
         ([*tree("train/animals/{c}/{i}.png"), *TEST], "train lacks 2 of 2 classes of test"),
         ([*tree("train/cat/{c}/{i}.png"), *tree("test/dog/{c}/{i}.png")], "train lacks 1 of 1"),

@@ -48,7 +48,7 @@ SEGMENTS = st.sampled_from(
     [name.encode() for name in SPLIT_FOLDERS + CLASSES + WRAPPERS + JUNK] + RAW
 )
 RawInfo = Callable[[bytes, bool], zipfile.ZipInfo]
-LINKS = ("folder", "file", "loop", "nothing")
+LINKS = ("folder", "file", "loop", "nothing", "itself")
 
 
 @dataclasses.dataclass
@@ -131,7 +131,12 @@ def build(folder: pathlib.Path, tree: Tree) -> int:
             count += 1
     for kind, name, target in tree.links:
         path, aim = os.path.join(root, name), os.path.join(root, target)
-        aim = {"folder": os.path.dirname(aim), "loop": root, "nothing": aim + b"?"}.get(kind, aim)
+        aim = {
+            "folder": os.path.dirname(aim),
+            "loop": root,
+            "nothing": aim + b"?",
+            "itself": path,
+        }.get(kind, aim)
         with contextlib.suppress(FileExistsError, FileNotFoundError, NotADirectoryError):
             os.symlink(aim, path)
     return count
