@@ -163,7 +163,7 @@ def test_a_message_shows_no_more_than_fits():
     for key, value, shown in (
         ("finetune.batch_size", 10**5000, "<int>: expected at least 1"),
         ("model.stages", (10**5000,), "<tuple>: expected blocks a stage"),
-        ("model.name", "x" * 10**5, f"'{'x' * 199}...: expected one of"),
+        ("model.name", "x" * 10**5, f"'{'x' * 199}...: expected one of "),
         ("model.name", ("x",) * 100, f"{('x',) * 100!r}"[:200] + "...: expected str, found tuple"),
     ):
         with pytest.raises(UserError) as error:
