@@ -293,3 +293,25 @@ def test_pngs_of_equal_size_and_checksum(
     found = folders.contents(dataset)
     assert found is not None
     assert len(np.unique(np.concatenate([numbers for numbers, _ in found.values()]))) == 35
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "gbk", "big5", "utf-8"])
+def test_an_archive_in_a_legacy_encoding(
+    pacs: TaskSpec, tmp_path: pathlib.Path, picture: Make, raw_info: Make, encoding: str
+) -> None:
+    """Letters whose second byte is that of a backslash in one encoding or the other."""
+    classes = {"cp932": "表ソ能", "gbk": "誠乗", "big5": "功許", "utf-8": "表é"}[encoding]
+    with zipfile.ZipFile(tmp_path / "pacs.zip", "w") as archive:
+        for split, count in (("train", 12), ("test", 2)):
+            for place, name in enumerate(classes):
+                for number in range(count):
+                    raw = f"{split}/{name}/{number}.png".encode(encoding)
+                    content = picture(number + 20 * place + 100 * (split == "test"))
+                    archive.writestr(raw_info(raw, False), content)
+    assert encoding == "utf-8" or any(b"\\" in name.encode(encoding) for name in classes)
+    dataset = folders.open(pacs, tmp_path / "pacs.zip")
+    assert dataset.num_classes == len(classes)
+    labels = dataset.splits["test"].labels  # type: ignore[attr-defined]
+    assert np.bincount(labels).tolist() == [2] * len(classes)
+    if encoding == "utf-8":
+        assert dataset.class_names == tuple(sorted(classes))
