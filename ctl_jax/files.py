@@ -48,6 +48,7 @@ def path(text: PathLike) -> Path:
     """
     text = home.expand(text)
     if not (address := _ADDRESS.match(text)):
+        _check_current_folder(text)
         return pathlib.Path(text)
     scheme = address[1].lower()
     if scheme == "file":
@@ -60,6 +61,18 @@ def path(text: PathLike) -> Path:
         return epath.Path(text)
     except (ImportError, ValueError, NotImplementedError) as error:
         raise UserError(f"{text}: expected pip install 'ctl-jax[gcs]' ({error})") from None
+
+
+def _check_current_folder(text: str) -> None:
+    """Sees whether there is a folder that a relative path starts from."""
+    if os.path.isabs(text):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError(
+            f"{text}: the current folder is not there any more; expected an absolute path"
+        ) from None
 
 
 def _local(text: str) -> pathlib.Path:

@@ -255,6 +255,16 @@ def test_addresses_that_lead_nowhere(text, expected):
     assert "\n" not in str(error.value)
 
 
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UserError, match="^runs: the current folder is not there any more"):
+        files.path("runs")
+    assert files.path("/runs") == pathlib.Path("/runs")
+
+
 def test_addresses(bucket):
     path = files.path(f"{bucket}/run") / "trials"
     assert str(path) == os.fspath(path) == "gs://bucket/run/trials"

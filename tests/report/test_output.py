@@ -40,6 +40,13 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
             assert image.size == (1024, 704)
 
 
+def test_names_of_folders_that_are_not_utf8(make_records, tmp_path):
+    records = make_records(tasks=("digits",))
+    records[0]["config"]["weights"] = "/caf\udce9/é"
+    paths = {path.name: path for path in report.write(records, tmp_path / "caf\udce9")}
+    assert "/caf\\udce9/é" in paths["report.html"].read_text("utf-8")
+
+
 def test_no_records_give_a_header_and_a_page(tmp_path):
     paths = report.write([], tmp_path)
     names = ["results.csv", "means.csv", "missing.csv", "report.html"]
