@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ctl_jax import compute, finetune, models
+from ctl_jax.errors import naming
 from ctl_jax.finetune import Hyper, Recipe
 from ctl_jax.finetune.step import Tree
 
@@ -46,6 +47,9 @@ def cost_by_classes(
 
     Returns:
       A function from a number of classes (0: without the head) to the cost.
+
+    Raises:
+      UserError: the network cannot be trained on such batches.
     """
 
     def count(num_classes: int) -> Cost:
@@ -68,7 +72,8 @@ def cost_by_classes(
         )
         return Cost(step, forward, models.count_params(headed))
 
-    one, two = (dataclasses.astuple(count(n)) for n in (1, 2))
+    with naming(f"a batch_size of {batch_size} at an image_size of {image_size}"):
+        one, two = (dataclasses.astuple(count(n)) for n in (1, 2))
 
     def cost(num_classes: int) -> Cost:
         return Cost(*(a + (num_classes - 1) * (b - a) for a, b in zip(one, two, strict=True)))

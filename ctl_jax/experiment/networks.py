@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from ctl_jax import finetune, models, pruning
-from ctl_jax.errors import UserError
+from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment.methods import Method
 from ctl_jax.finetune import Augmentation, Recipe
 from ctl_jax.finetune.step import Tree
@@ -38,7 +38,7 @@ def make_module(config: Any) -> nn.Module:
     """The Linen module of `config.model`; its head's size follows from the variables.
 
     Raises:
-      UserError: an option is set that the network does not have.
+      UserError: an option is set that the network does not have, or to a value that it cannot have.
     """
     name, known = config.model.name, models.options_of(config.model.name)
     # What is left at "", 0, () or False is the network's own affair.
@@ -49,13 +49,20 @@ def make_module(config: Any) -> nn.Module:
                 f"config.model.{key}={value!r}: model {name!r} has no such option; expected it "
                 f"unset, or one of its own: {', '.join(known)}"
             )
-    return models.create(name, num_outputs=1, **chosen)
+    with naming(f"config.model.name={name!r}"):
+        return models.create(name, num_outputs=1, **chosen)
 
 
 def abstract_variables(config: Any, module: nn.Module) -> Tree:
-    """Shapes of the whole network's variables."""
-    init = functools.partial(models.init, module, image_size=config.data.image_size)
-    return jax.eval_shape(init, jax.random.key(0))
+    """Shapes of the whole network's variables.
+
+    Raises:
+      UserError: images of this size, or an option's value, are not for this network.
+    """
+    size = config.data.image_size
+    init = functools.partial(models.init, module, image_size=size)
+    with naming(f"config.model.name={config.model.name!r}, config.data.image_size={size}"):
+        return jax.eval_shape(init, jax.random.key(0))
 
 
 def make_recipe(config: Any, method: Method) -> Recipe:

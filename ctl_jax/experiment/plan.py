@@ -72,8 +72,8 @@ def make_plan(
       UserError: data or weights are missing or damaged, or a budget is below one step.
     """
     module = make_module(config)
-    found, missing = find_tasks(config)
     abstract = abstract_variables(config, module)
+    found, missing = find_tasks(config)
     weights, weights_id, pretraining = None, "", None
     if config.weights:
         weights = _load_weights(config, module, abstract)

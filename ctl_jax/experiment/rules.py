@@ -64,7 +64,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.image_size": (lambda v: 8 <= v <= 1024, "8 to 1024 pixels"),
     "data.max_corrupt": (lambda v: v >= 0, "a number of examples"),
     "data.max_eval_examples": (lambda v: v >= 0, "0 (all) or a number of examples"),
-    "model.name": _one_of(*models.NAMES),
+    "model.name": (
+        lambda v: v in models.CLASSIFIERS,
+        f"one of {', '.join(models.CLASSIFIERS)}, which classify images (not pixels)",
+    ),
     "model.stages": (lambda v: all(0 < n <= 1000 for n in v), "blocks a stage, each 1 to 1000"),
     "model.version": _one_of("", "v1", "v1.5"),
     "model.stem": _one_of("", "imagenet", "cifar"),

@@ -13,12 +13,13 @@ from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkp
 from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.network import apply, count_params, features, init, with_head
 from ctl_jax.models.preprocess import PREPROCESS
-from ctl_jax.models.registry import NAMES, create, options_of
+from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.weights import load_weights
 from ctl_jax.models.widths import apply as apply_pruned
 
 __all__ = [
+    "CLASSIFIERS",
     "NAMES",
     "PREPROCESS",
     "ResNet",

@@ -66,7 +66,9 @@ def _save(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
     final = pathlib.Path(path).absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     final = home.in_utf8(final.parent) / final.name
-    temporary = final.with_name(f".{final.name}.tmp")
+    # Orbax takes no name that is not UTF-8.
+    name = final.name.encode(errors="ignore").decode()
+    temporary = final.with_name(f".{name}.tmp")
     arrays = jax.tree.map(np.asarray, jax.device_get(dict(variables)))
     with _checkpointer() as checkpointer:
         checkpointer.save(temporary, args=ocp.args.PyTreeSave(arrays), force=True)

@@ -81,12 +81,21 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """A map [..., C] to a map [..., C] of the same type."""
+        """A map [..., C] to a map [..., C] of the same type.
+
+        Raises:
+          UserError: in training, one value a channel: all that would be left of it is the bias.
+        """
         channels = x.shape[-1:]
         dtype, x = x.dtype, x.astype(jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if self.train:
+            if x.size == x.shape[-1]:
+                raise UserError(
+                    f"BatchNorm {'/'.join(self.path)} has 1 value a channel in training; expected "
+                    "more: batches of more than 1 image, or larger images"
+                )
             axes = tuple(range(x.ndim - 1))
             now_mean = jnp.mean(x, axes)
             now_var = jnp.maximum(0.0, jnp.mean(lax.square(x), axes) - lax.square(now_mean))

@@ -48,6 +48,9 @@ _BY_NAME = {name: family for family in _FAMILIES for name in family.presets}
 
 NAMES = tuple(_BY_NAME)
 
+# Those that say what is in an image; the others say it of each pixel.
+CLASSIFIERS = tuple(name for name, family in _BY_NAME.items() if family.module is not unet.UNet)
+
 
 def options_of(name: str) -> tuple[str, ...]:
     """The options that `create` takes for a network.

@@ -5,11 +5,13 @@ import pytest
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import default_config, parse_method
+from ctl_jax.experiment import default_config, parse_method, validate
+from ctl_jax.experiment.costs import cost_by_classes
 from ctl_jax.experiment.networks import (
     abstract_variables,
     make_module,
     make_network,
+    make_recipe,
     trace_groups,
 )
 
@@ -107,3 +109,83 @@ def test_widths_are_rounded_as_it_suits_the_device(
     assert all(width % multiple == 0 for width in kept)
     assert multiple == 1 or min(kept) < 48
     assert (multiple > 1) == all(width % 8 == 0 for width in kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"name": "vit_ti16", "image_size": 20},
+            "config.model.name='vit_ti16', config.data.image_size=20: images are 20 x 20 px; "
+            "expected multiples of the patch, 16 px",
+        ),
+        (
+            {"name": "mixer_s16", "image_size": 8},
+            "config.model.name='mixer_s16', config.data.image_size=8: images are 8 x 8 px",
+        ),
+        (
+            {"name": "vgg11", "image_size": 16},
+            "config.model.name='vgg11', config.data.image_size=16: images are 16 x 16 px; expected "
+            "at least 32 x 32 px",
+        ),
+        (
+            {"name": "densenet121", "stages": (1,) * 7},
+            "config.model.name='densenet121', config.data.image_size=32: images are 32 x 32 px",
+        ),
+        (
+            {"name": "convnext_tiny", "image_size": 31},
+            "config.model.name='convnext_tiny', config.data.image_size=31: images are 31 x 31 px",
+        ),
+        (
+            {"name": "shufflenet_v1_g3", "width": 30},
+            "config.model.name='shufflenet_v1_g3': option width is 30; expected a multiple of 12",
+        ),
+        (
+            {"name": "shufflenet_v2_x1_0", "width": 3},
+            "config.model.name='shufflenet_v2_x1_0': option width of model shufflenet_v2_x1_0 is 3",
+        ),
+        (
+            {"name": "mobilenet_v2", "stages": (1,) * 8},
+            "config.model.name='mobilenet_v2': option stages of model mobilenet_v2 is (1, 1,",
+        ),
+    ],
+)
+def test_a_network_that_cannot_have_what_is_asked_is_refused_by_name(config, changes, message):
+    changes = dict(changes)
+    config.data.image_size = changes.pop("image_size", 32)
+    config.model.update(changes)
+    with pytest.raises(UserError) as caught:
+        abstract_variables(config, make_module(config))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["unet", "UNET", "resnet", ""])
+def test_what_is_no_classifier_is_no_name(config, name):
+    config.model.name = name
+    config.pretrain.task = "embedded_source"
+    with pytest.raises(
+        UserError, match=rf"^config.model.name='{name}': expected a network that cl"
+    ):
+        validate(config)
+
+
+def test_batches_that_leave_nothing_to_normalise_are_refused(config):
+    """One image whose maps end at one pixel: BatchNorm would make all features constant."""
+    config.model.update({"name": "resnet18", "stages": (1, 1, 1, 1), "width": 4})
+    module, recipe = make_module(config), make_recipe(config, parse_method("dense"))
+
+    def cost(batch_size, image_size):
+        config.data.image_size = image_size
+        variables = abstract_variables(config, module)
+        return cost_by_classes(
+            module, recipe, variables, batch_size=batch_size, image_size=image_size
+        )(5)
+
+    assert cost(2, 33).step == 2 * cost(1, 33).step
+    assert cost(2, 8).step > 0
+    with pytest.raises(
+        UserError,
+        match=r"^a batch_size of 1 at an image_size of 8: BatchNorm stage2_block1.* has 1 value a",
+    ):
+        cost(1, 8)
