@@ -260,7 +260,7 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(UserError, match="^runs: the current folder is not there any more"):
+    with pytest.raises(UserError, match=r"^runs: the current folder is not there any more"):
         files.path("runs")
     assert files.path("/runs") == pathlib.Path("/runs")
 

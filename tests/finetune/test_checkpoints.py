@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax import finetune
+from ctl_jax import finetune, home
 from ctl_jax.finetune import Hyper, Snapshot
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.loop import LogEntry
@@ -53,6 +53,16 @@ def saved(tmp_path_factory, state):
         for step in STEPS:
             checkpoints.save(at(state, step))
     return folder
+
+
+def test_folders_that_are_not_utf8(tmp_path, monkeypatch, state, like):
+    monkeypatch.setattr(home, "_stand_in", lambda: tmp_path)
+    folder = tmp_path / "caf\udce9"
+    with Checkpoints(folder / "trial") as checkpoints:
+        checkpoints.save(at(state, 3))
+    assert (folder / "trial").is_dir()
+    with Checkpoints(folder / "trial") as checkpoints:
+        assert_same(checkpoints.newest(like), at(state, 3))
 
 
 def assert_same(found, expected):

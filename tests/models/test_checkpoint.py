@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import files, models
+from ctl_jax import files, home, models
 from ctl_jax.errors import UserError
 
 
@@ -25,6 +25,15 @@ def test_round_trip(small, tmp_path):
     chex.assert_trees_all_equal_shapes_and_dtypes(loaded, variables)
     assert models.content_hash(loaded) == models.content_hash(variables)
     assert [p.name for p in path.parent.iterdir()] == ["checkpoint"]
+
+
+def test_folders_that_are_not_utf8(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "_stand_in", lambda: tmp_path)
+    _, variables = small
+    path = tmp_path / "caf\udce9" / "na\udcefve"
+    models.save_checkpoint(path, variables)
+    chex.assert_trees_all_equal(models.load_checkpoint(path), variables)
+    assert [p.name for p in path.parent.iterdir()] == ["na\udcefve"]
 
 
 def test_pruned_shapes_need_no_template(tmp_path, random_variables):
