@@ -408,7 +408,7 @@ def _damage(draw, content):
     return draw(st.binary(max_size=40))
 
 
-@hypothesis.settings(max_examples=30)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.data())
 def test_any_damage_of_any_file(command, finished, tmp_path_factory, data):
     """The results are the same again, or one line names the file; never anything else."""

@@ -134,7 +134,7 @@ KEYS = {
 }
 
 
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_any_numbers_are_a_plan_or_one_line(plan, data):
     keys = data.draw(st.lists(st.sampled_from(sorted(KEYS)), max_size=3, unique=True))

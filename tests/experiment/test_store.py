@@ -1,6 +1,7 @@
 """The run's folder: whose it is, and what it keeps, on a disk and in an object store."""
 
 import json
+import os
 
 import pytest
 
@@ -51,6 +52,20 @@ def test_of_two_configs_at_once_one_has_the_folder(place):
         second.create()
     first.create()
     assert json.loads(files.read_text(first.workdir / "config.json")) == {"seed": 1}
+
+
+def test_a_place_that_cannot_be_a_runs_folder_is_said_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    for workdir in ("file", "file/run", "file/a/run", "link", "link/run"):
+        with pytest.raises(UserError, match=r"/(file|link) is no folder\)$") as error:
+            Store(tmp_path / workdir, {}).check()
+        assert str(error.value).startswith(f"--workdir={tmp_path / workdir}: expected a folder")
+    Store(tmp_path / "new" / "run", {}).check()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=rf"\({tmp_path} may not be written\)$"):
+        Store(tmp_path / "new" / "run", {}).check()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff{", b"[1]", bytes(40)])

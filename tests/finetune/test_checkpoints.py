@@ -120,17 +120,27 @@ def test_damage_of_any_file_is_noticed_or_harmless(tmp_path_factory, saved, stat
 
 STRAYS = (
     *(".DS_Store", "._6", "Thumbs.db", "desktop.ini", "6 (1)", "6~", "x.part", "6.sync-conflict-1"),
-    *(".6.swp", ".nfs0001", ".fuse_hidden0001", "7", "007", "-3", "6.0", "1e3", "\N{SUPERSCRIPT TWO}"),
+    *(
+        ".6.swp",
+        ".nfs0001",
+        ".fuse_hidden0001",
+        "7",
+        "007",
+        "-3",
+        "6.0",
+        "1e3",
+        "\N{SUPERSCRIPT TWO}",
+    ),
     *("descriptor", "_CHECKPOINT_METADATA", "state", "default"),
 )
 
 
-@pytest.mark.parametrize("name", STRAYS)
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_strays_are_nobodys_damage(saved, state, like, tmp_path, name, kind):
+def test_strays_are_nobodys_damage(saved, state, like, tmp_path, kind):
     folder = shutil.copytree(saved, tmp_path / "trial")
-    for place in (folder, folder / "6", folder / "6" / "state", folder / "6" / "meta"):
-        if (stray := place / name).exists():
+    places = (folder, folder / "6", folder / "6" / "state", folder / "6" / "meta")
+    for stray in (place / name for place in places for name in STRAYS):
+        if stray.exists():
             continue
         if kind == "file":
             stray.write_bytes(b"\0stray")
@@ -140,7 +150,8 @@ def test_strays_are_nobodys_damage(saved, state, like, tmp_path, name, kind):
     with Checkpoints(folder, warn=lines.append) as checkpoints:
         assert_same(checkpoints.newest(like), at(state, 6))
         checkpoints.save(at(state, 9))
-    assert all("/7 is damaged" in line for line in lines)
+    # A folder of that name might be one.
+    assert {line.partition(" is damaged")[0][-2:] for line in lines} <= {"/7"}
     with Checkpoints(folder, warn=lines.append) as checkpoints:
         assert checkpoints.newest(like).step == 9
 
