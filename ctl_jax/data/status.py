@@ -1,5 +1,6 @@
 """What there is of a stream's data, and what to do about the rest."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -138,11 +139,13 @@ def _look(spec: TaskSpec, places: Places, tfds_dir: pathlib.Path) -> Status:
 
 
 def num_bytes(path: pathlib.Path) -> int:
-    """The size of a file, or of all files in a folder."""
+    """The size of a file, or of all files in a folder that can be asked."""
     if path.is_file():
         return path.stat().st_size
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size
-        for folder, _, names in os.walk(path)
-        for name in names
-    )
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            # One may be gone by now, or have too long a path.
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
