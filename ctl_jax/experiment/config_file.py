@@ -17,7 +17,7 @@ import ml_collections
 
 from ctl_jax import home
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.config import flatten, read_value
+from ctl_jax.experiment.config import check_key, default_config, flatten, read_value
 
 _EXPECTED = "expected a Python file with get_config(), e.g. configs/quickstart.py"
 # The module that a file is while it runs.
@@ -50,7 +50,9 @@ def load_config(
     file = _split(given)
     values = {key: read_value(key, texts) for key, texts in (overrides or {}).items()}
     config = _call(file, _get_config(file))
-    return _run(file, lambda: _overridden(file, config, values))
+    _check_keys(file, config)
+    _run(file, lambda: _override(config, values))
+    return config
 
 
 def _split(given: str) -> _File:
@@ -118,24 +120,27 @@ def _call(file: _File, function: Callable[..., Any]) -> ml_collections.ConfigDic
     return found
 
 
-def _overridden(
-    file: _File, config: ml_collections.ConfigDict, values: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
-    """The config with the values in it; what follows from them by reference follows."""
+def _check_keys(file: _File, config: ml_collections.ConfigDict) -> None:
+    given = _run(file, lambda: dict(flatten(config)))
+    try:
+        for key in given:
+            check_key(key)
+    except UserError as error:
+        raise UserError(f"{file.path}: {error}") from None
+    for key, _ in flatten(default_config()):
+        if key not in given:
+            raise UserError(
+                f"{file.path}: get_config() returned a config without {key}; expected "
+                f"ctl_jax.experiment.default_config(), changed as needed"
+            )
+
+
+def _override(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
+    """Puts the values into the config; what follows from them by reference follows."""
     with config.ignore_type(), config.unlocked():
-        for key, value in values.items():
-            section, _, name = f".{key}".rpartition(".")
-            inner = config
-            for part in filter(None, section.split(".")):
-                inner = inner.get(part)
-                if not isinstance(inner, ml_collections.ConfigDict):
-                    raise UserError(
-                        f"{file.path}: config{section} is missing; start from default_config()"
-                    )
-            inner[name] = value
+        config.update_from_flattened_dict(dict(values))
     # References that cannot be followed fail now.
     dict(flatten(config))
-    return config
 
 
 def _run(file: _File, function: Callable[[], Any]) -> Any:

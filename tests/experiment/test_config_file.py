@@ -144,10 +144,10 @@ def test_files_that_are_no_config(write, text, expected):
         ("    return 3\n", "c.py: get_config() returned int; expected ctl_jax.experiment.default"),
         (
             "    return {'seeds': (0,)}\n",
-            "config.budgets.max_flops: missing; start the config from",
+            "c.py: get_config() returned a config without budgets.max_flops",
         ),
-        ("    return {}\n", "config.budgets.max_flops: missing"),
-        ("    return {1: 2}\n", "config.1: unknown key; "),
+        ("    return {}\n", "c.py: get_config() returned a config without budgets.max_flops"),
+        ("    return {1: 2}\n", "c.py: config.1: unknown key; "),
         ("    d = {}\n    d['d'] = d\n    return d\n", "c"),
         (
             "    c.finetune.batchsize = 3\n",
@@ -160,7 +160,7 @@ def test_files_that_are_no_config(write, text, expected):
         ("    c.seeds = 3\n", "c.py, line 5: TypeError: Could not override field 'seeds'"),
         ("    c.finetune.batch_size = 2.5\n", "c.py, line 5: TypeError: Could not override fie"),
         ("    c.finetune.batch_size = None\n" + TAIL, "config.finetune.batch_size=None: expected"),
-        ("    c.finetune = dict(x=1)\n" + TAIL, "config.finetune.x: unknown key"),
+        ("    c.finetune = dict(x=1)\n" + TAIL, "c.py: config.finetune.x: unknown key"),
         ("    c.weights = 'a\\0b'\n" + TAIL, r"config.weights='a\x00b': expected a text without a"),
         ("    c.budgets.num = c.get_ref('seeds')\n" + TAIL, "c"),
         (
