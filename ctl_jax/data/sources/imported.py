@@ -19,6 +19,13 @@ NOTE = "imported.json"
 FIELDS = {"single_label": "label", "multi_label": "labels"}
 
 
+# Earlier versions wrote no notes, and took the folders that they imported as they were.
+_UNCHECKED = (
+    "imported by an earlier version, which did not check splits and classes of folders: "
+    "import it again",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Note:
     """What the note beside an imported set says.
@@ -64,7 +71,7 @@ def read_note(path: pathlib.Path) -> Note:
       UserError: it is missing or damaged.
     """
     try:
-        found = {"notes": (), **json.loads((path / NOTE).read_text("utf-8"))}
+        found = {"notes": _UNCHECKED, **json.loads((path / NOTE).read_text("utf-8"))}
         lists = {key: tuple(found[key]) for key in ("class_names", "notes")}
         note = Note(**{**found, **lists})
         labels = type(note.num_classes) is int and note.num_classes > 0

@@ -62,6 +62,10 @@ def path(spec: TaskSpec, tmp_path: pathlib.Path, picture: Make) -> pathlib.Path:
 )
 def test_notes(spec: TaskSpec, path: pathlib.Path, note: str) -> None:
     (path / imported.NOTE).write_text(json.dumps(NOTE))
+    (line,) = imported.open(spec, path).notes
+    assert "by an earlier version" in line
+    (path / imported.NOTE).write_text(json.dumps({**NOTE, "notes": ["x"]}))
+    assert imported.open(spec, path).notes == ("x",)
     assert imported.open(spec, path).num_classes == 2
     (path / imported.NOTE).write_text(note, errors="surrogateescape")
     with pytest.raises(UserError, match=r"\.json' is not the note of an import: .*; import"):
