@@ -57,20 +57,20 @@ def load_config(
 
 def _split(given: str) -> _File:
     """The path, and what stands behind the first colon that ends the name of a file."""
-    path, colon, arguments = given, "", ""
+    path, arguments = given, ""
     if not os.path.isfile(home.expand(path)):
         ends = [i for i, character in enumerate(given) if character == ":"]
         files = [i for i in ends if os.path.isfile(home.expand(given[:i]))]
         # Where none is a file: what was meant to be one.
         end = next(iter(files or [i for i in ends if given[:i].endswith(".py")] or ends), None)
         if end is not None:
-            path, colon, arguments = given[:end], ":", given[end + 1 :]
+            path, arguments = given[:end], given[end + 1 :]
     expanded = home.expand(path)
     if os.path.isdir(expanded):
         raise UserError(f"--config={given}: {path!r} is a folder; {_EXPECTED}")
     if not os.path.exists(expanded):
         raise UserError(f"--config={given}: there is no {path!r}; {_EXPECTED}")
-    return _File(given, expanded, arguments if colon else "")
+    return _File(given, expanded, arguments)
 
 
 def _get_config(file: _File) -> Callable[..., Any]:
@@ -96,20 +96,22 @@ def _call(file: _File, function: Callable[..., Any]) -> ml_collections.ConfigDic
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
-        takes = f"get_config{inspect.signature(function)}"
-        wanted = (
-            f"--config={file.path}, since it takes no arguments"
-            if arguments and not inspect.signature(function).parameters
-            else f"a function of one text, after the colon of --config={file.path}:ARGUMENTS"
+        signature = inspect.signature(function)
+        wrong = (
+            f"takes no arguments; expected --config={file.path}"
+            if arguments and not signature.parameters
+            else f"cannot be called with {'one text' if arguments else 'nothing'}; expected a "
+            f"function of nothing, or of what stands after the colon of --config=FILE:ARGUMENTS"
         )
-        raise UserError(f"--config={file.given}: {takes} is there; expected {wanted}") from None
+        raise UserError(f"--config={file.given}: get_config{signature} {wrong}") from None
     except ValueError:
         pass  # It has no signature to be asked.
     found = _run(file, lambda: function(*arguments))
     if inspect.iscoroutine(found):
         # Python would say that nothing waits for it.
         found.close()
-    if isinstance(found, Mapping):
+    # A frozen one, as `validate` returns it, takes no values of the command line.
+    if isinstance(found, Mapping | ml_collections.FrozenConfigDict):
         found = _run(file, lambda: ml_collections.ConfigDict(dict(found)))
     if not isinstance(found, ml_collections.ConfigDict):
         forgotten = " (is `return config` missing?)" if found is None else ""

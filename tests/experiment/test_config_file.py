@@ -64,6 +64,11 @@ def test_an_empty_list_takes_the_place_of_the_file_s(write):
     assert (config.data.tfds_dirs, config.model.stages) == ((), ())
 
 
+def test_a_frozen_config_is_one(write):
+    text = HEAD + "    c.methods = ('scratch',)\n    return experiment.validate(c)\n"
+    assert load_config(write(text), {"seeds": ["7"]}).seeds == (7,)
+
+
 def test_references_follow(write):
     lines = "    c.pretrain.batch_size = c.finetune.get_ref('batch_size')\n"
     config = load_config(write(HEAD + lines + TAIL), {"finetune.batch_size": ["8"]})
@@ -180,10 +185,10 @@ def test_functions_that_return_no_config(write, lines, expected):
 @pytest.mark.parametrize(
     ("signature", "arguments", "expected"),
     [
-        ("", ":foo=1", r"get_config\(\) is there; expected --config=c\.py, since it takes no arg"),
-        ("a, b", ":foo=1", r"get_config\(a, b\) is there; expected a function of one text"),
-        ("a", "", r"get_config\(a\) is there; expected a function of one text, after the colon"),
-        ("*, a", ":a=1", r"get_config\(\*, a\) is there"),
+        ("", ":foo=1", r"get_config\(\) takes no arguments; expected --config=c\.py$"),
+        ("a, b", ":foo=1", r"get_config\(a, b\) cannot be called with one text; expected a fu"),
+        ("a", "", r"get_config\(a\) cannot be called with nothing; expected a function"),
+        ("*, a", ":a=1", r"get_config\(\*, a\) cannot be called with one text"),
     ],
 )
 def test_arguments_that_a_function_does_not_take(write, signature, arguments, expected):
