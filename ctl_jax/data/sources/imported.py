@@ -71,7 +71,8 @@ def read_note(path: pathlib.Path) -> Note:
       UserError: it is missing or damaged.
     """
     try:
-        found = {"notes": _UNCHECKED, **json.loads((path / NOTE).read_text("utf-8"))}
+        found = json.loads((path / NOTE).read_text("utf-8"))
+        found.setdefault("notes", _UNCHECKED if found["origin"] in ("folder", "zip") else ())
         lists = {key: tuple(found[key]) for key in ("class_names", "notes")}
         note = Note(**{**found, **lists})
         labels = type(note.num_classes) is int and note.num_classes > 0

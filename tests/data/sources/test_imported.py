@@ -64,6 +64,8 @@ def test_notes(spec: TaskSpec, path: pathlib.Path, note: str) -> None:
     (path / imported.NOTE).write_text(json.dumps(NOTE))
     (line,) = imported.open(spec, path).notes
     assert "by an earlier version" in line
+    (path / imported.NOTE).write_text(json.dumps({**NOTE, "origin": "dm_nevis"}))
+    assert imported.open(spec, path).notes == ()
     (path / imported.NOTE).write_text(json.dumps({**NOTE, "notes": ["x"]}))
     assert imported.open(spec, path).notes == ("x",)
     assert imported.open(spec, path).num_classes == 2
