@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ctl_jax import experiment
-from ctl_jax.data import catalogue
+from ctl_jax import experiment, files
+from ctl_jax.data import catalogue, commands, picture, prepare
+from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import flatten
 from ctl_jax.main import main
 
@@ -197,7 +198,7 @@ def ends_well(*argv):
     return status
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def _until_the_plan():
     """Stops a run before its plan: config, stream and folder are checked by then."""
 
@@ -234,6 +235,46 @@ def test_plans(argv):
     argv = [word for word in argv if "model." not in word and "image_size" not in word]
     ends_well("--config=valid.py", "--workdir=run", *argv, "--plan")
     assert not pathlib.Path("run").exists()
+
+
+@st.composite
+def data_words(draw):
+    """A word of a data command's line."""
+    flags = ["tfds_dir", "nevis_dir", "folder_dir", "imported_dir", "variant", "stop_year", "out"]
+    value = draw(st.one_of(st.sampled_from([".", "SHORT", "mnist", "x.png", "2015"]), TEXTS))
+    forms = [value, f"--{draw(st.sampled_from(flags))}={value}", "--json", "digits", "x.png"]
+    return draw(st.sampled_from(forms))
+
+
+@pytest.fixture
+def _harmless():
+    """Nothing is downloaded, drawn or written."""
+
+    def refuse(name, folder):
+        raise UserError(f"data set {name!r}: expected a network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "prepare", refuse)
+        patch.setattr(picture, "render", lambda title, dataset: b"")
+        patch.setattr(files, "write_bytes", lambda path, content: None)
+        yield
+
+
+@pytest.mark.usefixtures("folder", "_harmless")
+@tried()
+@given(st.sampled_from(["status", "prepare", "import", "show", "x"]), st.lists(data_words()))
+def test_data_commands(command, argv):
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            status = commands.main([command, *argv])
+        except SystemExit as end:
+            # Of --help.
+            status = end.code
+    assert status in (0, 2)
+    # A line a data set.
+    assert re.fullmatch(r"(ctl_jax\.data: [^\n]+\n)*", errors.getvalue()), errors.getvalue()
+    assert bool(errors.getvalue()) == (status == 2)
 
 
 @pytest.mark.usefixtures("folder", "_until_the_plan")
