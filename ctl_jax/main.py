@@ -4,7 +4,7 @@
   python -m ctl_jax.main --config=configs/nevis.py:variant=SHORT --workdir=runs/nevis
 
 Any value of a config can be given on the command line, e.g. --config.finetune.batch_size=64 or
---config.methods=dense,filters@0.5; ctl_jax/experiment/config.py lists them all. The same
+--config.methods=dense,filters@0.5 (or a flag for each method); --helpfull lists them all. The same
 command again goes on where the run was stopped, and does nothing twice.
 
 Several processes may share a workdir (a folder, also on NFS, or gs://bucket/path), and with it the
