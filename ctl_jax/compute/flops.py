@@ -198,31 +198,41 @@ def product_flops(jaxpr: Jaxpr) -> Callable[[JaxprEqn], int]:
     return flops_of
 
 
+def equation_flops(eqn: JaxprEqn) -> int:
+    """FLOPs of an equation that is no convolution, with all that it calls.
+
+    Raises:
+      UserError: as for `flops`.
+    """
+    return _flops_of(_count_equation(eqn, lambda eqn: 2 * MULTIPLY_ADDS[eqn.primitive.name](eqn)))
+
+
 def _count_jaxpr(jaxpr: Jaxpr) -> _Total:
     total = _Total()
     flops_of = product_flops(jaxpr)
     for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        if name in _REGISTERED:
-            total.update(_count_registered(eqn))
-            continue
-        _check_countable(eqn)
-        if name in MULTIPLY_ADDS or name == "conv_general_dilated":
-            total[True, name] += flops_of(eqn)
-        elif name in OPERATIONS:
-            total[False, name] += OPERATIONS[name](eqn)
-        elif name == "while":
-            total.update(_count_while(eqn))
-        elif name == "cond":
-            branches = [_count_called(branch) for branch in eqn.params["branches"]]
-            dearest: _Total = max(branches, key=_rank)
-            total.update(dearest)
-        else:
-            called = next(eqn.params[key] for key in _CALLED if key in eqn.params)
-            inner = _count_called(called.solve if name == "custom_linear_solve" else called)
-            for key, value in inner.items():
-                total[key] += _repetitions(eqn) * value
+        total.update(_count_equation(eqn, flops_of))
     return total
+
+
+def _count_equation(eqn: JaxprEqn, flops_of: Flops) -> _Total:
+    name = eqn.primitive.name
+    if name in _REGISTERED:
+        return _count_registered(eqn)
+    _check_countable(eqn)
+    if name in MULTIPLY_ADDS or name == "conv_general_dilated":
+        return _Total({(True, name): flops_of(eqn)})
+    if name in OPERATIONS:
+        return _Total({(False, name): OPERATIONS[name](eqn)})
+    if name == "while":
+        return _count_while(eqn)
+    if name == "cond":
+        branches = [_count_called(branch) for branch in eqn.params["branches"]]
+        dearest: _Total = max(branches, key=_rank)
+        return dearest
+    called = next(eqn.params[key] for key in _CALLED if key in eqn.params)
+    inner = _count_called(called.solve if name == "custom_linear_solve" else called)
+    return _Total({key: _repetitions(eqn) * value for key, value in inner.items()})
 
 
 def _count_called(called: ClosedJaxpr | Jaxpr) -> _Total:

@@ -1,5 +1,6 @@
 """Walking a jaxpr: one rule a primitive, and what the rules learn."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from ctl_jax.compute.flops import product_flops
+from ctl_jax.compute.flops import equation_flops, product_flops
 from ctl_jax.errors import UserError
 from ctl_jax.pruning.channels import FREE, Axis, Channels, Labels, elements
 
@@ -308,6 +309,9 @@ def view(axes: Sequence[Axis], x: Array) -> Array:
 def _unknown(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
     """The rule where there is none: whatever it does with an axis, nothing on it is cut."""
     label = walk.freeze([axis for x in operands for axis in x.axes], eqn.primitive.name)
+    with contextlib.suppress(UserError):  # What it costs may be unknown, too.
+        if flops := equation_flops(eqn):
+            walk.costs.append(Cost(walk.repeats * flops, ()))
     return [derived((label,) * len(shape_of(var)), operands) for var in eqn.outvars]
 
 

@@ -115,6 +115,24 @@ def test_costs_of_the_full_network():
     chex.assert_trees_all_equal(groups.costs.vector(), np.array([g.size for g in groups.values()]))
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        jax.lax.composite(jnp.matmul, name="ctl.matmul"),
+        lambda x, y: jax.lax.ragged_dot(x, y[None], jnp.array([x.shape[0]])),
+        lambda x, y: x @ jax.lax.linalg.symmetric_product(y, jnp.zeros((8, 8))),
+    ],
+    ids=["composite", "ragged_dot", "symmetric_product"],
+)
+def test_products_that_no_rule_knows_cost_what_they_are_at_full_width(product):
+    def apply(v, x):
+        return jnp.tanh(product(jnp.tanh(x @ v["a"]), v["b"])) @ v["c"]
+
+    v = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 8)), "c": jnp.ones((8, 2))}
+    groups = pruning.trace(apply, v, jnp.ones((4, 3)))
+    assert groups.costs.flops() == compute.flops(apply, v, jnp.ones((4, 3)))
+
+
 def test_a_function_without_groups_still_costs():
     groups = pruning.trace(lambda v, x: x @ v, jnp.ones((3, 2)), jnp.ones((4, 3)))
     assert len(groups) == 0
