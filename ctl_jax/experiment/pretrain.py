@@ -113,15 +113,20 @@ def pretrain(
       and an undisturbed one go on from the same numbers.
 
     Raises:
-      UserError: the loss stopped being finite. Nothing is kept of such weights: another call would
-        take them for done.
+      UserError: the loss stopped being finite, and nothing is kept of such weights: another call
+        would take them for done. Or weights cannot be read back after they were written.
       Stopped: the run was told to stop; what was trained so far is kept.
     """
-    trained = False
+    trained = kept = False
     saved = _Saved(plan.id, like, store)
     # Asked again after each claim, until it is done by whomever.
     ask = functools.partial(queue.exclusively, plan.id, saved.read) if queue else None
     for _, claim in jobs(iter(ask, None) if ask else None):
+        if kept:
+            raise UserError(
+                f"--workdir={store.workdir}: expected a place that keeps what is written; the "
+                f"pretrained weights cannot be read back"
+            )
         with contextlib.suppress(Lost), claim or contextlib.nullcontext():
             variables, record = _train(place, plan, store, claim)
             trained = True
@@ -134,7 +139,7 @@ def pretrain(
                         )
                     store.set_aside_weights()
                     models.save_checkpoint(store.pretrained, variables)
-                    claim.commit([record])
+                    kept = claim.commit([record])
     if not trained:
         place.progress.advance(plan.flops)
     return group.tree_of_first(saved.variables if group.is_first() else like, like)

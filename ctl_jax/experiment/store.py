@@ -286,7 +286,7 @@ class Store:
                 raise
             raise UserError(f"{self._config_path}: expected the JSON that a run wrote") from None
         if found != self._config and not found.keys() & self._config.keys():
-            keys = ", ".join(map(repr, sorted(found)[:3])) or "none"
+            keys = ", ".join(f"{key!r:.40}" for key in sorted(found)[:3]) or "none"
             raise UserError(
                 f"{self._config_path}: expected the config that a run wrote, found keys {keys}; "
                 f"--workdir takes a new folder or a run's"

@@ -6,6 +6,7 @@ Trainings are played: their numbers follow from their ids. What is damaged is na
 import functools
 import hashlib
 import io
+import itertools
 import json
 import pathlib
 import shutil
@@ -278,6 +279,14 @@ def test_weights_of_another_network_whose_record_names_none(command, workdir, fi
     path.write_text(json.dumps(record) + "\n")
     damage(workdir / "pretrained")
     _check(command, workdir, finished, "pretrained weights are damaged (they ")
+
+
+def test_weights_that_cannot_be_read_back_are_made_once(command, workdir, monkeypatch):
+    shutil.rmtree(workdir / "pretrained")
+    hashes = itertools.count()
+    monkeypatch.setattr(models, "content_hash", lambda variables: f"{next(hashes)}")
+    with pytest.raises(UserError, match=f"--workdir={workdir}: .*cannot be read back"):
+        command(workdir)
 
 
 def test_other_weights_than_the_trials_had_are_told_of(command, workdir, monkeypatch):
