@@ -62,7 +62,8 @@ def install() -> None:
             io.BufferedWriter(_files[name]),
             encoding=before.encoding if before else "utf-8",
             errors="backslashreplace",
-            line_buffering=name == "stderr" or os.isatty(descriptor),
+            # Also with PYTHONUNBUFFERED, as containers have it.
+            line_buffering=before is not None and (before.line_buffering or before.write_through),
         )
         setattr(sys, name, stream)
 

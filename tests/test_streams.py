@@ -9,13 +9,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Prints twice, with a pause in which the reader goes away, works, and says so in a file.
+# Prints, works, and says so in a file.
 PROGRAM = """
-import os, sys
+import sys
 from ctl_jax import streams
 streams.install()
 print("caf\\udce9 é", flush=True)
-input_ = os.read(0, 1)
 print("more", flush=True)
 print("an error", file=sys.stderr)
 with open(sys.argv[1], "w") as done:
@@ -24,7 +23,7 @@ sys.exit(streams.settle(int(sys.argv[2]), printing=sys.argv[3] == "printing"))
 """
 
 
-def _run(tmp_path, *, redirect="", status=0, printing=True, **variables):
+def _run(tmp_path, *, redirect="", output=subprocess.PIPE, status=0, printing=True, **variables):
     """Runs the program in a shell with that redirection: its status, output and errors."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM, encoding="utf-8", errors="backslashreplace")
@@ -32,8 +31,8 @@ def _run(tmp_path, *, redirect="", status=0, printing=True, **variables):
     done = subprocess.run(
         ["sh", "-c", f'"$@" {redirect}', "sh", *words],
         cwd=tmp_path,
-        input=b"",
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         timeout=60,
         check=False,
@@ -57,23 +56,10 @@ def test_a_reader_that_goes_away_ends_nothing(tmp_path, printing):
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        script = tmp_path / "program.py"
-        script.write_text(PROGRAM, encoding="utf-8", errors="backslashreplace")
-        words = [sys.executable, str(script), "done", "0", "printing" if printing else "run"]
-        done = subprocess.run(
-            words,
-            cwd=tmp_path,
-            input=b"",
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            timeout=60,
-            check=False,
-        )
+        done = _run(tmp_path, output=writing, printing=printing)
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"an error\n")
-    assert (tmp_path / "done").read_text() == "True"
+    assert done == (0, None, b"an error\n")
 
 
 @pytest.mark.parametrize("redirect", [">&-", ">&- 2>&-", ">&- 2>&- <&-", "2>&-"])
@@ -98,3 +84,19 @@ def test_a_full_disk_is_said(tmp_path, printing, status, ends):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_errors_on_a_full_disk(tmp_path):
     assert _run(tmp_path, redirect="2>/dev/full") == (0, b"caf\\udce9 \xc3\xa9\nmore\n", b"")
+
+
+@pytest.mark.parametrize(("unbuffered", "arrives"), [("1", b"at once\n"), ("", b"")])
+def test_output_waits_no_longer_than_it_would(unbuffered, arrives):
+    """A program that is killed has printed what Python would have let it print."""
+    code = (
+        "from ctl_jax import streams; import os; streams.install(); print('at once'); os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == arrives
