@@ -10,7 +10,7 @@ BAD_INPUT = 2
 
 
 def prepare(command: str, *, with_jax: bool = True) -> None:
-    """Makes streams, home and JAX fit for the command; ends the program where they cannot be.
+    """Makes streams, environment and JAX fit for the command, or ends the program.
 
     Args:
       command: its name, with which its complaints begin.
@@ -18,6 +18,8 @@ def prepare(command: str, *, with_jax: bool = True) -> None:
     """
     _use_utf8()
     streams.install()
+    # Figures go to files alone, and Matplotlib is not imported with one that it does not know.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         home.prepare()
         if with_jax:

@@ -95,6 +95,7 @@ def test_help_explains(flag, capsys):
 def test_help_ends_well_where_there_is_no_home(module, tmp_path):
     """Nobody, not even root, can make a folder in a file."""
     home = {"HOME": "/dev/null/home", "TMPDIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    home["MPLBACKEND"] = "nowhere"
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],
         cwd=ROOT,
