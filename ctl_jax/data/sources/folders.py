@@ -49,14 +49,15 @@ def has_splits(folder: pathlib.Path) -> bool:
 
 def _in_other_case(data_dir: pathlib.Path, name: str) -> pathlib.Path | None:
     try:
-        with os.scandir(data_dir) as entries:
-            found = {
-                entry.name
-                for entry in entries
-                if entry.name.casefold() == (f"{name}.zip" if entry.is_file() else name).casefold()
-            }
+        there = os.listdir(data_dir)
     except OSError as error:
         raise UserError(f"{str(data_dir)!r} cannot be read: {error.strerror}") from error
+    found = {
+        other
+        for other in there
+        if (other.casefold() == name.casefold() and (data_dir / other).is_dir())
+        or (other.casefold() == f"{name}.zip".casefold() and (data_dir / other).is_file())
+    }
     if len(found) > 1:
         raise UserError(f"{str(data_dir)!r} has {listed(found)}; expected one of them as {name!r}")
     return data_dir / found.pop() if found else None

@@ -209,6 +209,9 @@ def test_other_case(pacs: TaskSpec, folder: pathlib.Path, name: str) -> None:
 
 
 def test_other_cases_are_ambiguous(pacs: TaskSpec, folder: pathlib.Path) -> None:
+    # Neither of these is one.
+    (folder.parent / "PACs.zip").mkdir()
+    (folder.parent / "itself").symlink_to(folder.parent / "itself")
     shutil.copytree(folder, folder.parent / "Pacs")
     assert folders.find(pacs, Places(folder_dirs=(folder.parent,))) == folder
     folder.rename(folder.parent / "PACS")
