@@ -10,6 +10,7 @@ import pytest
 
 from ctl_jax import compute, finetune, models
 from ctl_jax.data.streaming import Order
+from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Recipe
 
 SIZE, BATCH, CLASSES, FEATURES = 8, 8, 3, 8
@@ -98,6 +99,12 @@ def test_same_seed_same_numbers(step, variables, split):
     other = _fit(step, variables, split, seed=1)
     kernels = [r.variables["params"]["head"]["kernel"] for r in (one, other)]
     assert not np.allclose(*kernels)
+
+
+@pytest.mark.parametrize("steps", [-1, 2**31, 10**30])
+def test_steps_that_cannot_be_counted_are_refused(step, variables, split, steps):
+    with pytest.raises(UserError, match=f"total_steps={steps}: expected 0 to 2147483647"):
+        _fit(step, variables, split, steps=steps)
 
 
 def test_variables_given_are_not_overwritten(step, variables, split):
@@ -191,3 +198,31 @@ def test_training_is_the_same_where_jax_has_64_bits(variables, split):
         found = run()
     chex.assert_trees_all_equal_dtypes(found[0], variables)
     chex.assert_trees_all_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.enable_x64(True),
+        lambda: jax.numpy_dtype_promotion("strict"),
+        lambda: jax.numpy_rank_promotion("raise"),
+    ],
+    ids=["x64", "strict types", "strict ranks"],
+)
+@pytest.mark.parametrize(
+    "labels",
+    [jax.ShapeDtypeStruct((4,), jnp.int32), jax.ShapeDtypeStruct((4, 16), jnp.uint8)],
+    ids=["single label", "multi label"],
+)
+def test_a_step_under_settings_of_jax(variables, setting, labels):
+    recipe = Recipe("nevis", augmentation=Augmentation())
+    images = jax.ShapeDtypeStruct((4, SIZE, SIZE, 3), jnp.uint8)
+    hyper = Hyper(np.float32(0.1), np.int32(3), np.int32(0), np.int32(CLASSES))
+    with setting():
+        state = jax.eval_shape(lambda: finetune.init_state(recipe, variables, 0))
+        step = functools.partial(finetune.train_step, MODULE, recipe)
+        after, metrics = jax.eval_shape(step, state, images, labels, hyper)
+    assert after == state
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, metrics))} == {
+        jnp.dtype("float32")
+    }
