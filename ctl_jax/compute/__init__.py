@@ -3,6 +3,9 @@
 Example:
   >>> def step(params, batch): ...  # forward, backward, optimiser
   >>> ledger = Ledger().add("train", steps * flops(step, params, batch))
+
+Every primitive of JAX is counted, known to cost nothing, or an error that names it;
+`register_flops` tells the cost of another, such as one's own or a Pallas kernel.
 """
 
 from ctl_jax.compute.flops import Count, count, flops, register_flops

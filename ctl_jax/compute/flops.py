@@ -77,8 +77,9 @@ class Count:
 def flops(fn: Callable[..., Any], *args: Any) -> int:
     """FLOPs of `fn(*args)` in convolutions and matrix products, 2 per multiply-add.
 
-    Padded positions are included, and zeros inserted by dilation left out, so that each of a
-    convolution's two gradients costs what its forward pass costs.
+    Padded and masked positions are included, and zeros inserted by dilation left out, so that each
+    of a convolution's two gradients costs what its forward pass costs. Sparse products count what
+    is stored; fused attention counts what it computes, the scores once more in its gradient.
 
     Args:
       fn: a function of pytrees of arrays; a whole training step, for example.

@@ -75,10 +75,8 @@ def test_float32_whatever_jaxs_default_is(name):
         grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
         return variables, grads, stats, models.apply(module, variables, images)
 
-    _, expected = jax.make_jaxpr(step, return_shape=True)(KEY, images)
     with jax.enable_x64(True):
         program, made = jax.make_jaxpr(step, return_shape=True)(KEY, images)
-    chex.assert_trees_all_equal_shapes_and_dtypes(made, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
     # One number, such as the square root of a width, may be float64, but no array.
     assert re.findall(r"f64\[\d[^\]]*\]", str(program)) == []
