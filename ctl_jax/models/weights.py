@@ -75,12 +75,15 @@ def load_weights(
 def _is_dir(path: str | os.PathLike[str]) -> bool:
     """Whether it is a directory, where it is anything at all."""
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise UserError(f"weights {path}: no such file or directory") from None
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"weights {str(path)!r}: cannot be read ({reason})") from None
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # A pipe would be waited for.
+        raise UserError(f"weights {path}: neither a file nor a directory")
+    return stat.S_ISDIR(mode)
 
 
 def _from_keras(

@@ -1,5 +1,6 @@
 """Pretrained weights: every array in its place, and every error by name."""
 
+import os
 import re
 import zipfile
 
@@ -248,6 +249,12 @@ def test_paths_of_no_weights(small, file, path, message):
     with pytest.raises(UserError, match=message) as caught:
         load(small, path.format(folder=folder))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_pipe_is_not_waited_for(small, tmp_path):
+    os.mkfifo(tmp_path / "weights.npz")
+    with pytest.raises(UserError, match="neither a file nor a directory"):
+        load(small, tmp_path / "weights.npz")
 
 
 @pytest.mark.parametrize(
