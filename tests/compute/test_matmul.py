@@ -77,6 +77,22 @@ def test_a_gradient_costs_what_its_forward_costs(case):
     assert three_costs(fn, x, k) == [expected] * 3
 
 
+@settings(max_examples=30, deadline=None)
+@given(convolutions())
+def test_equals_xla(case):
+    """XLA leaves out what is padded, and the convolutions here have none."""
+    options, x, k = case
+    height, width = x.shape[1:3]
+    low_high = options["padding"]
+    x = floats(x.shape[0], height + sum(low_high[0]), width + sum(low_high[1]), x.shape[3])
+    options = options | {"padding": "VALID"}
+
+    def fn(x, k):
+        return lax.conv_general_dilated(x, k, dimension_numbers=LAYOUT, **options)
+
+    assert compute.flops(fn, x, k) == jax.jit(fn).lower(x, k).cost_analysis()["flops"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_equals_torch(case):
