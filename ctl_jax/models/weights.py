@@ -198,7 +198,8 @@ def _from_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any])
         raise UserError(
             f"weights {path}: a folder of .npz files; expected one, such as {inside[0]}"
         )
-    loaded = flatten_dict(load_checkpoint(path), sep="/")
+    tree = load_checkpoint(path)
+    loaded = flatten_dict(tree, sep="/")
     expected = flatten_dict(variables, sep="/")
     _check_names(path, loaded, expected)
     for name, leaf in expected.items():
@@ -210,4 +211,5 @@ def _from_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any])
             )
         _check_values(path, name, np.asarray(array), is_variance=name.endswith("/var"))
         loaded[name] = array.astype(leaf.dtype)
-    return unflatten_dict(loaded, sep="/")
+    # Of a network without BatchNorm an empty collection of statistics is part of the tree.
+    return unflatten_dict(flatten_dict(tree, keep_empty_nodes=True, sep="/") | loaded, sep="/")
