@@ -17,7 +17,10 @@ In the table, "(traced)" leaves out our trace and scores, which one does once a 
 has to build its graph for each result. "(in steps)" is its one way around that: a single pruner in
 twenty steps, whose networks are other ones, since each step ranks the channels of the last anew.
 
-README.md has the table that this printed on two idle CPU cores.
+`--unchecked` leaves out what `select` traces to see that the pruned network is the same function
+(its `check=False`).
+
+docs/results.md has the tables that this printed.
 
 Random weights, 224 px, CPU. The two libraries take turns, and medians are compared, so that the
 ratios hold on a shared machine. Importing the libraries and making the weights is not counted.
@@ -60,7 +63,8 @@ Row = dict[str, float]  # column of the table -> how many times as fast as the p
 class Ours:
     """One network of ctl_jax with random weights."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, check: bool = True) -> None:
+        self.check = check
         self.module = models.create(name, torch_models.CLASSES)
         shapes = jax.eval_shape(lambda: models.init(self.module, jax.random.key(0), 224))
         rng = np.random.default_rng(0)
@@ -78,7 +82,7 @@ class Ours:
         return groups, pruning.score(groups, self.variables, **GROUP_NORM)
 
     def cut(self, groups: pruning.Groups, scores: Mapping[str, Any], **target: float) -> Any:
-        keep = pruning.select(groups, scores, scope="all", **target)
+        keep = pruning.select(groups, scores, scope="all", check=self.check, **target)
         return jax.block_until_ready(pruning.prune(self.variables, groups, keep))
 
     def once(self) -> Any:
@@ -116,17 +120,17 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def first(library: str, name: str, image_size: int) -> float:
+def first(library: str, name: str, image_size: int, check: bool) -> float:
     """Seconds of the first `once` of a process."""
     if library == OURS:
-        return seconds(Ours(name).once)
+        return seconds(Ours(name, check).once)
     peer = Peer(name, image_size)
     return seconds(lambda: peer.once(peer.model))
 
 
-def measure(name: str, sections: Sequence[str], rounds: int, image_size: int) -> Row:
+def measure(name: str, sections: Sequence[str], rounds: int, image_size: int, check: bool) -> Row:
     """The sections of one network, one after the other."""
-    ours, peer = Ours(name), Peer(name, image_size)
+    ours, peer = Ours(name, check), Peer(name, image_size)
     row: Row = {}
     for section in sections:
         found = SECTIONS[section](ours, peer, rounds)
@@ -239,7 +243,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sections", default="once,ratios,target,flops")
     parser.add_argument("--rounds", type=int, default=5, help="turns of section once")
     parser.add_argument("--peer-image-size", type=int, default=224, help="that the peer traces at")
+    parser.add_argument("--unchecked", action="store_true", help="with select(check=False)")
     args = parser.parse_args(argv)
+    check = not args.unchecked
     names, sections = args.models.split(","), args.sections.split(",")
     for value, known in [*((n, MODELS) for n in names), *((s, SECTIONS) for s in sections)]:
         if value not in known:
@@ -253,11 +259,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         row: Row = {}
         if "once" in sections:
             cold = {
-                library: in_new_process(first, library, name, args.peer_image_size)
+                library: in_new_process(first, library, name, args.peer_image_size, check)
                 for library in (OURS, PEER)
             }
             row["first"] = report("once, in a fresh process", cold)
-        row |= in_new_process(measure, name, sections, args.rounds, args.peer_image_size)
+        row |= in_new_process(measure, name, sections, args.rounds, args.peer_image_size, check)
         table[name] = row
     if any(table.values()):
         print_table(table)

@@ -313,6 +313,10 @@ def test_widths_that_become_equal():
     pruning.select(groups, scores, ratio=0.5, scope="channels")
     with pytest.raises(UserError, match=r"another one, expected the same \('dot_general' becomes "):
         pruning.select(groups, scores, ratio=0.5, ratios={"b": 1 / 3}, scope="channels")
+    keep = pruning.select(
+        groups, scores, ratio=0.5, ratios={"b": 1 / 3}, scope="channels", check=False
+    )
+    assert len(keep["a"]) == len(keep["b"]) == 8
 
 
 class Recurrent(nn.Module):
