@@ -17,8 +17,7 @@ In the table, "(traced)" leaves out our trace and scores, which one does once a 
 has to build its graph for each result. "(in steps)" is its one way around that: a single pruner in
 twenty steps, whose networks are other ones, since each step ranks the channels of the last anew.
 
-`--unchecked` leaves out what `select` traces to see that the pruned network is the same function
-(its `check=False`).
+`--checked` has `select` trace the function in any case (its `check=True`).
 
 docs/results.md has the tables that this printed.
 
@@ -63,7 +62,7 @@ Row = dict[str, float]  # column of the table -> how many times as fast as the p
 class Ours:
     """One network of ctl_jax with random weights."""
 
-    def __init__(self, name: str, check: bool = True) -> None:
+    def __init__(self, name: str, check: bool = False) -> None:
         self.check = check
         self.module = models.create(name, torch_models.CLASSES)
         shapes = jax.eval_shape(lambda: models.init(self.module, jax.random.key(0), 224))
@@ -243,9 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sections", default="once,ratios,target,flops")
     parser.add_argument("--rounds", type=int, default=5, help="turns of section once")
     parser.add_argument("--peer-image-size", type=int, default=224, help="that the peer traces at")
-    parser.add_argument("--unchecked", action="store_true", help="with select(check=False)")
+    parser.add_argument("--checked", action="store_true", help="with select(check=True)")
     args = parser.parse_args(argv)
-    check = not args.unchecked
     names, sections = args.models.split(","), args.sections.split(",")
     for value, known in [*((n, MODELS) for n in names), *((s, SECTIONS) for s in sections)]:
         if value not in known:
@@ -259,11 +257,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         row: Row = {}
         if "once" in sections:
             cold = {
-                library: in_new_process(first, library, name, args.peer_image_size, check)
+                library: in_new_process(first, library, name, args.peer_image_size, args.checked)
                 for library in (OURS, PEER)
             }
             row["first"] = report("once, in a fresh process", cold)
-        row |= in_new_process(measure, name, sections, args.rounds, args.peer_image_size, check)
+        row |= in_new_process(
+            measure, name, sections, args.rounds, args.peer_image_size, args.checked
+        )
         table[name] = row
     if any(table.values()):
         print_table(table)

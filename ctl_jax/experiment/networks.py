@@ -134,6 +134,7 @@ def make_network(config: Any, groups: pruning.Groups, method: Method, variables:
             ratio=method.ratio,
             scope=method.scope,
             round_to=round_to(config),
+            check=True,
         )
         variables = pruning.prune(variables, groups, keep)
     return Network(method, make_recipe(config, method), variables, keep)

@@ -124,6 +124,17 @@ class Groups(Mapping[str, Group]):
         """What a `Keep` of these groups is for: names, sizes, positions and shapes alone."""
         return Structure.of(self)
 
+    @functools.cached_property
+    def other_sizes(self) -> frozenset[int]:
+        """Sizes of parameters' axes that no group lies on."""
+        inside = {(m.path, m.axis) for group in self.values() for m in group.members}
+        return frozenset(
+            size
+            for path, shape in self.shapes.items()
+            for axis, size in enumerate(shape)
+            if (path, axis) not in inside
+        )
+
     def change_at(self, widths: Mapping[str, int]) -> str | None:
         """How the traced function is another one at some widths, by more than them.
 

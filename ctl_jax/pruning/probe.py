@@ -13,8 +13,8 @@ and must be the same program but for that (see `programs`). If it is not, or doe
 finds the groups that it is due to, and they stay whole. The widths are odd where the full ones are
 even, so that what depends on a divisor shows, and between a quarter and half of them, so that what
 is rounded down shows and widths that Python may compare keep their order; different ones for groups
-of one size, so that a ratio of widths shows. What does not show at these widths (that one is
-exactly 7, say) shows when `select` traces the function at those that it chose.
+of one size, so that a ratio of widths shows. What does not show at these widths shows when `select`
+traces the function at those that it chose: see its `check`.
 """
 
 import dataclasses

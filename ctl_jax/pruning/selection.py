@@ -14,6 +14,7 @@ from ctl_jax.pruning.groups import Groups
 from ctl_jax.pruning.keep import Indices, Keep
 from ctl_jax.pruning.latency import Measure, measured_by, meet_latency
 from ctl_jax.pruning.patterns import own_ratios, prunable
+from ctl_jax.pruning.probe import tried_widths
 from ctl_jax.pruning.targets import Target, meet
 
 
@@ -35,7 +36,7 @@ def select(
     frozen: Sequence[str] = (),
     measure: Measure | None = None,
     cache: str | os.PathLike[str] | None = None,
-    check: bool = True,
+    check: bool = False,
 ) -> Keep:
     """Drops channels of low score, a given share of them or as few as a target allows.
 
@@ -43,8 +44,9 @@ def select(
     cut is shared out among the groups in scope, and within a group the highest scores stay (of
     equal ones the lowest index).
 
-    At the widths that it chose, the function is traced once more, and no cut is made at which that
-    is not the same program.
+    Where Python may take the chosen widths for something else than those that `trace` tried (two
+    that differed are equal now, say), the function is traced once more, and no cut is made at which
+    that is not the same program.
 
     With `ratio` and the uniform allocation a group of `size` channels keeps the multiple of
     `round_to` nearest to `(1 - ratio) * size`, of two equally near the greater, but at least the
@@ -75,8 +77,8 @@ def select(
       measure: for `latency`: from the channels that stay to seconds, of a training step, say.
         None: the traced function is called.
       cache: for `latency`: a JSON file of measurements; see `latency.measured_by`.
-      check: False leaves out the last trace, which takes most of the time of a selection, where
-        many are compared. What `trace` itself found about other widths holds all the same.
+      check: True traces the function at the chosen widths in any case. That takes most of the time
+        of a selection, and shows also what depends on a width's being exactly 7.
 
     Returns:
       For every group the channels that stay; groups that are not in scope stay whole. `notes` says
@@ -134,8 +136,9 @@ def select(
     if kind != "ratio" or amount > 0:
         notes += _whole(groups, free, round_to, minimum, floor)
     keep = ranking.keep(widths, notes)
-    if check:
-        _check_function(groups, keep)
+    sizes = {name: len(kept) for name, kept in keep.items()}
+    if check or _are_unlike(groups, sizes):
+        _check_function(groups, sizes)
     return keep
 
 
@@ -204,9 +207,30 @@ def _check_limits(allocation: str, floor: Any, minimum: Any, round_to: Any) -> N
     check_count("round_to", round_to)
 
 
-def _check_function(groups: Groups, keep: Keep) -> None:
-    """That at the widths that stay the function is the same: the last that Python may look at."""
-    widths = {name: len(kept) for name, kept in keep.items()}
+def _are_unlike(groups: Groups, widths: Mapping[str, int]) -> bool:
+    """Whether Python may see in these widths what it did not see in those that `trace` tried.
+
+    One is less, or has more factors of 2 than the full one; two that differed are equal, two that
+    were equal differ; or one is equal to an axis that is no group's.
+    """
+    became: dict[int, int] = {}
+    stayed: dict[tuple[int, int], int] = {}
+    sizes = {name: group.size for name, group in groups.items()}
+    for name, tried in tried_widths(sizes).items():
+        size, width = sizes[name], widths[name]
+        if width == size:
+            became.setdefault(width, size)
+        elif width < tried or (width & -width) > (size & -size) or width in groups.other_sizes:
+            return True
+        if became.setdefault(width, size) != size:
+            return True
+        if stayed.setdefault((size, tried), width) != width:
+            return True
+    return False
+
+
+def _check_function(groups: Groups, widths: Mapping[str, int]) -> None:
+    """That at these widths the function is the same."""
     if groups.apply_fn is not None and (change := groups.change_at(widths)):
         raise UserError(
             f"at the widths that stay the function is another one, expected the same ({change}): "

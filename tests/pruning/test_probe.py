@@ -127,10 +127,12 @@ def test_the_function_is_traced_twice_where_nothing_is_guessed(layers):
     assert len(groups) == layers
     assert len(calls) == 2  # at full widths, and at others
     scores = {name: np.arange(group.size) for name, group in groups.items()}
+    pruning.select(groups, scores, ratio=0.5, scope="channels")
+    assert len(calls) == 2
     for _ in range(3):
-        pruning.select(groups, scores, ratio=0.5, scope="channels")
+        pruning.select(groups, scores, ratio=0.5, scope="channels", check=True)
     assert len(calls) == 3  # at those that stay
-    pruning.select(groups, scores, ratio=0.0, scope="channels")
+    pruning.select(groups, scores, ratio=0.0, scope="channels", check=True)
     assert len(calls) == 3
 
 

@@ -260,27 +260,25 @@ def test_a_search_that_would_never_end_is_cut_short():
     assert len(calls) < 80
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    factor=st.sampled_from(
-        [
-            lambda c, k: c / k,
-            lambda c, k: c // k,
-            lambda c, k: c % k,
-            lambda c, k: min(c, k),
-            lambda c, k: max(c, k),
-            lambda c, k: float(c > k),
-            lambda c, k: -(-c // k) * k,
-            lambda c, k: k / c**0.5,
-            lambda c, k: float(c == k),
-        ]
-    ),
-    k=st.integers(1, 24),
-    width=st.integers(2, 24),
-    ratio=st.floats(0, 0.95),
-)
-def test_exact_or_not_cut(factor, k, width, ratio):
+MONOTONE = [
+    lambda c, k: c / k,
+    lambda c, k: c // k,
+    lambda c, k: min(c, k),
+    lambda c, k: max(c, k),
+    lambda c, k: float(c > k),
+    lambda c, k: -(-c // k) * k,
+    lambda c, k: k / c**0.5,
+    lambda c, k: 2.0 if c % 2**k else 3.0,
+]
+ANY = [*MONOTONE, lambda c, k: c % k, lambda c, k: float(c == k), lambda c, k: math.gcd(c, k)]
+
+
+@pytest.mark.parametrize(("factors", "check"), [(MONOTONE, False), (ANY, True)])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), k=st.integers(1, 24), width=st.integers(2, 24), ratio=st.floats(0, 0.95))
+def test_exact_or_not_cut(factors, check, data, k, width, ratio):
     """Whatever Python makes of a width: the pruned network is the one promised, or refused."""
+    factor = data.draw(st.sampled_from(factors))
 
     def apply(v, x):
         y = jnp.tanh(x @ v["a"])
@@ -288,8 +286,9 @@ def test_exact_or_not_cut(factor, k, width, ratio):
 
     v = weights(a=(5, width), head=(width, 3))
     groups = pruning.trace(apply, v, X)
+    scores = pruning.score(groups, v)
     try:
-        keep = pruning.select(groups, pruning.score(groups, v), ratio=ratio, scope="channels")
+        keep = pruning.select(groups, scores, ratio=ratio, scope="channels", check=check)
     except UserError as error:
         assert "the function is another one" in str(error)  # noqa: PT017
         return
@@ -313,10 +312,31 @@ def test_widths_that_become_equal():
     pruning.select(groups, scores, ratio=0.5, scope="channels")
     with pytest.raises(UserError, match=r"another one, expected the same \('dot_general' becomes "):
         pruning.select(groups, scores, ratio=0.5, ratios={"b": 1 / 3}, scope="channels")
-    keep = pruning.select(
-        groups, scores, ratio=0.5, ratios={"b": 1 / 3}, scope="channels", check=False
-    )
-    assert len(keep["a"]) == len(keep["b"]) == 8
+
+
+def exactly_7(y: jax.Array) -> jax.Array:
+    return y * (2 if y.shape[-1] == 7 else 3)
+
+
+@pytest.mark.parametrize(
+    ("between", "ratio", "at_once"),
+    [
+        (lambda y: y * (2 if y.shape[-1] == 6 else 3), 10 / 16, True),  # as many as classes
+        (lambda y: y * min(y.shape[-1], 4), 14 / 16, True),  # less than was tried
+        (exactly_7, 9 / 16, False),
+    ],
+    ids=["an axis", "narrower", "exactly 7"],
+)
+def test_widths_unlike_those_that_were_tried(between, ratio, at_once):
+    v = weights(a=(5, 16), b=(16, 11), head=(11, 6))
+    groups = pruning.trace(two_layers(between), v, X)
+    scores = pruning.score(groups, v)
+    for check in (False, True):
+        if check or at_once:
+            with pytest.raises(UserError, match="the function is another one"):
+                pruning.select(
+                    groups, scores, ratio=0, ratios={"a": ratio}, scope="channels", check=check
+                )
 
 
 class Recurrent(nn.Module):
