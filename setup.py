@@ -35,6 +35,8 @@ setuptools.setup(
         # TFDS imports it without declaring it.
         "importlib_resources>=6",
         "jax>=0.10",
+        # Comes with jax; named since its version is part of the key of compiled programs.
+        "jaxlib>=0.10",
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml-collections>=1.1",

@@ -28,8 +28,13 @@ def _call(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
 def _scan(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
     """The body sees one slice of each stacked array; what it carries is one array to it."""
     params = eqn.params
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    consts, carry, stacked = operands[:first], operands[first:last], operands[last:]
+    if "ft_in" in params:  # since jax 0.11
+        consts, carry, stacked = map(list, params["ft_in"].update(operands).unpack())
+    else:
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        consts, carry, stacked = map(
+            list, (operands[:first], operands[first:last], operands[last:])
+        )
     steps = walk.freeze([x.axes[0] for x in stacked], "scan")
     slices = [x._replace(axes=x.axes[1:]) for x in stacked]
     walk.repeats *= params["length"]
