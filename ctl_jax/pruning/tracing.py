@@ -167,4 +167,6 @@ def _names(ids: Labels, parts: Partition) -> frozenset[str]:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
-    return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
+    # As JAX takes a float64 of NumPy; from 0.11 on it warns of others.
+    taken = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(np.shape(leaf), taken)
