@@ -22,6 +22,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
+from ctl_jax.pruning.walk import shape_of
+
 # Parameters of equations that say what they do.
 _PLAIN = bool | int | float | complex | str | bytes | np.generic | np.dtype | enum.Enum
 
@@ -69,8 +71,8 @@ def change(full: ClosedJaxpr, other: ClosedJaxpr, loose: Loose) -> str | None:
             if value.differs:
                 raise _Change(f"the {_shown(value.known, 'a result')}")
         for a, b in zip(full.jaxpr.outvars, other.jaxpr.outvars, strict=True):
-            if _shape(a) != _shape(b):
-                raise _Change(f"a result of shape {_shape(a)} becomes one of {_shape(b)}")
+            if shape_of(a) != shape_of(b):
+                raise _Change(f"a result of shape {shape_of(a)} becomes one of {shape_of(b)}")
     except _Change as found:
         return str(found)
     return None
@@ -232,7 +234,7 @@ def _is_mean(name: str, operands: Sequence[_Value]) -> bool:
 
 
 def _summed(eqn: JaxprEqn) -> int:
-    shape = _shape(eqn.invars[0])
+    shape = shape_of(eqn.invars[0])
     return math.prod(shape[i] for i in eqn.params["axes"])
 
 
@@ -245,20 +247,20 @@ def _by_axis(a: JaxprEqn, b: JaxprEqn, full: Any, other: Any) -> bool:
     """One number an axis of the operand: the same, but where the axis has another size."""
     if full is None or other is None:
         return full is other
-    sizes = zip(_shape(a.invars[0]), _shape(b.invars[0]), strict=True)
+    sizes = zip(shape_of(a.invars[0]), shape_of(b.invars[0]), strict=True)
     return all(m != n or x == y for (m, n), x, y in zip(sizes, full, other, strict=True))
 
 
 def _parts(a: JaxprEqn, b: JaxprEqn, full: Any, other: Any) -> bool:
     axis = a.params["axis"]
-    resized = _shape(a.invars[0])[axis] != _shape(b.invars[0])[axis]
+    resized = shape_of(a.invars[0])[axis] != shape_of(b.invars[0])[axis]
     return len(full) == len(other) and (resized or tuple(full) == tuple(other))
 
 
 def _groups(a: JaxprEqn, b: JaxprEqn, full: int, other: int) -> bool:
     """A depthwise convolution stays one; any other keeps the number of its groups."""
     into = a.params["dimension_numbers"].rhs_spec[1]
-    return full == other or _shape(a.invars[1])[into] == _shape(b.invars[1])[into] == 1
+    return full == other or shape_of(a.invars[1])[into] == shape_of(b.invars[1])[into] == 1
 
 
 # Parameters of primitives that are sizes: (primitive, parameter) -> whether two may be the same.
@@ -305,15 +307,11 @@ def _check_counts(what: str, full: Sequence[Any], other: Sequence[Any]) -> None:
         raise _Change(f"{len(full)} {what} become {len(other)}")
 
 
-def _shape(atom: Var | Literal) -> tuple[int, ...]:
-    return getattr(atom.aval, "shape", ())
-
-
 def _check_size(
     a: JaxprEqn, b: JaxprEqn, full: Var | Literal, other: Var | Literal, axis: int
 ) -> None:
     """For what numbers the positions of an axis, or takes all of them together."""
-    before, after = _shape(full)[axis], _shape(other)[axis]
+    before, after = shape_of(full)[axis], shape_of(other)[axis]
     if before != after:
         raise _Change(f"{_name(a)} over {before} positions becomes one over {after}")
 

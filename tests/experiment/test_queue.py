@@ -129,20 +129,26 @@ def test_what_others_did_before_or_meanwhile_is_not_done_again(store, time, far)
     assert time.now == 0
 
 
-def test_two_at_once_share_without_doing_anything_twice(store):
+def work_side_by_side(store, seconds):
+    """What two workers that start together do, by worker; each trial takes so many seconds."""
     taken = {0: [], 1: []}
     together = threading.Barrier(2)
 
     def run(index):
         queue = Queue(store, IDS, [1.0] * 8, Worker(index, 2), LEASE_S)
         together.wait()
-        taken[index] = work(queue, lambda claim: real_time.sleep(0.005))
+        taken[index] = work(queue, lambda claim: real_time.sleep(seconds))
 
     threads = [threading.Thread(target=run, args=(index,)) for index in taken]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return taken
+
+
+def test_two_at_once_share_without_doing_anything_twice(store):
+    taken = work_side_by_side(store, 0.005)
     assert sorted(taken[0] + taken[1]) == list(range(8))
     assert taken[0][0] == 0
     assert taken[1][0] == 4
@@ -317,18 +323,7 @@ def test_damage_that_another_worker_sees_to_is_left_to_it(store, time, far):
 def test_of_two_workers_that_see_the_same_damage_one_does_it_again(store):
     work(Queue(store, IDS, [1.0] * 8, Worker(), LEASE_S))
     _damage(store, *IDS)
-    together, taken = threading.Barrier(2), {0: [], 1: []}
-
-    def run(index):
-        queue = Queue(store, IDS, [1.0] * 8, Worker(index, 2), LEASE_S)
-        together.wait()
-        taken[index] = work(queue, lambda claim: real_time.sleep(0.002))
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in taken]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    taken = work_side_by_side(store, 0.002)
     assert sorted(taken[0] + taken[1]) == list(range(8))
     assert authors(store) == ["me"] * 8
 
