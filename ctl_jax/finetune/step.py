@@ -13,11 +13,10 @@ from ctl_jax.errors import UserError
 from ctl_jax.finetune import schedule
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.losses import loss
+from ctl_jax.models.network import DTYPES
 
 Tree = Any
 
-# What a network may compute in.
-DTYPES = ("float32", "bfloat16")
 # The most updates of a training: they are counted in int32.
 MAX_STEPS = 2**31 - 1
 

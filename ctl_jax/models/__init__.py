@@ -11,6 +11,7 @@ Example:
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
 from ctl_jax.models.formulations import compiler_options, tuned
+from ctl_jax.models.model import Model, load, save
 from ctl_jax.models.network import apply, count_params, features, init, with_head
 from ctl_jax.models.preprocess import PREPROCESS
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
@@ -22,6 +23,7 @@ __all__ = [
     "CLASSIFIERS",
     "NAMES",
     "PREPROCESS",
+    "Model",
     "ResNet",
     "apply",
     "apply_pruned",
@@ -31,9 +33,11 @@ __all__ = [
     "create",
     "features",
     "init",
+    "load",
     "load_checkpoint",
     "load_weights",
     "options_of",
+    "save",
     "save_checkpoint",
     "tuned",
     "with_head",

@@ -1,12 +1,13 @@
 """Our own checkpoints: variables of any widths, written by orbax, verified when read."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,7 +44,12 @@ def content_hash(variables: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    *,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
     """Writes variables into a new directory `path`; one that is there already is replaced.
 
     The directory appears with its content complete or not at all.
@@ -52,17 +58,20 @@ def save_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) 
       path: of the directory, local or `gs://bucket/path`; its parent is made.
       variables: nested dicts of arrays, of any widths. In a group of processes each has all of
         them, and one calls this.
+      beside: names and contents of files that belong to it.
     """
     if not files.is_remote(path):
-        _save(path, variables)
+        _save(path, variables, beside or {})
         return
     with tempfile.TemporaryDirectory() as folder:
         local = pathlib.Path(folder) / "checkpoint"
-        _save(local, variables)
+        _save(local, variables, beside or {})
         _upload(local, files.path(path))
 
 
-def _save(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
+def _save(
+    path: str | os.PathLike[str], variables: Mapping[str, Any], beside: Mapping[str, bytes]
+) -> None:
     final = pathlib.Path(path).absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     final = home.in_utf8(final.parent) / final.name
@@ -72,6 +81,8 @@ def _save(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> None:
     arrays = jax.tree.map(np.asarray, jax.device_get(dict(variables)))
     with _checkpointer() as checkpointer:
         checkpointer.save(temporary, args=ocp.args.PyTreeSave(arrays), force=True)
+    for file, content in beside.items():
+        (temporary / file).write_bytes(content)
     sums = [f"{digest}  {name}\n" for name, digest in _checksums(temporary).items()]
     (temporary / _SUMS).write_text("".join(sums))
     if final.exists():
@@ -96,19 +107,36 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: no such directory, no checkpoint, or a damaged one.
     """
-    if not files.is_remote(path):
-        return _load(path, pathlib.Path(path).absolute())
-    with tempfile.TemporaryDirectory() as folder:
-        _download(files.path(path), pathlib.Path(folder))
-        return _load(path, pathlib.Path(folder))
+    with verified(path) as directory:
+        return read(path, directory)
 
 
-def _load(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise UserError(f"checkpoint {path}: no such directory")
-    if not (directory / _SUMS).is_file():
-        raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
-    _verify(path, directory)
+@contextlib.contextmanager
+def verified(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """The local directory of a checkpoint whose files are all as they were written.
+
+    Args:
+      path: of the directory, local or `gs://bucket/path`: then it is downloaded for as long as the
+        context lasts.
+
+    Raises:
+      UserError: no such directory, no checkpoint, or a damaged one.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(path).absolute()
+        if files.is_remote(path):
+            directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _download(files.path(path), directory)
+        if not directory.is_dir():
+            raise UserError(f"checkpoint {path}: no such directory")
+        if not (directory / _SUMS).is_file():
+            raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
+        _verify(path, directory)
+        yield directory
+
+
+def read(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, Any]:
+    """The arrays of a checkpoint `path` whose files are in the local `directory`."""
     directory = home.in_utf8(directory)
     with _checkpointer() as checkpointer:
         saved = getattr(checkpointer.metadata(directory).item_metadata, "tree", None)

@@ -14,6 +14,9 @@ from ctl_jax.models import widths
 
 Variables = Mapping[str, Any]
 
+# What a network may compute in.
+DTYPES = ("float32", "bfloat16")
+
 
 def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
     """Random variables; the task head's kernel is zero.
