@@ -9,7 +9,7 @@ from typing import Any
 
 from ctl_jax.data import splits, without_tensorflow
 from ctl_jax.data.sources import tfds
-from ctl_jax.data.sources.record_files import first_line
+from ctl_jax.data.formats.record_files import first_line
 from ctl_jax.errors import UserError
 
 # TFDS tries ten times, for minutes, where there is no network at all.

@@ -20,7 +20,7 @@ import numpy as np
 from ctl_jax.data import tfrecord
 from ctl_jax.data.dataset import DataSet, Example, Places
 from ctl_jax.data.names import printable
-from ctl_jax.data.sources import identity, metadata, tf_example
+from ctl_jax.data.formats import identity, metadata, tf_example
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 

@@ -11,9 +11,9 @@ import numpy as np
 from ctl_jax.data import duplicates
 from ctl_jax.data.dataset import DataSet, Example, Places, Records
 from ctl_jax.data.names import printable
-from ctl_jax.data.sources import identity, layout, leftovers, zips
-from ctl_jax.data.sources.classes import listed
-from ctl_jax.data.sources.cut import split_of
+from ctl_jax.data.formats import identity, layout, leftovers, zips
+from ctl_jax.data.formats.classes import listed
+from ctl_jax.data.formats.cut import split_of
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 

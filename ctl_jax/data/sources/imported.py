@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from ctl_jax.data.dataset import DataSet, Places, Records
 from ctl_jax.data.sources import tfds
-from ctl_jax.data.sources.record_files import RecordFiles
-from ctl_jax.data.sources.tfds_labels import Labels
-from ctl_jax.data.sources.tfds_records import Piece, TfdsRecords
+from ctl_jax.data.formats.record_files import RecordFiles
+from ctl_jax.data.formats.tfds_labels import Labels
+from ctl_jax.data.formats.tfds_records import Piece, TfdsRecords
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ctl_jax.data import splits
 from ctl_jax.data.dataset import DataSet, Places, Records
-from ctl_jax.data.sources import tfds_labels
-from ctl_jax.data.sources.record_files import FORMATS, RecordFiles, first_line
-from ctl_jax.data.sources.tfds_records import Column, Piece, TfdsRecords
+from ctl_jax.data.formats import tfds_labels
+from ctl_jax.data.formats.record_files import FORMATS, RecordFiles, first_line
+from ctl_jax.data.formats.tfds_records import Column, Piece, TfdsRecords
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from ctl_jax.data.sources.classes import listed
+from ctl_jax.data.formats.classes import listed
 from ctl_jax.errors import UserError
 
 # What no class is named by, whether with a number or not: parts of an archive, and kinds of files.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.sources import layout
+from ctl_jax.data.formats import layout
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
 

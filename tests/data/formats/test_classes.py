@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.sources import classes
+from ctl_jax.data.formats import classes
 from ctl_jax.errors import UserError
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

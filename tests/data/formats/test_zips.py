@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.sources import zips
+from ctl_jax.data.formats import zips
 from ctl_jax.errors import UserError
 
 CONTENTS = {"a/1.png": b"first" * 100, "b/ü.png": b"second", "a/2.png": b""}

@@ -6,7 +6,7 @@ Their parser is safe with hostile bytes, and ten times as fast as one written in
 from collections.abc import Sequence
 from typing import Any
 
-from ctl_jax.data.sources.record_files import first_line
+from ctl_jax.data.formats.record_files import first_line
 
 
 def parse(record: bytes) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctl_jax.data.sources import tf_example
+from ctl_jax.data.formats import tf_example
 
 # The feature that holds the label, where it is not "label".
 _FIELDS = {

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from ctl_jax.data.sources import classes, cut, doubts, leftovers
-from ctl_jax.data.sources.cut import split_of
+from ctl_jax.data.formats import classes, cut, doubts, leftovers
+from ctl_jax.data.formats.cut import split_of
 from ctl_jax.errors import UserError
 
 # Words that a folder between a split and its classes may be named with.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ctl_jax.data.dataset import Example
-from ctl_jax.data.sources import tfds_labels
-from ctl_jax.data.sources.record_files import RecordFiles
+from ctl_jax.data.formats import tfds_labels
+from ctl_jax.data.formats.record_files import RecordFiles
 from ctl_jax.errors import UserError
 
 # Records that are read at once when a field is looked up.

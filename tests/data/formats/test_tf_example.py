@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.sources import tf_example
+from ctl_jax.data.formats import tf_example
 
 INTEGERS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=4)
 

@@ -1,0 +1,1 @@
+"""How data sets lie on disk: parts that the sources are made of, none of which looks for a set."""
