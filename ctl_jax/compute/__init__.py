@@ -1,4 +1,4 @@
-"""FLOPs and latency of a JAX function, and the ledger of what was spent. Needs jax only.
+"""FLOPs and latency of a JAX function, budgets, and the ledger of what was spent. Needs jax only.
 
 Example:
   >>> def step(params, batch): ...  # forward, backward, optimiser
@@ -8,8 +8,9 @@ Every primitive of JAX is counted, known to cost nothing, or an error that names
 `register_flops` tells the cost of another, such as one's own or a Pallas kernel.
 """
 
+from ctl_jax.compute.budgets import Budget, Pace
 from ctl_jax.compute.flops import Count, count, flops, register_flops
 from ctl_jax.compute.latency import latency
 from ctl_jax.compute.ledger import Ledger
 
-__all__ = ["Count", "Ledger", "count", "flops", "latency", "register_flops"]
+__all__ = ["Budget", "Count", "Ledger", "Pace", "count", "flops", "latency", "register_flops"]
