@@ -1,0 +1,50 @@
+"""Records: the lines of `records.jsonl` as types, for those who write and those who read them.
+
+line = json.dumps(records.to_json(records.DevRecord(trial=id, step=3, ...)))
+record = records.from_json(json.loads(line))
+best = records.winner(trials)
+"""
+
+from ctl_jax.records.columns import COLUMNS, Column, column, derived, row
+from ctl_jax.records.reading import TYPES, Record, from_json, is_product
+from ctl_jax.records.schema import to_json
+from ctl_jax.records.trial import PURPOSES, TrialRecord, rank, winner
+from ctl_jax.records.types import (
+    DevRecord,
+    MethodRecord,
+    MissingTask,
+    PendingRecord,
+    PretrainRecord,
+    PruneRecord,
+    RunRecord,
+    RunTask,
+    TaskRecord,
+    TrainRecord,
+)
+
+__all__ = [
+    "COLUMNS",
+    "PURPOSES",
+    "TYPES",
+    "Column",
+    "DevRecord",
+    "MethodRecord",
+    "MissingTask",
+    "PendingRecord",
+    "PretrainRecord",
+    "PruneRecord",
+    "Record",
+    "RunRecord",
+    "RunTask",
+    "TaskRecord",
+    "TrainRecord",
+    "TrialRecord",
+    "column",
+    "derived",
+    "from_json",
+    "is_product",
+    "rank",
+    "row",
+    "to_json",
+    "winner",
+]

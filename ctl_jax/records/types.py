@@ -1,0 +1,276 @@
+"""The other records: of a run and its tasks, of methods, and of what is done on the way."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ctl_jax.errors import UserError
+from ctl_jax.records.schema import check_unique, positive
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """A task of a run. What an earlier version did not record is None or empty.
+
+    Attributes:
+        name: As in records, tables and names of files.
+        title: Its name for people.
+        dataset: The data set it is of.
+        domain: Such as "ocr".
+        year: In the stream.
+        kind: "single_label" or "multi_label".
+        num_classes: How many classes it has.
+        train_examples: Examples of a split, as many as are used.
+        dev_examples: Likewise.
+        dev_test_examples: Likewise.
+        test_examples: Likewise.
+        corrupt_examples: Examples that were left out because they cannot be read.
+        notes: What was put right in its data, or may not be as it should.
+        passed_over: How many files beside the examples are none, by their kind.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    domain: str | None
+    year: int | None = None
+    kind: str | None = None
+    num_classes: int | None = None
+    train_examples: int | None = None
+    dev_examples: int | None = None
+    dev_test_examples: int | None = None
+    test_examples: int | None = None
+    corrupt_examples: int | None = None
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MissingTask:
+    """A task of the stream that the run goes without, and why."""
+
+    name: str
+    title: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run is: said again by every command that continues it.
+
+    Attributes:
+        variant: The stream's variant.
+        tasks: Those that there are, in order.
+        missing: Those that there are not.
+        methods: Their names, in order.
+        budgets: Such as "4000000000 flops" or "2 epochs".
+        learning_rates: Those that a grid tries.
+        seeds: In order.
+        config: The whole config, as plain values.
+        versions: Package to version.
+        device: What it ran on.
+        model: The network's name.
+    """
+
+    type: ClassVar[str] = "run"
+
+    variant: str
+    model: str
+    tasks: tuple[RunTask, ...]
+    missing: tuple[MissingTask, ...]
+    methods: tuple[str, ...]
+    budgets: tuple[str, ...]
+    learning_rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    device: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """What only decoding a task's images tells; every step on the task may say it.
+
+    Attributes:
+        task: Its name.
+        examples: Split to number of examples, as many as are used.
+        corrupt: Examples that were left out because they cannot be read.
+        notes: What was put right in its data, or may not be as it should.
+        passed_over: How many files beside the examples are none, by their kind.
+        content: Hash of its images and labels.
+    """
+
+    type: ClassVar[str] = "task"
+
+    task: str
+    examples: Mapping[str, int]
+    corrupt: int
+    notes: tuple[str, ...]
+    passed_over: Mapping[str, int]
+    content: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainRecord:
+    """A pretraining done by the run itself. What an earlier version did not record is None.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task it learnt.
+        steps: Training steps.
+        flops_per_step: What each costs.
+        flops: What they cost together.
+        metric: Accuracy on dev of the task.
+        loss: The last step's.
+        seed: Of weights, order and crops.
+        wall_s: Seconds it took.
+        weights: Hash of what it made.
+    """
+
+    type: ClassVar[str] = "pretrain"
+
+    id: str | None = None
+    task: str
+    steps: int
+    flops_per_step: int | None = None
+    flops: int
+    metric: float | None
+    loss: float | None = None
+    seed: int | None = None
+    wall_s: float | None = None
+    weights: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruneRecord:
+    """What was cut from a network before it is finetuned.
+
+    Attributes:
+        id: Of the step.
+        cut: Scope and ratio, as in the names of methods.
+        keep: `pruning.Keep.to_json`: which channels stay.
+        groups: Channel groups of the network.
+        cut_groups: How many of them lost channels.
+        notes: What could not be cut as asked, and what was left whole and why.
+    """
+
+    type: ClassVar[str] = "prune"
+
+    id: str
+    cut: str
+    keep: str
+    groups: int
+    cut_groups: int
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodRecord:
+    """What a method makes of the network, without a task's head.
+
+    Attributes:
+        method: Its name.
+        scope: Which filters it cuts, None where it cuts none.
+        ratio: The share of them that it cuts.
+        criterion: By which it chooses them.
+        params: Parameters of its network.
+        forward_flops: FLOPs of a forward pass of one image.
+        flops_per_step: FLOPs of a training step.
+        groups: Channel groups of the network.
+        cut_groups: How many of them lost channels.
+        notes: What could not be cut as asked, and what was left whole and why.
+    """
+
+    type: ClassVar[str] = "method"
+
+    method: str
+    scope: str | None
+    ratio: float | None
+    criterion: str | None
+    params: int
+    forward_flops: int = positive()
+    flops_per_step: int = positive()
+    groups: int
+    cut_groups: int
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """A trial on the way: the loss after a step.
+
+    Attributes:
+        trial: Its id.
+        step: Steps done.
+        flops_per_step: What each costs.
+        flops: What they cost together.
+        loss: Of this step's batch, None where it is not finite.
+        learning_rate: At this step.
+        wall_s: Seconds since the trial began.
+    """
+
+    type: ClassVar[str] = "train"
+
+    trial: str
+    step: int
+    flops_per_step: int
+    flops: int
+    loss: float | None
+    learning_rate: float
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DevRecord:
+    """A trial on the way: the score on dev after a step.
+
+    Attributes:
+        trial: Its id.
+        step: Steps done.
+        flops: What they cost together.
+        dev: The score.
+        dev_top5: Top-5 accuracy.
+    """
+
+    type: ClassVar[str] = "dev"
+
+    trial: str
+    step: int
+    flops: int
+    dev: float | None
+    dev_top5: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PendingRecord:
+    """A trial that the run wants and that is not done: its search has no result yet.
+
+    Attributes:
+        id: The trial's.
+        task: Name of its task.
+        method: Name of its method.
+        budget: As in `RunRecord.budgets`.
+        seed: Its seed.
+        learning_rate: Its learning rate.
+    """
+
+    type: ClassVar[str] = "pending"
+
+    id: str
+    task: str
+    method: str
+    budget: str
+    seed: int
+    learning_rate: float
+
+
+def check_run(run: RunRecord, where: str) -> None:
+    """Raises a UserError where a run names something twice, or a task is no name of a file."""
+    names = [task.name for task in run.tasks]
+    for key in ("methods", "budgets", "learning_rates", "seeds"):
+        check_unique(getattr(run, key), f"{where}: {key}")
+    check_unique(names, f"{where}: names of tasks")
+    for name in names:
+        # Figures are files named after their tasks.
+        if not name or name.startswith(".") or set(name) & set("/\\\0"):
+            raise UserError(f"{where}: task {name!r}, expected a name that is safe in a file name")
