@@ -52,9 +52,7 @@ class ConvNeXt(nn.Module):
     width: int = 96
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head.
 
         Raises:

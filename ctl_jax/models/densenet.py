@@ -34,10 +34,10 @@ class DenseLayer(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = relu(batch_norm(train, self.epsilon, "bn1")(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = relu(batch_norm(self.epsilon, "bn1")(x))
         x = conv(BOTTLENECK * self.growth, 1, name="conv1")(x)
-        x = relu(batch_norm(train, self.epsilon, "bn2")(x))
+        x = relu(batch_norm(self.epsilon, "bn2")(x))
         return conv(self.growth, 3, name="conv2")(x)
 
 
@@ -47,8 +47,8 @@ class Transition(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = relu(batch_norm(train, self.epsilon, "bn")(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = relu(batch_norm(self.epsilon, "bn")(x))
         x = conv(x.shape[-1] // 2, 1, name="conv")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
@@ -71,9 +71,7 @@ class DenseNet(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head.
 
         Images have at least `2 ** (len(stages) + 1) - 3` rows and columns.
@@ -81,12 +79,12 @@ class DenseNet(nn.Module):
         # The stem quarters an image and rounds up, a transition halves and rounds down.
         check_size(images, 2 ** (len(self.stages) + 1) - 3)
         x = conv(self.width, 7, stride=2, name="stem_conv")(images)
-        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(self.epsilon, "stem_bn")(x)))
         for i, layers in enumerate(self.stages, start=1):
             for j in range(1, layers + 1):
-                new = DenseLayer(self.growth, self.epsilon, name=f"stage{i}_layer{j}")(x, train)
+                new = DenseLayer(self.growth, self.epsilon, name=f"stage{i}_layer{j}")(x)
                 x = jnp.concatenate([x, new], axis=-1)
             if i < len(self.stages):
-                x = Transition(self.epsilon, name=f"transition{i}")(x, train)
-        x = global_mean(relu(batch_norm(train, self.epsilon, "final_bn")(x)))
+                x = Transition(self.epsilon, name=f"transition{i}")(x)
+        x = global_mean(relu(batch_norm(self.epsilon, "final_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

@@ -60,16 +60,14 @@ class EfficientNet(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         width = make_divisible(STEM * self.width_multiplier)
         x = conv(width, 3, stride=2, name="stem_conv")(images)
-        x = nn.silu(batch_norm(train, self.epsilon, "stem_bn")(x))
+        x = nn.silu(batch_norm(self.epsilon, "stem_bn")(x))
         plan = plan_blocks(STAGES, self.stages, width, self.width_multiplier, SQUEEZE)
         for name, block in plan.items():
-            x = InvertedResidual(block, nn.silu, self.epsilon, name=name)(x, train)
+            x = InvertedResidual(block, nn.silu, self.epsilon, name=name)(x)
         x = conv(LAST * x.shape[-1], 1, name="last_conv")(x)
-        x = global_mean(nn.silu(batch_norm(train, self.epsilon, "last_bn")(x)))
+        x = global_mean(nn.silu(batch_norm(self.epsilon, "last_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

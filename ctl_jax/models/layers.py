@@ -4,7 +4,10 @@ Padding is explicit and symmetric, as in PyTorch's reference models ("SAME" woul
 of a strided convolution at the end), so that weights trained there give the same outputs here.
 """
 
+import contextlib
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -72,12 +75,13 @@ class BatchNorm(nn.Module):
     promotions. Training gives back each batch's own statistics, for the trainer to average.
 
     Attributes:
-      train: normalise by the batch's statistics instead of by the running ones.
       epsilon: added to the variance.
+      use_running_average: normalise by the running statistics instead of by the batch's. No
+        network sets it: inside `normalising` it is what the layer's path says.
     """
 
-    train: bool
     epsilon: float
+    use_running_average: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -90,7 +94,7 @@ class BatchNorm(nn.Module):
         dtype, x = x.dtype, x.astype(jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        if self.train:
+        if not self.use_running_average:
             if x.size == x.shape[-1]:
                 raise UserError(
                     f"BatchNorm {'/'.join(self.path)} has 1 value a channel in training; expected "
@@ -105,7 +109,7 @@ class BatchNorm(nn.Module):
             now_mean, now_var = mean.value, var.value
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
-        if self.train:
+        if not self.use_running_average:
             y = formulations.batch_norm_in_training(x, scale, bias, self.epsilon)
             if y is not None:
                 return y.astype(dtype)
@@ -117,9 +121,39 @@ class BatchNorm(nn.Module):
         return lax.add(lax.mul(lax.sub(x, now_mean), factor), bias).astype(dtype)
 
 
-def batch_norm(train: bool, epsilon: float, name: str) -> BatchNorm:
+def batch_norm(epsilon: float, name: str) -> BatchNorm:
     """The BatchNorm of all these models."""
-    return BatchNorm(train, epsilon, name=name)
+    return BatchNorm(epsilon, name=name)
+
+
+def normalising(by_batch: Callable[[str], bool]) -> contextlib.AbstractContextManager[None]:
+    """A context in which each BatchNorm layer that is called, also `nn.BatchNorm`, asks.
+
+    Args:
+      by_batch: whether the layer of a path ("stage1_block1/bn1") normalises by the statistics of
+        the batch, and leaves them as its new ones; else it takes its own and leaves them as they
+        are.
+    """
+
+    def tell(
+        next_fun: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        layer = context.module
+        if context.method_name == "__call__" and isinstance(layer, BatchNorm | nn.BatchNorm):
+            # Linen freezes the fields of a bound layer; this copy of it lives for one call.
+            own = not by_batch("/".join(layer.path))
+            object.__setattr__(layer, "use_running_average", own)
+            if isinstance(layer, nn.BatchNorm):
+                # Linen's averages with the old ones by itself, and may be told by its caller.
+                object.__setattr__(layer, "momentum", 0.0)
+                args = args[:1]
+                kwargs = {key: kwargs[key] for key in kwargs if key != "use_running_average"}
+        return next_fun(*args, **kwargs)
+
+    return nn.intercept_methods(tell)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -48,9 +48,7 @@ class Mixer(nn.Module):
     patch: int = 16
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, D] under the head.
 
         Raises:

@@ -124,13 +124,13 @@ class InvertedResidual(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, images: jax.Array) -> jax.Array:
         block, x = self.block, images
         if block.inner is not None:
             x = conv(block.inner, 1, name="expand_conv")(x)
-            x = self.activation(batch_norm(train, self.epsilon, "expand_bn")(x))
+            x = self.activation(batch_norm(self.epsilon, "expand_bn")(x))
         x = depthwise_conv(x, block.size, stride=block.stride, name="depthwise_conv")
-        x = self.activation(batch_norm(train, self.epsilon, "depthwise_bn")(x))
+        x = self.activation(batch_norm(self.epsilon, "depthwise_bn")(x))
         if block.squeezed is not None:
             gate = jnp.mean(x, axis=(1, 2), keepdims=True)
             gate = conv(block.squeezed, 1, use_bias=True, name="squeeze")(gate)
@@ -138,7 +138,7 @@ class InvertedResidual(nn.Module):
             gate = conv(x.shape[-1], 1, use_bias=True, name="excite")(gate)
             x = x * nn.sigmoid(gate)
         x = conv(block.features, 1, name="project_conv")(x)
-        x = batch_norm(train, self.epsilon, "project_bn")(x)
+        x = batch_norm(self.epsilon, "project_bn")(x)
         return images + x if block.residual else x
 
 
@@ -159,17 +159,15 @@ class MobileNetV2(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         width = make_divisible(STEM * self.width_multiplier)
         x = conv(width, 3, stride=2, name="stem_conv")(images)
-        x = nn.relu6(batch_norm(train, self.epsilon, "stem_bn")(x))
+        x = nn.relu6(batch_norm(self.epsilon, "stem_bn")(x))
         plan = plan_blocks(STAGES, self.stages, width, self.width_multiplier)
         for name, block in plan.items():
-            x = InvertedResidual(block, nn.relu6, self.epsilon, name=name)(x, train)
+            x = InvertedResidual(block, nn.relu6, self.epsilon, name=name)(x)
         last = make_divisible(LAST * max(1.0, self.width_multiplier))
         x = conv(last, 1, name="last_conv")(x)
-        x = global_mean(nn.relu6(batch_norm(train, self.epsilon, "last_bn")(x)))
+        x = global_mean(nn.relu6(batch_norm(self.epsilon, "last_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

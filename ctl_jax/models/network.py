@@ -1,7 +1,7 @@
 """Using a network: pure functions of a module and its variables."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import jax
@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import widths
+from ctl_jax.models import layers, widths
 
 Variables = Mapping[str, Any]
 
@@ -38,6 +38,10 @@ def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
     return {"batch_stats": {}, **module.lazy_init(key, images)}
 
 
+# Whether the BatchNorm layer of a path, such as "stage1_block1/bn1", normalises by the batch.
+ByBatch = Callable[[str], bool]
+
+
 @overload
 def apply(
     module: nn.Module,
@@ -51,35 +55,40 @@ def apply(
     module: nn.Module,
     variables: Variables,
     images: jax.Array,
-    train: Literal[True],
+    train: Literal[True] | ByBatch,
     dtype: DTypeLike = ...,
 ) -> tuple[jax.Array, dict[str, Any]]: ...
 def apply(
     module: nn.Module,
     variables: Variables,
     images: jax.Array,
-    train: bool = False,
+    train: bool | ByBatch = False,
     dtype: DTypeLike = jnp.float32,
 ) -> jax.Array | tuple[jax.Array, dict[str, Any]]:
     """Logits of images. Widths follow from the variables, so pruned ones run as they are.
 
     Args:
-      module: from `create`.
+      module: from `create`, or any Linen module of images that has BatchNorm of ours or of Linen.
       variables: {"params": ..., "batch_stats": ...}.
       images: float32 [B, H, W, 3], preprocessed (see `PREPROCESS`).
-      train: BatchNorm normalises by the batch instead of by `variables["batch_stats"]`.
+      train: which BatchNorm layers normalise by the batch instead of by
+        `variables["batch_stats"]`: all, none, or those for whose path ("stage1_block1/bn1") a
+        function returns True.
       dtype: of convolutions, products and activations, float32 or bfloat16. The variables are
         float32 either way, and so is BatchNorm's arithmetic.
 
     Returns:
-      Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]), float32; with `train`, also the
-      statistics of this batch, in the form of `variables["batch_stats"]` ({} without BatchNorm).
+      Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]), float32; unless `train` is
+      False, also the statistics in the form of `variables["batch_stats"]` ({} without BatchNorm):
+      those of this batch, of the layers that normalise by it, and the others as they were.
       Averaging them over batches is the trainer's affair.
     """
     variables, images = _cast(variables, images, dtype)
     if not train:
-        return widths.apply(module, variables, images).astype(jnp.float32)
-    logits, updated = widths.apply(module, variables, images, train=True, mutable=["batch_stats"])
+        with layers.normalising(lambda path: False):
+            return widths.apply(module, variables, images).astype(jnp.float32)
+    with layers.normalising(train if callable(train) else lambda path: True):
+        logits, updated = widths.apply(module, variables, images, mutable=["batch_stats"])
     return logits.astype(jnp.float32), updated.get("batch_stats", {})
 
 
@@ -104,7 +113,8 @@ def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.
       variables: {"params": ..., "batch_stats": ...}.
       images: float32 [B, H, W, 3], preprocessed.
     """
-    return widths.apply(module, variables, images, return_features=True)
+    with layers.normalising(lambda path: False):
+        return widths.apply(module, variables, images, return_features=True)
 
 
 def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:

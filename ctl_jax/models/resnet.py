@@ -71,16 +71,16 @@ class Block(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x
         if self.project:
             stride = max(layer.stride for layer in self.layers)
             layer = Layer(1, self.layers[-1].features, stride)
             shortcut = _conv(layer, self.conv_bias, "shortcut_conv")(shortcut)
-            shortcut = batch_norm(train, self.epsilon, "shortcut_bn")(shortcut)
+            shortcut = batch_norm(self.epsilon, "shortcut_bn")(shortcut)
         for i, layer in enumerate(self.layers, start=1):
             x = _conv(layer, self.conv_bias, f"conv{i}")(x)
-            x = batch_norm(train, self.epsilon, f"bn{i}")(x)
+            x = batch_norm(self.epsilon, f"bn{i}")(x)
             if i < len(self.layers):
                 x = relu(x)
         return relu(x + shortcut)
@@ -129,14 +129,12 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         small = self.stem == "cifar"
         layer = Layer(3, self.width, 1) if small else Layer(7, self.width, 2)
         x = _conv(layer, self.conv_bias, "stem_conv")(images)
-        x = relu(batch_norm(train, self.epsilon, "stem_bn")(x))
+        x = relu(batch_norm(self.epsilon, "stem_bn")(x))
         if not small:
             x = max_pool(x)
         features = self.width
@@ -146,7 +144,7 @@ class ResNet(nn.Module):
                 layers = self._block_layers(self.width * 2**i, stride)
                 project = stride != 1 or layers[-1].features != features
                 name = f"stage{i + 1}_block{j + 1}"
-                x = Block(layers, project, self.conv_bias, self.epsilon, name=name)(x, train)
+                x = Block(layers, project, self.conv_bias, self.epsilon, name=name)(x)
                 features = layers[-1].features
         x = global_mean(x)
         return x if return_features else head(self.num_outputs)(x)

@@ -63,16 +63,16 @@ class Unit(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x
         x = conv(self.inner, 1, groups=1 if self.first else self.groups, name="conv1")(x)
-        x = relu(batch_norm(train, self.epsilon, "bn1")(x))
+        x = relu(batch_norm(self.epsilon, "bn1")(x))
         if self.groups > 1:
             x = channel_shuffle(x, self.groups)
         x = depthwise_conv(x, 3, stride=2 if self.downsample else 1, name="depthwise_conv")
-        x = batch_norm(train, self.epsilon, "depthwise_bn")(x)
+        x = batch_norm(self.epsilon, "depthwise_bn")(x)
         x = conv(self.features, 1, groups=self.groups, name="conv2")(x)
-        x = batch_norm(train, self.epsilon, "bn2")(x)
+        x = batch_norm(self.epsilon, "bn2")(x)
         if not self.downsample:
             return relu(shortcut + x)
         shortcut = nn.avg_pool(shortcut, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
@@ -118,12 +118,10 @@ class ShuffleNetV1(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         x = conv(self.stem_width, 3, stride=2, name="stem_conv")(images)
-        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(self.epsilon, "stem_bn")(x)))
         inputs = self.stem_width
         for i, units in enumerate(self.stages):
             features = self.width * 2**i
@@ -136,7 +134,7 @@ class ShuffleNetV1(nn.Module):
                     downsample=j == 0,
                     epsilon=self.epsilon,
                     name=f"stage{i + 1}_unit{j + 1}",
-                )(x, train)
+                )(x)
             inputs = features
         x = global_mean(x)
         return x if return_features else head(self.num_outputs)(x)

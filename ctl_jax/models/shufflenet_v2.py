@@ -59,16 +59,16 @@ class Unit(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         stride = 2 if self.downsample else 1
 
         def pointwise(x: jax.Array, name: str) -> jax.Array:
             x = conv(self.features, 1, name=f"{name}_conv")(x)
-            return relu(batch_norm(train, self.epsilon, f"{name}_bn")(x))
+            return relu(batch_norm(self.epsilon, f"{name}_bn")(x))
 
         def depthwise(x: jax.Array, name: str) -> jax.Array:
             x = depthwise_conv(x, 3, stride=stride, name=f"{name}_conv")
-            return batch_norm(train, self.epsilon, f"{name}_bn")(x)
+            return batch_norm(self.epsilon, f"{name}_bn")(x)
 
         if self.downsample:
             shortcut = pointwise(depthwise(x, "shortcut_depthwise"), "shortcut_pointwise")
@@ -98,17 +98,15 @@ class ShuffleNetV2(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         x = conv(self.stem_width, 3, stride=2, name="stem_conv")(images)
-        x = max_pool(relu(batch_norm(train, self.epsilon, "stem_bn")(x)))
+        x = max_pool(relu(batch_norm(self.epsilon, "stem_bn")(x)))
         for i, units in enumerate(self.stages):
             for j in range(units):
                 name = f"stage{i + 1}_unit{j + 1}"
                 unit = Unit(self.width * 2**i // 2, j == 0, self.epsilon, name=name)
-                x = unit(x, train)
+                x = unit(x)
         x = conv(self.last_width, 1, name="last_conv")(x)
-        x = global_mean(relu(batch_norm(train, self.epsilon, "last_bn")(x)))
+        x = global_mean(relu(batch_norm(self.epsilon, "last_bn")(x)))
         return x if return_features else head(self.num_outputs)(x)

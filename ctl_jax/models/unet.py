@@ -27,10 +27,10 @@ class DoubleConv(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         for i in (1, 2):
             x = conv(self.features, 3, name=f"conv{i}")(x)
-            x = relu(batch_norm(train, self.epsilon, f"bn{i}")(x))
+            x = relu(batch_norm(self.epsilon, f"bn{i}")(x))
         return x
 
 
@@ -60,20 +60,18 @@ class UNet(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, H, W, num_outputs] of images [B, H, W, 3], or the head's inputs [B, H, W, F].
 
         Images have at least `2**depth` rows and columns.
         """
         check_size(images, 2**self.depth)
-        x = DoubleConv(self.width, self.epsilon, name="down0")(images, train)
+        x = DoubleConv(self.width, self.epsilon, name="down0")(images)
         skips = []
         for i in range(1, self.depth + 1):
             skips.append(x)
             x = nn.max_pool(x, (2, 2), (2, 2))
-            x = DoubleConv(self.width * 2**i, self.epsilon, name=f"down{i}")(x, train)
+            x = DoubleConv(self.width * 2**i, self.epsilon, name=f"down{i}")(x)
         for i in reversed(range(self.depth)):
             features, skip = self.width * 2**i, skips.pop()
             up = nn.ConvTranspose(
@@ -86,5 +84,5 @@ class UNet(nn.Module):
             )
             x = pad_to(up(x), *skip.shape[1:3])
             x = jnp.concatenate([skip, x], axis=-1)
-            x = DoubleConv(features, self.epsilon, name=f"up{i}")(x, train)
+            x = DoubleConv(features, self.epsilon, name=f"up{i}")(x)
         return x if return_features else head(self.num_outputs)(x)

@@ -83,9 +83,7 @@ class VGG(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head.
 
         Images have at least `2**len(stages)` rows and columns.
@@ -97,7 +95,7 @@ class VGG(nn.Module):
             for j in range(1, convolutions + 1):
                 x = conv(features, 3, use_bias=True, name=f"stage{i + 1}_conv{j}")(x)
                 if self.norm:
-                    x = batch_norm(train, self.epsilon, f"stage{i + 1}_bn{j}")(x)
+                    x = batch_norm(self.epsilon, f"stage{i + 1}_bn{j}")(x)
                 x = relu(x)
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = adaptive_mean(x, self.pool)

@@ -66,9 +66,7 @@ class ViT(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_features: bool = False
-    ) -> jax.Array:
+    def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features under the head.
 
         The features are the class token [B, D]; if distilled, both tokens [B, 2 D].

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models import layers
 
@@ -79,7 +80,7 @@ def test_batch_norm_is_that_of_flax(train):
         "batch_stats": {"mean": draw(-1), "var": draw(0.1)},
     }
     theirs = nn.BatchNorm(use_running_average=not train, momentum=0.0, epsilon=1e-3)
-    ours = layers.BatchNorm(train=train, epsilon=1e-3)
+    ours = layers.BatchNorm(epsilon=1e-3, use_running_average=not train)
     out, statistics = ours.apply(variables, x, mutable=["batch_stats"])
     expected, expected_statistics = theirs.apply(variables, x, mutable=["batch_stats"])
     chex.assert_trees_all_close(out, expected, rtol=1e-6, atol=1e-6)
@@ -88,3 +89,37 @@ def test_batch_norm_is_that_of_flax(train):
         jax.eval_shape(ours.init, jax.random.key(0), x),
         jax.eval_shape(theirs.init, jax.random.key(0), x),
     )
+
+
+class Stock(nn.Module):
+    """Linen's own BatchNorm in each of the ways to tell it, within a loop and a `remat` too."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train, name="field")(x)
+        x = nn.BatchNorm(name="argument")(x, use_running_average=True)
+        x = nn.BatchNorm(name="position")(x, True)
+        x = nn.remat(nn.BatchNorm)(use_running_average=True, name="remat")(x)
+        loop = nn.scan(
+            lambda norm, x, _: (norm(x), None),
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            length=2,
+        )
+        x, _ = loop(nn.BatchNorm(use_running_average=True, name="loop"), x, None)
+        return nn.Dense(3, name="head")(jnp.mean(x, axis=(1, 2)))
+
+
+@pytest.mark.parametrize("layer", ["field", "argument", "position", "remat", "loop"])
+def test_a_module_of_stock_layers_asks_too(layer):
+    module, x = Stock(), np.random.default_rng(0).normal(2, 3, (4, 5, 5, 6)).astype(np.float32)
+    variables = module.init(jax.random.key(0), x)
+    expected = models.apply(module, variables, x)
+    chex.assert_trees_all_equal(expected, module.apply(variables, x))
+    logits, statistics = models.apply(module, variables, x, train=lambda path: path == layer)
+    assert np.abs(logits - expected).max() > 1e-3
+    for name, old in variables["batch_stats"].items():
+        if name != layer:
+            chex.assert_trees_all_equal(statistics[name], old)
+    mean = statistics[layer]["mean"].reshape(-1, 6)[0]
+    chex.assert_trees_all_close(mean, np.mean(x, (0, 1, 2)), rtol=1e-3, atol=1e-4)

@@ -12,6 +12,7 @@ import pytest
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models import layers, transformer
+from ctl_jax.pruning.paths import leaf_paths
 
 KEY = jax.random.key(0)
 APPLY = jax.jit(models.apply, static_argnums=0)
@@ -80,6 +81,35 @@ def test_float32_whatever_jaxs_default_is(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
     # One number, such as the square root of a width, may be float64, but no array.
     assert re.findall(r"f64\[\d[^\]]*\]", str(program)) == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_batch_norm_layer_asks(name, images, random_variables):
+    """Those that do not normalise by the batch keep their statistics to the bit."""
+    module = models.create(name, 7, **ALL[name])
+    variables = random_variables(module)
+    if name in ("vit_s16", "mixer_s16"):
+        variables = models.init(module, KEY, 20)
+    paths = sorted({path.rpartition("/")[0] for path, _ in leaf_paths(variables["batch_stats"])})
+    chosen = set(paths[::2])
+    asked = []
+
+    def by_batch(path):
+        asked.append(path)
+        return path in chosen
+
+    @jax.jit
+    def run(variables, images):
+        apply = functools.partial(models.apply, module, variables, images)
+        return apply(by_batch), apply(lambda path: False), apply()
+
+    (some, statistics), none, evaluated = run(variables, images)
+    assert sorted(asked) == paths
+    chex.assert_trees_all_equal(none, (evaluated, variables["batch_stats"]))
+    before = dict(leaf_paths(variables["batch_stats"]))
+    for path, leaf in leaf_paths(statistics):
+        assert np.array_equal(leaf, before[path]) == (path.rpartition("/")[0] not in chosen)
+    assert np.any(some != evaluated) == bool(chosen)
 
 
 @pytest.mark.parametrize("draw", [layers.kernel_init, transformer.kernel_init])
