@@ -1,12 +1,12 @@
 """The Nevis'22 stream: a pretrained ResNet-50, whole and pruned, finetuned on every task.
 
   python -m ctl_jax.main --config=configs/nevis.py:variant=SHORT --workdir=runs/nevis \\
-    --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.data.tfds_dirs=DIR,DIR
+    --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.data.dirs=tfds:DIR,folder:DIR
 
 A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 training images):
 
   python -m ctl_jax.main --config=configs/nevis.py:variant=mnist+cifar10+caltech101 \\
-    --workdir=runs/nevis --config.weights=... --config.data.tfds_dirs=... \\
+    --workdir=runs/nevis --config.weights=... --config.data.dirs=... \\
     --config.methods=dense,filters@0.5,channels@0.5,linear_probe \\
     --config.budgets.num=3 --config.budgets.max_flops=2e12 \\
     --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
@@ -35,7 +35,7 @@ def get_config(arguments: str = ""):
     # "skip" goes on without tasks whose data is not there; the report names them.
     config.stream.missing = "error"
     # Prepared TFDS data, as `tfds build` or `tfds.load` leave it (ArrayRecord or TFRecord).
-    config.data.tfds_dirs = ("~/tensorflow_datasets",)
+    config.data.dirs = ("tfds:~/tensorflow_datasets",)
     config.data.image_size = 64
 
     # ImageNet weights of Keras' ResNet-50 up to its fourth stage, with Keras' preprocessing.

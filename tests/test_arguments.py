@@ -63,7 +63,7 @@ def test_values_of_the_config(words, overrides):
         ([*GIVEN, "--=3"], "unexpected argument '--=3'"),
         ([*GIVEN, "--config.=3"], "config.: unknown key"),
         ([*GIVEN, "--config.finetune=3"], r"config\.finetune: a section; .*config\.finetune\."),
-        ([*GIVEN, "--config.data.tfds_dirs.x=1"], "did you mean config.data.tfds_dirs"),
+        ([*GIVEN, "--config.data.dirs.x=1"], "did you mean config.data.dirs"),
         ([*GIVEN, "--config.finetune.batchsize=1"], "did you mean config.finetune.batch_size"),
         ([*GIVEN, "--config.finetune.batch_size"], "config.finetune.batch_size: expected a value"),
         ([*GIVEN, "--config.weights", "--plan"], "config.weights: expected a value"),

@@ -68,7 +68,7 @@ TEXTS = st.one_of(WORDS, NUMBERS, NASTY, st.lists(NUMBERS, max_size=3).map(",".j
 
 DEFAULTS = dict(flatten(experiment.default_config()))
 ODD_KEYS = st.one_of(
-    st.sampled_from(["finetune", "data.tfds_dirs.x", "", ".", "finetune.batch_sizes", "seed"]),
+    st.sampled_from(["finetune", "data.dirs.x", "", ".", "finetune.batch_sizes", "seed"]),
     NASTY,
 )
 # What makes sense for most keys of a type, in many ways of writing it.
@@ -240,8 +240,9 @@ def test_plans(argv):
 @st.composite
 def data_words(draw):
     """A word of a data command's line."""
-    flags = ["tfds_dir", "nevis_dir", "folder_dir", "imported_dir", "variant", "stop_year", "out"]
-    value = draw(st.one_of(st.sampled_from([".", "SHORT", "mnist", "x.png", "2015"]), TEXTS))
+    flags = ["dir", "variant", "stop_year", "out"]
+    words = [".", "tfds:.", "nevis:.", "folder:.", "imported:.", "SHORT", "mnist", "x.png", "2015"]
+    value = draw(st.one_of(st.sampled_from(words), TEXTS))
     forms = [value, f"--{draw(st.sampled_from(flags))}={value}", "--json", "digits", "x.png"]
     return draw(st.sampled_from(forms))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import compilation, data, home
 from ctl_jax.data import cache
-from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
+from ctl_jax.data.sources import dm_nevis, embedded, imported, tfds
 from ctl_jax.errors import UserError
 
 
@@ -61,9 +61,9 @@ def test_the_home_and_what_follows(alone):
     assert home.remark() == ""
     assert compilation.cache_dir() == folder / ".cache/ctl_jax/xla"
     assert cache.cache_dir() == folder / ".cache/ctl_jax/images"
-    assert data.embedded_data_dir() == folder / ".cache/ctl_jax/tfds"
-    assert default_imported_dir() == folder / ".local/share/ctl_jax/imported"
-    assert default_tfds_dir() == folder / "tensorflow_datasets"
+    assert embedded.default_dir() == folder / ".cache/ctl_jax/tfds"
+    assert imported.default_dir() == folder / ".local/share/ctl_jax/imported"
+    assert tfds.default_dir() == folder / "tensorflow_datasets"
 
 
 @pytest.mark.parametrize("text", ["", "x", "/x/~", "./~/x", "x/~y", "-~", "é/\udce9"])
@@ -107,10 +107,10 @@ def test_a_file_may_be_called_so(alone, monkeypatch):
     [
         ("CTL_JAX_CACHE", cache.cache_dir),
         ("CTL_JAX_CACHE", lambda: compilation.cache_dir().parent),
-        ("CTL_JAX_DATA", data.embedded_data_dir),
-        ("CTL_JAX_IMPORTED", default_imported_dir),
-        ("TFDS_DATA_DIR", default_tfds_dir),
-        ("NEVIS_DATA_DIR", lambda: places().nevis_dirs[0]),
+        ("CTL_JAX_DATA", embedded.default_dir),
+        ("CTL_JAX_IMPORTED", imported.default_dir),
+        ("TFDS_DATA_DIR", tfds.default_dir),
+        ("NEVIS_DATA_DIR", lambda: dm_nevis.default_dirs()[0]),
         ("XDG_CACHE_HOME", lambda: home.cache().parent),
         ("XDG_DATA_HOME", lambda: home.data().parent),
     ],
@@ -123,13 +123,6 @@ def test_variables_are_expanded(alone, monkeypatch, name, folder):
         folder()
 
 
-def test_places_are_expanded(alone):
-    found = places(["~/a"], ["~/b"], ["~/c", "/d"], "~/e")
-    names = (found.tfds_dirs, found.nevis_dirs, found.folder_dirs, found.imported_dir)
-    at = alone / "home"
-    assert names == ((at / "a",), (at / "b",), (at / "c", pathlib.Path("/d")), at / "e")
-
-
 def test_without_a_home_a_private_folder_holds_caches(homeless):
     folder = homeless / "tmp" / f"ctl_jax-{os.getuid()}"
     assert home.home() is None
@@ -140,7 +133,7 @@ def test_without_a_home_a_private_folder_holds_caches(homeless):
     with pytest.raises(UserError, match=r"^~/x: '~' is the home folder, but HOME is '' and this"):
         home.expand("~/x")
     # Nor is anything made of the defaults that need one.
-    assert data.find_set(data.stream("mnist")[0], places()) is None
+    assert data.find_set(data.stream("mnist")[0]) is None
 
 
 def test_a_folder_that_is_not_private_does_not_stand_in(homeless):
@@ -169,7 +162,7 @@ def test_a_home_that_cannot_be_written_is_read(unwritable):
     assert home.expand("~/x") == f"{unwritable}/home/x"
     assert home.cache().is_relative_to(unwritable / "tmp")
     assert home.remark().startswith(f"the home {unwritable}/home cannot be written; caches are in")
-    assert default_tfds_dir() == unwritable / "home/tensorflow_datasets"
+    assert tfds.default_dir() == unwritable / "home/tensorflow_datasets"
 
 
 def test_libraries_find_an_environment_that_is_fit(unwritable, monkeypatch):
@@ -225,20 +218,20 @@ def test_a_name_that_no_file_system_takes(alone, text):
 
 
 def test_what_is_temporary(alone, homeless):
-    assert home.is_temporary(default_imported_dir())
+    assert home.is_temporary(imported.default_dir())
     assert not home.is_temporary(alone / "home")
 
 
 def test_what_lasts(alone):
-    assert not home.is_temporary(default_imported_dir())
+    assert not home.is_temporary(imported.default_dir())
     assert not home.is_temporary(alone / "tmp")
 
 
 def test_a_home_that_cannot_be_entered(alone, monkeypatch):
     """Nothing is looked for in it: each look would fail."""
     monkeypatch.setattr(os, "access", lambda folder, mode: alone / "home" != folder)
-    assert default_imported_dir().is_relative_to(alone / "tmp")
-    assert default_tfds_dir().is_relative_to(alone / "tmp")
+    assert imported.default_dir().is_relative_to(alone / "tmp")
+    assert tfds.default_dir().is_relative_to(alone / "tmp")
 
 
 def test_a_home_that_is_yet_to_be_made(alone, monkeypatch):

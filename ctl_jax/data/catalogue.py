@@ -91,6 +91,18 @@ def stream(
     return _shuffled(specs, shuffle, seed)
 
 
+def source_spec(name: str) -> TaskSpec:
+    """The task to pretrain on of a name, e.g. "embedded_source": like any other, but of no stream.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if name not in embedded.SOURCES:
+        known = ", ".join(map(repr, embedded.SOURCES))
+        raise UserError(f"unknown source task {name!r}; expected {known}")
+    return _embedded_spec(embedded.SOURCES[name])
+
+
 def _check(variant: str, ablation: str, num_tasks: int, shuffle: str, seed: int) -> None:
     for name, value, known in (("ablation", ablation, ABLATIONS), ("shuffle", shuffle, SHUFFLES)):
         if value not in ("", *known):
@@ -206,11 +218,11 @@ def _data_sets() -> dict[str, TaskSpec]:
         )
         for row in _read("datasets.csv")
     ]
-    specs += [embedded_spec(task) for task in embedded.TASKS.values()]
+    specs += [_embedded_spec(task) for task in embedded.TASKS.values()]
     return {key.casefold(): spec for spec in specs for key in (spec.title, spec.dataset)}
 
 
-def embedded_spec(task: embedded.EmbeddedTask) -> TaskSpec:
+def _embedded_spec(task: embedded.EmbeddedTask) -> TaskSpec:
     """How a stream names an embedded task."""
     return TaskSpec(
         name=task.name,

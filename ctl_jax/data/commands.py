@@ -1,7 +1,7 @@
 """Commands about data: what there is, what is missing, and getting it.
 
-python -m ctl_jax.data status --variant=FULL --tfds_dir=DIR --nevis_dir=DIR --folder_dir=DIR
-python -m ctl_jax.data prepare mnist cifar10 --tfds_dir=DIR
+python -m ctl_jax.data status --variant=FULL --dir=tfds:DIR --dir=nevis:DIR --dir=folder:DIR
+python -m ctl_jax.data prepare mnist cifar10 --dir=tfds:DIR
 python -m ctl_jax.data import german_tsr german_tsr.zip
 python -m ctl_jax.data show german_tsr --out=german_tsr.png
 """
@@ -19,15 +19,14 @@ import rich.console
 import rich.progress
 import rich.table
 
-from ctl_jax import files, home, startup
-from ctl_jax.data import catalogue, importing, loading, picture, prepare
+from ctl_jax import files, home, startup, text
+from ctl_jax.data import catalogue, importing, loading, picture, places, prepare, sources
 from ctl_jax.data import status as state
-from ctl_jax.data.dataset import DataSet, Places
-from ctl_jax.data.places import default_imported_dir, default_tfds_dir, places
+from ctl_jax.data.dataset import DataSet
+from ctl_jax.data.source import Dirs
 from ctl_jax.data.sources import imported, tfds
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
-from ctl_jax.report import text
 from ctl_jax.values import read_list
 
 _NAME = "a data set of the catalogue"
@@ -109,46 +108,37 @@ def _add(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=words, description=words, allow_abbrev=False
     )
+    kinds = ", ".join(f"{source.name} ({source.holds})" for source in sources.registered())
     # argparse takes "%" for a place to fill in.
-    default = str(default_tfds_dir()).replace("%", "%%")
-    for flag, what in (
-        ("tfds_dir", f"a TFDS data folder (default: {default}, where there is one)"),
-        ("nevis_dir", "what dm_nevis has written; the variable NEVIS_DATA_DIR names one more"),
-        ("folder_dir", "a folder with image folders NAME/ and archives NAME.zip"),
-    ):
-        command.add_argument(
-            f"--{flag}",
-            action="append",
-            default=[],
-            metavar="DIR",
-            help=f"{what}; may be given several times, or joined by commas",
-        )
+    default = str(tfds.default_dir()).replace("%", "%%")
     command.add_argument(
-        "--imported_dir",
-        metavar="DIR",
-        default=default_imported_dir(),
-        help="where imported sets lie (default %(default)s)",
+        "--dir",
+        action="append",
+        default=[],
+        metavar="KIND:DIR",
+        help=f"a folder to look in, of kind {kinds}; may be given several times, or joined by "
+        f"commas. Without one of kind tfds: {default}, where there is one",
     )
     return command
 
 
-def _places(arguments: argparse.Namespace) -> Places:
-    tfds_dirs, nevis_dirs, folder_dirs = (
-        [
-            path
-            for joined in getattr(arguments, flag)
-            for path in read_list(f"--{flag}", joined, str)
-        ]
-        for flag in ("tfds_dir", "nevis_dir", "folder_dir")
-    )
-    if not tfds_dirs and default_tfds_dir().is_dir():
-        tfds_dirs = [str(default_tfds_dir())]
-    return places(tfds_dirs, nevis_dirs, folder_dirs, arguments.imported_dir)
+def _dirs(arguments: argparse.Namespace) -> list[str]:
+    """The folders that are named, and TFDS's own where none of that kind is."""
+    dirs = [text for joined in arguments.dir for text in read_list("--dir", joined, str)]
+    if not any(places.kind_and_path(text)[0] == "tfds" for text in dirs):
+        dirs += [f"tfds:{tfds.default_dir()}"] if tfds.default_dir().is_dir() else []
+    return dirs
 
 
-def _target(where: Places) -> pathlib.Path:
-    """The TFDS folder that is written to."""
-    return tfds.data_dir(where.tfds_dirs[0]) if where.tfds_dirs else default_tfds_dir()
+def _is(folder: pathlib.Path, text: str) -> bool:
+    """Whether a text names that TFDS folder."""
+    kind, path = places.kind_and_path(text)
+    return kind == "tfds" and pathlib.Path(home.expand(path)) == folder
+
+
+def _of_kind(kind: str, dirs: Sequence[str]) -> Dirs:
+    (found,) = [there for source, there in places.resolve(dirs).items() if source.name == kind]
+    return found
 
 
 def _one(name: str) -> TaskSpec:
@@ -160,9 +150,8 @@ def _one(name: str) -> TaskSpec:
 
 
 def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int:
-    where = _places(arguments)
     specs = catalogue.stream(arguments.variant, arguments.stop_year)
-    found = state.look(specs, where, _target(where))
+    found = state.look(specs, _dirs(arguments))
     counts = collections.Counter(status.state for status in found)
     if arguments.json:
         content = {
@@ -225,11 +214,11 @@ def _cells(status: state.Status) -> list[str]:
 def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> int:
     if bool(arguments.names) == bool(arguments.variant):
         raise UserError("prepare: expected either NAMEs of data sets or --variant=STREAM")
-    where = _places(arguments)
-    target = _target(where)
-    if target == default_tfds_dir() and home.is_temporary(target):
+    dirs = _dirs(arguments)
+    target = tfds.target(_of_kind("tfds", dirs))
+    if target == tfds.default_dir() and home.is_temporary(target):
         raise UserError(
-            "--tfds_dir: there is no home folder for what is prepared; expected a folder that "
+            "--dir=tfds:DIR: there is no home folder for what is prepared; expected a folder that "
             "lasts, here or in the variable TFDS_DATA_DIR"
         )
     if arguments.variant:
@@ -239,18 +228,13 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
         specs = tuple(map(_one, arguments.names))
     failed = 0
     # TFDS makes the folder; until then there is nothing to be found in it.
-    where = places(
-        [folder for folder in where.tfds_dirs if folder != target or folder.is_dir()],
-        where.nevis_dirs,
-        where.folder_dirs,
-        where.imported_dir,
-    )
+    there = [text for text in dirs if target.is_dir() or not _is(target, text)]
     for spec in {spec.dataset: spec for spec in specs}.values():
         try:
-            if (found := loading.find_set(spec, where)) is not None:
+            if (found := loading.find_set(spec, there)) is not None:
                 line = f"{spec.dataset} is there already: {found[1]}"
             elif spec.source != "tfds":
-                _, instruction = state.instruction(spec, target)
+                _, instruction = state.instruction(spec, dirs)
                 raise UserError(f"data set {spec.dataset!r} is none of TFDS's: {instruction}")
             else:
                 line = f"prepared {spec.dataset}: {prepare.prepare(spec.dataset, target)}"
@@ -263,12 +247,11 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
 
 def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int:
     spec = _one(arguments.name)
-    target = _places(arguments).imported_dir
-    assert target is not None, "there is a default"
-    if target == default_imported_dir() and home.is_temporary(target):
+    target = _of_kind("imported", _dirs(arguments))[0]
+    if target == imported.default_dir() and home.is_temporary(target):
         raise UserError(
-            "--imported_dir: there is no home folder for what is imported; expected a folder that "
-            "lasts, here or in the variable CTL_JAX_IMPORTED"
+            "--dir=imported:DIR: there is no home folder for what is imported; expected a folder "
+            "that lasts, here or in the variable CTL_JAX_IMPORTED"
         )
     dataset = importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
@@ -287,14 +270,14 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
 
 
 def _show(arguments: argparse.Namespace, console: rich.console.Console) -> int:
-    spec, where = _one(arguments.name), _places(arguments)
+    spec, dirs = _one(arguments.name), _dirs(arguments)
     path = pathlib.Path(home.expand(arguments.out))
     if path.suffix.lower() != ".png":
         raise UserError(f"--out={arguments.out}: expected the name of a .png file")
-    if spec.source != "embedded" and loading.find_set(spec, where) is None:
-        _, instruction = state.instruction(spec, _target(where))
+    if loading.find_set(spec, dirs) is None:
+        _, instruction = state.instruction(spec, dirs)
         raise UserError(f"data set {spec.dataset!r} is not there: {instruction}")
-    dataset = loading.open_set(spec, where)
+    dataset = loading.open_set(spec, dirs)
     content = picture.render(spec.title, dataset)
     try:
         files.write_bytes(path, content)

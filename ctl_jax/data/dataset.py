@@ -1,13 +1,10 @@
 """What every source of data gives: encoded images with labels, in the splits of a task."""
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-
-from ctl_jax.errors import UserError
 
 
 class Example(NamedTuple):
@@ -60,6 +57,8 @@ class DataSet:
       splits: "train", "dev", "dev_test" and "test"; no other.
       notes: a line for each thing that was put right, or that may not be what was meant.
       passed_over: how many files beside the examples are none, by their kind.
+      make: makes the files of a set that is made on first use, unless they are there, which takes
+        seconds; called with a function that it calls with the set's name before it does.
     """
 
     origin: str
@@ -70,53 +69,4 @@ class DataSet:
     splits: Mapping[str, Records]
     notes: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-# Of each list of places: what one is called, and what is expected to be there.
-_FOLDERS = {
-    "tfds_dirs": ("data_dir", "a TFDS data_dir"),
-    "nevis_dirs": ("nevis_dir", "what dm_nevis has written"),
-    "folder_dirs": ("folder_dir", "one that holds data sets"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where data sets are looked for; in this order: imported, TFDS, dm_nevis, folders and zips.
-
-    Attributes:
-      tfds_dirs: TFDS data folders.
-      nevis_dirs: what dm_nevis has written; the variable NEVIS_DATA_DIR is not read here.
-      folder_dirs: hold NAME/ or NAME.zip, with images under SPLIT/CLASS.
-      imported_dir: holds what was imported.
-    """
-
-    tfds_dirs: tuple[pathlib.Path, ...] = ()
-    nevis_dirs: tuple[pathlib.Path, ...] = ()
-    folder_dirs: tuple[pathlib.Path, ...] = ()
-    imported_dir: pathlib.Path | None = None
-
-    def existing(self, field: str) -> tuple[pathlib.Path, ...]:
-        """The folders of `tfds_dirs`, `nevis_dirs` or `folder_dirs`.
-
-        Raises:
-          UserError: one of them is no folder.
-        """
-        folders: tuple[pathlib.Path, ...] = getattr(self, field)
-        name, expected = _FOLDERS[field]
-        for folder in folders:
-            if not folder.is_dir():
-                instead = f", such as {str(folder.parent)!r}" if folder.is_file() else ""
-                raise UserError(
-                    f"{name} {str(folder)!r} is not a folder; expected {expected}{instead}"
-                )
-        return folders
-
-    def check(self) -> None:
-        """Raises if any of the folders is none; where imports go need not be there yet.
-
-        Raises:
-          UserError: as `existing`.
-        """
-        for field in _FOLDERS:
-            self.existing(field)
+    make: Callable[[Callable[[str], None] | None], None] | None = None

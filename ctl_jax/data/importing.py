@@ -1,7 +1,7 @@
 """Turns data sets of dm_nevis, folders and archives into TFDS ones once, so that runs start fast.
 
 dataset = importing.open_source(spec, path)
-importing.import_set(dataset, spec.dataset, places.imported_dir)
+importing.import_set(dataset, spec.dataset, imported.default_dir())
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 
 from ctl_jax import files
 from ctl_jax.data import images
-from ctl_jax.data.dataset import DataSet, Example, Places
+from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.names import printable
 from ctl_jax.data.sources import dm_nevis, folders, imported
 from ctl_jax.data.task import SPLITS, TaskSpec
@@ -47,9 +47,8 @@ def open_source(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         return dm_nevis.open(spec, path)
     if path.is_dir() and not folders.has_splits(path):
         # The folder that holds it, perhaps beside others.
-        above = Places(nevis_dirs=(path,), folder_dirs=(path,))
         for source in (dm_nevis, folders):
-            if (inner := source.find(spec, above)) is not None:
+            if (inner := source.find(spec, [path])) is not None:
                 return source.open(spec, inner)
     return folders.open(spec, path)
 

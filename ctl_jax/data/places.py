@@ -1,61 +1,68 @@
-"""Where data sets are looked for, unless it is said otherwise."""
+"""Folders of data as users name them: "tfds:~/tensorflow_datasets", "nevis:/d", "folder:/i"."""
 
-import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from ctl_jax import home
-from ctl_jax.data.dataset import Places
+from ctl_jax.data import sources
+from ctl_jax.data.source import Dirs, Source
+from ctl_jax.errors import UserError
+
+Places = Mapping[Source, Dirs]
+
+EXPECTED = "folders as KIND:PATH, KIND one of " + ", ".join(
+    source.name for source in sources.registered()
+)
 
 
-def places(
-    tfds_dirs: Sequence[str | os.PathLike[str]] = (),
-    nevis_dirs: Sequence[str | os.PathLike[str]] = (),
-    folder_dirs: Sequence[str | os.PathLike[str]] = (),
-    imported_dir: str | os.PathLike[str] | None = None,
-) -> Places:
-    """The places that a user names, and those that go without saying.
+def resolve(dirs: Iterable[str]) -> Places:
+    """Where each source looks for data sets.
 
     Args:
-      tfds_dirs: TFDS data folders.
-      nevis_dirs: what dm_nevis has written; the variable NEVIS_DATA_DIR names one more.
-      folder_dirs: hold image folders and zip archives.
-      imported_dir: None for `default_imported_dir()`.
+      dirs: folders as KIND:PATH, KIND being a source's name; "~" is the home.
 
     Returns:
-      The places, "~" expanded.
+      For every source, in the order in which they are searched, the folders that are named, in
+      their order, and then its default ones.
+
+    Raises:
+      UserError: a text without such a kind or without a path.
     """
-    if from_environment := home.from_variable("NEVIS_DATA_DIR"):
-        nevis_dirs = [*nevis_dirs, from_environment]
-    if imported_dir is None:
-        imported_dir = default_imported_dir()
-    return Places(
-        tuple(map(_of_records, tfds_dirs)),
-        tuple(map(_expanded, nevis_dirs)),
-        tuple(map(_expanded, folder_dirs)),
-        _of_records(imported_dir),
-    )
+    known = {source.name: source for source in sources.registered()}
+    found: dict[Source, list[pathlib.Path]] = {source: [] for source in known.values()}
+    for text in dirs:
+        kind, path = kind_and_path(text)
+        found[known[kind]].append(pathlib.Path(home.expand(path)))
+    return {source: (*given, *source.default_dirs()) for source, given in found.items()}
 
 
-def default_imported_dir() -> pathlib.Path:
-    """Where imported sets lie: CTL_JAX_IMPORTED, else ctl_jax/imported in the user's data folder.
+def kind_and_path(text: str) -> tuple[str, str]:
+    """Kind and path of KIND:PATH.
 
-    Not in the cache: what the user has imported may be all there is of a set.
+    Raises:
+      UserError: a text without a source's name in front, or without a path.
     """
-    return home.from_variable("CTL_JAX_IMPORTED") or home.data() / "imported"
+    if not has_kind(text):
+        raise UserError(f"{text!r}: expected {EXPECTED}")
+    kind, _, path = text.partition(":")
+    return kind, path
 
 
-def default_tfds_dir() -> pathlib.Path:
-    """Where TFDS itself prepares: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    chosen = home.from_variable("TFDS_DATA_DIR")
-    return chosen or home.readable() / "tensorflow_datasets"
+def has_kind(text: str) -> bool:
+    """Whether a text is KIND:PATH with a source's name in front; a gs://bucket/path is not."""
+    kind, _, path = text.partition(":")
+    return bool(path) and any(source.name == kind for source in sources.registered())
 
 
-def _expanded(path: str | os.PathLike[str]) -> pathlib.Path:
-    return pathlib.Path(home.expand(path))
+def check(places: Places) -> None:
+    """Raises if a folder is not there that a source needs.
 
-
-def _of_records(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A folder with ArrayRecord files, whose library takes no name that is not UTF-8."""
-    folder = _expanded(path)
-    return home.in_utf8(folder) if folder.is_dir() else folder
+    Raises:
+      UserError: names it.
+    """
+    for source, folders in places.items():
+        for folder in folders if source.needs_dirs else ():
+            if not folder.is_dir():
+                given, above = (f"{source.name}:{path}" for path in (folder, folder.parent))
+                instead = f", such as {above!r}" if folder.is_file() else ""
+                raise UserError(f"{given!r} is not a folder; expected {source.holds}{instead}")

@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctl_jax.data import duplicates, embedded, loading, prepare
-from ctl_jax.data.dataset import Places
-from ctl_jax.data.sources import folders
+from ctl_jax.data import duplicates, loading, places
+from ctl_jax.data.formats import image_files
+from ctl_jax.data.source import Instruction
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -20,7 +20,6 @@ STATES = {
     "by_hand": "needs a download by hand",
     "damaged": "damaged",
 }
-_DM_NEVIS = "https://github.com/google-deepmind/dm_nevis"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,70 +56,47 @@ class Status:
         return {**fields.pop("spec"), "metric": self.spec.metric, **fields}
 
 
-def look(specs: Sequence[TaskSpec], places: Places, tfds_dir: pathlib.Path) -> list[Status]:
+def look(specs: Sequence[TaskSpec], dirs: Sequence[str]) -> list[Status]:
     """How each task of a stream stands; reads descriptions and names of files, but no image.
 
     Args:
       specs: from `catalogue.stream`.
-      places: where to look.
-      tfds_dir: the TFDS folder that instructions name.
+      dirs: where to look, see `loading.find_set`.
 
     Returns:
       One status a task, in their order.
 
     Raises:
-      UserError: one of the places does not exist.
+      UserError: a folder is of no known kind, or does not exist.
     """
     known: dict[str, Status] = {}
     for spec in specs:
         if spec.dataset not in known:
-            known[spec.dataset] = _look(spec, places, tfds_dir)
+            known[spec.dataset] = _look(spec, dirs)
     # A set that comes twice is looked at once.
     return [dataclasses.replace(known[spec.dataset], spec=spec) for spec in specs]
 
 
-def instruction(spec: TaskSpec, tfds_dir: pathlib.Path) -> tuple[str, str]:
+def instruction(spec: TaskSpec, dirs: Sequence[str]) -> Instruction:
     """The state of a task that has no data, and what to do about it in one line."""
-    if spec.source == "tfds":
-        command = f"python -m ctl_jax.data prepare {spec.dataset} --tfds_dir={tfds_dir}"
-        if (manual := prepare.by_hand(spec.dataset, tfds_dir)) is not None:
-            return "by_hand", f"{manual}; then {command}"
-        return "can_be_prepared", command
-    name = spec.dataset.replace("/", "_")
-    # What its script is set to; a set that it cannot download, it names.
-    text = (
-        f"run ./build_dataset.sh -b -d {name} of {_DM_NEVIS} (needs Docker), which writes to "
-        "~/nevis/nevis_data_dir, and give --nevis_dir=~/nevis/nevis_data_dir"
-    )
-    if spec.kind == "single_label":
-        text += (
-            f"; or put the images into DIR/{name}/SPLIT/CLASS/ or DIR/{name}.zip and give "
-            "--folder_dir=DIR"
-        )
-    return "by_hand", text
+    found = [source.instruction(spec, there) for source, there in places.resolve(dirs).items()]
+    advice = [one for one in found if one is not None]
+    return Instruction(advice[0].state, "; or ".join(one.words for one in advice))
 
 
-def _look(spec: TaskSpec, places: Places, tfds_dir: pathlib.Path) -> Status:
-    if spec.source == "embedded":
-        task = embedded.TASKS[spec.dataset]
-        examples = dict(zip(SPLITS, task.sizes, strict=True))
-        return Status(
-            spec, "ready", origin="embedded", num_classes=len(task.classes), examples=examples
-        )
-    found = loading.find_set(spec, places)
+def _look(spec: TaskSpec, dirs: Sequence[str]) -> Status:
+    found = loading.find_set(spec, dirs)
     if found is None:
-        state, words = instruction(spec, tfds_dir)
-        hint = loading.elsewhere(spec, places)
+        state, words = instruction(spec, dirs)
+        hint = loading.elsewhere(spec, dirs)
         return Status(spec, state, f"{hint}; or {words}" if hint else words)
-    origin, path = found
+    source, path = found
     size = num_bytes(path)
     try:
-        dataset = loading.open_set(spec, places)
-        contents = folders.contents(dataset)
+        dataset = loading.open_set(spec, dirs)
+        contents = image_files.contents(dataset)
     except UserError as error:
-        return Status(
-            spec, "damaged", str(error), origin=origin, path=os.fspath(path), num_bytes=size
-        )
+        return Status(spec, "damaged", str(error), source.name, os.fspath(path), num_bytes=size)
     notes = dataset.notes
     if contents is not None:
         numbers, labels = ({name: pair[i] for name, pair in contents.items()} for i in (0, 1))
@@ -129,10 +105,10 @@ def _look(spec: TaskSpec, places: Places, tfds_dir: pathlib.Path) -> Status:
         spec,
         "ready",
         origin=dataset.origin,
-        path=os.fspath(path),
+        path="" if dataset.make else os.fspath(path),
         num_classes=dataset.num_classes,
         examples={name: len(dataset.splits[name]) for name in SPLITS},
-        num_bytes=size,
+        num_bytes=None if dataset.make else size,
         notes=notes,
         passed_over=dataset.passed_over,
     )

@@ -49,6 +49,11 @@ class TaskSpec:
     year: int | None
 
     @property
+    def file_name(self) -> str:
+        """The data set's name as files and folders have it, e.g. "voc_2007"."""
+        return self.dataset.replace("/", "_")
+
+    @property
     def metric(self) -> str:
         """What a model is scored by: "accuracy" (top-1), or "mAP", the mean average precision."""
         return "mAP" if self.kind == "multi_label" else "accuracy"

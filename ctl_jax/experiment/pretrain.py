@@ -70,7 +70,8 @@ def plan_pretraining(
       The pretraining.
     """
     settings = config.pretrain
-    task = data.load_source(settings.task, image_size=config.data.image_size, on_prepare=on_prepare)
+    source, size = data.source_spec(settings.task), config.data.image_size
+    task = data.load(source, image_size=size, on_prepare=on_prepare)
     recipe = Recipe(
         preprocess=config.model.preprocess,
         augmentation=Augmentation(crop_area=settings.crop_area, flip=settings.flip),
@@ -86,8 +87,8 @@ def plan_pretraining(
     )(task.num_classes)
     content = {
         "format": TRIAL_FORMAT,
-        "pretrain": config.pretrain.to_dict(),
-        "model": config.model.to_dict(),
+        "pretrain": dataclasses.asdict(config.pretrain),
+        "model": dataclasses.asdict(config.model),
         "image_size": config.data.image_size,
         "source": task.fingerprint,
     }

@@ -39,8 +39,7 @@ def find_tasks(
         shuffle=settings.shuffle,
         seed=settings.seed,
     )
-    places = places_of(config)
-    reasons = [data.availability(spec, places) for spec in specs]
+    reasons = [data.availability(spec, config.data.dirs) for spec in specs]
     found = tuple(spec for spec, reason in zip(specs, reasons, strict=True) if reason is None)
     missing = tuple(
         (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None
@@ -53,17 +52,6 @@ def find_tasks(
             f"tasks lack their data{advice}: {listed}"
         )
     return found, missing
-
-
-def places_of(config: Any) -> data.Places:
-    """Where the config looks for data, "~" expanded."""
-    settings = config.data
-    return data.places(
-        settings.tfds_dirs,
-        settings.nevis_dirs,
-        settings.folder_dirs,
-        settings.imported_dir or None,
-    )
 
 
 class TaskLoader:
@@ -90,7 +78,7 @@ class TaskLoader:
             task = data.load(
                 spec,
                 image_size=settings.image_size,
-                places=places_of(self._config),
+                dirs=settings.dirs,
                 max_corrupt=settings.max_corrupt,
                 on_prepare=self._on_prepare,
             )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ctl_jax import data
 from ctl_jax.data import commands, prepare, status
-from ctl_jax.data.places import default_imported_dir, places
+from ctl_jax.data.sources import imported
 from ctl_jax.errors import UserError
 
 
@@ -84,10 +84,10 @@ def test_status_of_a_user_who_has_nothing(run: Callable[..., tuple[int, str, str
         assert task["num_bytes"] is task["num_classes"] is None
         if task["source"] == "nevis":
             assert f"build_dataset.sh -b -d {task['dataset']} " in task["instruction"]
-            assert ("--folder_dir" in task["instruction"]) == (task["kind"] == "single_label")
+            assert ("--dir=folder:" in task["instruction"]) == (task["kind"] == "single_label")
     tasks = _tasks(output)
     assert tasks["mnist_2"]["dataset"] == "mnist"
-    assert "data prepare mnist --tfds_dir=" in str(tasks["mnist"]["instruction"])
+    assert "data prepare mnist --dir=tfds:" in str(tasks["mnist"]["instruction"])
     imagenet = str(tasks["imagenet2012"]["instruction"])
     assert tasks["imagenet2012"]["state"] == "by_hand"
     assert imagenet.index("ILSVRC2012_img_train.tar") < imagenet.index("prepare imagenet2012")
@@ -99,7 +99,7 @@ def test_status_of_folders_and_archives(
 ) -> None:
     variant = "kth_tips+umd+usps+digits+kth_tips"
     result, output, _ = run(
-        "status", "--json", f"--variant={variant}", f"--folder_dir={folder_dir}"
+        "status", "--json", f"--variant={variant}", f"--dir=folder:{folder_dir}"
     )
     assert result == 0
     tasks = _tasks(output)
@@ -120,7 +120,7 @@ def test_status_of_folders_and_archives(
 def test_status_for_people(
     run: Callable[..., tuple[int, str, str]], folder_dir: pathlib.Path
 ) -> None:
-    flags = "--variant=kth_tips+usps+mnist+lfw", f"--folder_dir={folder_dir}"
+    flags = "--variant=kth_tips+usps+mnist+lfw", f"--dir=folder:{folder_dir}"
     result, output, errors = run("status", *flags)
     assert (result, errors) == (0, "")
     lines = {line.split()[1]: line for line in output.splitlines() if line.startswith("│")}
@@ -144,7 +144,7 @@ def test_notes_of_a_folder(
     (folder / "test" / "cloth" / "000.png").write_bytes(
         (folder / "train" / "images" / "cloth" / "000.png").read_bytes()
     )
-    flags = "--variant=kth_tips+umd", f"--folder_dir={folder_dir}"
+    flags = "--variant=kth_tips+umd", f"--dir=folder:{folder_dir}"
     _, output, _ = run("status", *flags)
     put_right = "'train/images' is taken for 'train': it has the classes"
     for line in (put_right, "files passed over: thumbnails 1", "1 of 10 test are in"):
@@ -173,12 +173,12 @@ def test_names_that_are_not_utf8(
     for split in (b"train", b"test"):
         outer = os.path.join(os.fsencode(folder_dir), b"kth_tips", split)
         os.rename(os.path.join(outer, b"cloth"), os.path.join(outer, b"caf\xe9"))
-    flag = f"--folder_dir={folder_dir}"
+    flag = f"--dir=folder:{folder_dir}"
     assert "ready" in run("status", "--variant=kth_tips", flag)[1]
     assert run("show", "kth_tips", f"--out={tmp_path / 'a.png'}", flag)[0] == 0
     assert run("import", "kth_tips", folder_dir / "kth_tips")[0] == 0
     (spec,) = data.stream("kth_tips")
-    assert data.open_set(spec, places()).class_names == (r"caf\xe9", "paper $x$")
+    assert data.open_set(spec).class_names == (r"caf\xe9", "paper $x$")
     assert run("show", "kth_tips", f"--out={tmp_path / 'b.png'}")[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -193,7 +193,7 @@ def test_import_of_the_folder_above(
 def real(shared_dir: pathlib.Path) -> tuple[str, ...]:
     where = shared_dir / "real_data"
     kinds = {"tfds": "tfds", "nevis": "dm_nevis", "folder": "folders"}
-    return tuple(f"--{flag}_dir={where / name}" for flag, name in kinds.items())
+    return tuple(f"--dir={kind}:{where / name}" for kind, name in kinds.items())
 
 
 def test_status_of_real_data(
@@ -235,7 +235,7 @@ def test_import_and_then_status(
     result, output, errors = run("import", name.upper(), path)
     assert (result, errors) == (0, "")
     assert f"imported {name} (2 classes; train 28, dev 6, dev_test 6, test 10): " in output
-    assert str(default_imported_dir()) in output
+    assert str(imported.default_dir()) in output
     (shutil.rmtree if path.is_dir() else pathlib.Path.unlink)(path)
     _, output, _ = run("status", "--json", f"--variant={name}")
     task = _tasks(output)[name]
@@ -264,7 +264,7 @@ def test_prepare(
     tmp_path: pathlib.Path,
 ) -> None:
     target = tmp_path / "tfds"
-    result, output, errors = run("prepare", "mnist", "cifar10", "VOC/2007", f"--tfds_dir={target}")
+    result, output, errors = run("prepare", "mnist", "cifar10", "VOC/2007", f"--dir=tfds:{target}")
     assert prepared == [(name, target) for name in ("mnist", "cifar10", "voc/2007")]
     # The third is tried although the second failed.
     assert result == 2
@@ -302,7 +302,7 @@ def test_show(
     name: str,
 ) -> None:
     path = tmp_path / "pictures" / "picture.png"
-    result, output, errors = run("show", name, f"--out={path}", f"--folder_dir={folder_dir}")
+    result, output, errors = run("show", name, f"--out={path}", f"--dir=folder:{folder_dir}")
     assert (result, errors, output) == (0, "", f"wrote {path}\n")
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         assert image.format == "PNG"
@@ -314,9 +314,9 @@ def test_show(
     ("argv", "expected"),
     [
         (("status", "--variant=HUGE"), "unknown stream or data set 'HUGE'"),
-        (("status", "--tfds_dir=/nowhere/tfds"), "/nowhere/tfds"),
-        (("status", "--folder_dir=/nowhere/folders"), "/nowhere/folders"),
-        (("status", "--nevis_dir=/nowhere/nevis"), "/nowhere/nevis"),
+        (("status", "--dir=tfds:/nowhere/tfds"), "/nowhere/tfds"),
+        (("status", "--dir=folder:/nowhere/folders"), "/nowhere/folders"),
+        (("status", "--dir=nevis:/nowhere/nevis"), "/nowhere/nevis"),
         (("prepare",), "expected either NAMEs of data sets or --variant"),
         (("prepare", "mnist", "--variant=TINY"), "expected either NAMEs"),
         (("prepare", "usps"), "'usps' is none of TFDS's: run ./build_dataset.sh -b -d usps"),
@@ -355,25 +355,17 @@ def test_dirs_may_be_joined_and_repeated(
     other.mkdir()
     (folder_dir / "umd.zip").rename(other / "umd.zip")
     for flags in (
-        (f"--folder_dir={folder_dir},{other}",),
-        ("--folder_dir", folder_dir, "--folder_dir", other),
+        (f"--dir=folder:{folder_dir},folder:{other}",),
+        ("--dir", f"folder:{folder_dir}", "--dir", f"folder:{other}"),
     ):
         _, output, _ = run("status", "--json", "--variant=kth_tips+umd", *flags)
         assert json.loads(output)["counts"]["ready"] == 2
 
 
-def test_places_expand_the_home_folder(home: pathlib.Path) -> None:
-    found = places(tfds_dirs=["~/tfds"], nevis_dirs=["/a"], imported_dir="~/imported")
-    assert found.tfds_dirs == (home / "tfds",)
-    assert found.nevis_dirs == (pathlib.Path("/a"),)
-    assert found.imported_dir == home / "imported"
-    assert places().imported_dir == home / "data" / "ctl_jax" / "imported"
-
-
 def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(status.loading, "find_set", lambda spec, places: looked.append(spec))
-    found = status.look(data.stream("mnist+usps+mnist"), places(), pathlib.Path("/tfds"))
+    monkeypatch.setattr(status.loading, "find_set", lambda spec, dirs: looked.append(spec))
+    found = status.look(data.stream("mnist+usps+mnist"), [])
     assert [entry.spec.name for entry in found] == ["mnist", "usps", "mnist_2"]
     assert [spec.dataset for spec in looked] == ["mnist", "usps"]
 
@@ -384,10 +376,11 @@ def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "the following arguments are required: command; see python -m ctl_jax.data --help"),
         (["nowhere"], "argument command: invalid choice: 'nowhere'"),
         (["status", "--stop_year=x"], "argument --stop_year: invalid int value: 'x'; see python"),
-        (["status", "--tfds_dir"], "argument --tfds_dir: expected one argument"),
+        (["status", "--dir"], "argument --dir: expected one argument"),
         (["status", "--variants=X"], "unrecognized arguments: --variants=X"),
-        (["status", "--tfds_dir=a,,b"], "--tfds_dir=a,,b: expected a value before and after"),
-        (["status", "--tfds_dir=~nobody-here/x"], "~nobody-here/x: there is no user"),
+        (["status", "--dir=a,,b"], "--dir=a,,b: expected a value before and after"),
+        (["status", "--dir=tfds:~nobody-here/x"], "~nobody-here/x: there is no user"),
+        (["status", "--dir=/a"], "'/a': expected folders as KIND:PATH, KIND one of embedded, imp"),
         (["show", "mnist", "--out=~nobody-here/x.png"], "~nobody-here/x.png: there is no user"),
         (["import", "mnist", "~nobody-here/x"], "~nobody-here/x: there is no user"),
         (["status", "--variant=full"], "unknown stream or data set 'full'; close: 'FULL'"),
@@ -411,7 +404,7 @@ def test_help_of_folders_with_a_percent_sign(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("words", "flag"),
-    [(["prepare", "mnist"], "--tfds_dir"), (["import", "mnist", "x"], "--imported_dir")],
+    [(["prepare", "mnist"], "--dir=tfds:DIR"), (["import", "mnist", "x"], "--dir=imported:DIR")],
 )
 def test_what_should_last_is_not_written_to_temporary_files(words, flag, monkeypatch, capsys):
     for name in ("TFDS_DATA_DIR", "CTL_JAX_IMPORTED", "XDG_DATA_HOME"):

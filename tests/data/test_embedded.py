@@ -12,6 +12,7 @@ import pytest
 from ctl_jax import data
 from ctl_jax.data import embedded
 from ctl_jax.data.embedded import builder, objects, source, textures
+from ctl_jax.data.sources import embedded as source_of_data
 from ctl_jax.errors import UserError
 
 NAMES = tuple(embedded.TASKS)
@@ -33,7 +34,7 @@ def python(code: str, **environment: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task(embedded_dir: pathlib.Path, name: str) -> None:
     (spec,) = data.stream(name)
-    task = data.load(spec, 32, data_dir=embedded_dir)
+    task = data.load(spec, 32)
     made = embedded.TASKS[name]
     assert task.num_classes == len(made.classes) == len(set(made.classes))
     assert tuple(task.splits) == data.SPLITS
@@ -53,7 +54,7 @@ def test_every_task(embedded_dir: pathlib.Path, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if embedded.TASKS[name].draw])
 def test_no_drawn_task_is_linearly_trivial(embedded_dir: pathlib.Path, name: str) -> None:
     (spec,) = data.stream(name)
-    task = data.load(spec, 32, data_dir=embedded_dir)
+    task = data.load(spec, 32)
     train, test = task.splits["train"], task.splits["test"]
 
     def features(split: data.Split) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_the_source_task() -> None:
 
 @pytest.mark.slow
 def test_the_source_task_loads(embedded_dir: pathlib.Path) -> None:
-    task = data.load_source("embedded_source", 32, embedded_dir)
+    task = data.load(data.source_spec("embedded_source"), 32)
     assert tuple(map(len, task.splits.values())) == embedded.SOURCES["embedded_source"].sizes
     assert task.num_classes == len(source.CLASSES)
     assert task.spec.name == "embedded_source"
@@ -115,11 +116,11 @@ def test_a_second_preparation_holds_the_same(
     embedded_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (spec,) = data.stream("digits")
-    first = data.load(spec, 32, data_dir=embedded_dir)
-    assert data.load(spec, 32, data_dir=tmp_path).fingerprint == first.fingerprint
+    first = data.load(spec, 32)
+    assert data.load(spec, 32, dirs=[f"embedded:{tmp_path}"]).fingerprint == first.fingerprint
     # Reading again prepares nothing and changes nothing.
     prepared: list[str] = []
-    again = data.load(spec, 32, data_dir=tmp_path, on_prepare=prepared.append)
+    again = data.load(spec, 32, dirs=[f"embedded:{tmp_path}"], on_prepare=prepared.append)
     assert again.fingerprint == first.fingerprint
     assert prepared == []
 
@@ -144,7 +145,7 @@ def test_what_was_left_by_an_interrupted_process_does_not_matter(
     assert list(tmp_path.rglob("*.array_record*")), "nothing was left behind"
     (spec,) = data.stream("digits")
     prepared: list[str] = []
-    task = data.load(spec, 32, data_dir=tmp_path, on_prepare=prepared.append)
+    task = data.load(spec, 32, dirs=[f"embedded:{tmp_path}"], on_prepare=prepared.append)
     assert prepared == ["digits"]
     assert tuple(map(len, task.splits.values())) == embedded.TASKS["digits"].sizes
     assert not list(tmp_path.glob(".*.tmp"))
@@ -185,30 +186,30 @@ def test_where_embedded_data_is_kept(
     monkeypatch.delenv("CTL_JAX_DATA", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.embedded_data_dir() == tmp_path / ".cache" / "ctl_jax" / "tfds"
+    assert source_of_data.default_dir() == tmp_path / ".cache" / "ctl_jax" / "tfds"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert data.embedded_data_dir() == tmp_path / "x" / "ctl_jax" / "tfds"
+    assert source_of_data.default_dir() == tmp_path / "x" / "ctl_jax" / "tfds"
     monkeypatch.setenv("CTL_JAX_DATA", str(tmp_path / "y"))
-    assert data.embedded_data_dir() == tmp_path / "y"
+    assert source_of_data.default_dir() == tmp_path / "y"
 
 
 def test_bad_input(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"unknown source task 'x'; expected 'embedded_source'"):
-        data.load_source("x")
+        data.source_spec("x")
     with pytest.raises(UserError, match="image_size 0"):
-        data.load_source("embedded_source", 0)
+        data.load(data.source_spec("embedded_source"), 0)
     (spec,) = data.stream("digits")
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match=r"file/data' is not writable .* CTL_JAX_DATA"):
-        data.load(spec, 32, data_dir=file / "data")
+        data.load(spec, 32, [f"embedded:{file}/data"])
 
 
 def test_images_of_another_size(embedded_dir: pathlib.Path) -> None:
     (spec,) = data.stream("digits")
-    task = data.load(spec, 64, data_dir=embedded_dir)
+    task = data.load(spec, 64)
     assert task.splits["test"].images.shape == (297, 64, 64, 3)
-    small = data.load(spec, 32, data_dir=embedded_dir)
+    small = data.load(spec, 32)
     assert small.fingerprint != task.fingerprint
     means = [t.splits["test"].images.mean() for t in (small, task)]
     np.testing.assert_allclose(means[0], means[1], rtol=0.01)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ctl_jax.data import images, importing
-from ctl_jax.data.dataset import DataSet, Example, Places
+from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.sources import imported
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -84,7 +84,7 @@ def test_the_same_examples(tmp_path: pathlib.Path) -> None:
     before = dataset()
     calls: list[tuple[int, int]] = []
     path = importing.import_set(before, "umist", tmp_path, lambda *call: calls.append(call))
-    assert path == imported.find(spec(), Places(imported_dir=tmp_path))
+    assert path == imported.find(spec(), [tmp_path])
     after = reopened(path)
     assert read_all(after) == read_all(before)
     assert (after.origin, after.path) == ("imported", str(path))
@@ -227,7 +227,7 @@ def test_what_breaks_off_leaves_the_earlier_one(tmp_path: pathlib.Path) -> None:
     assert os.listdir(tmp_path) == ["umist"]
     # A folder without the note, as an unfinished one would be, does not count.
     (path / imported.NOTE).unlink()
-    assert imported.find(spec(), Places(imported_dir=tmp_path)) is None
+    assert imported.find(spec(), [tmp_path]) is None
     importing.import_set(before, "umist", tmp_path)
     assert read_all(reopened(path)) == read_all(before)
 
@@ -235,11 +235,11 @@ def test_what_breaks_off_leaves_the_earlier_one(tmp_path: pathlib.Path) -> None:
 def test_names_and_places(tmp_path: pathlib.Path) -> None:
     path = importing.import_set(dataset(), "emnist/balanced", tmp_path / "a" / "b")
     assert path == tmp_path / "a" / "b" / "emnist_balanced" / imported.VERSION
-    places = Places(imported_dir=tmp_path / "a" / "b")
+    places = [tmp_path / "a" / "b"]
     assert imported.find(spec(dataset="emnist/balanced"), places) == path
     assert imported.find(spec(), places) is None
-    assert imported.find(spec(), Places()) is None
-    assert imported.find(spec(), Places(imported_dir=tmp_path / "nowhere")) is None
+    assert imported.find(spec(), ()) is None
+    assert imported.find(spec(), [tmp_path / "nowhere"]) is None
     for name in ("..", "", "a b", "x.y", "-x"):
         with pytest.raises(UserError, match="is not that of a data set"):
             importing.import_set(dataset(), name, tmp_path)

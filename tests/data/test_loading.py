@@ -15,6 +15,11 @@ from ctl_jax.errors import UserError
 PACS, MNIST, USPS = data.stream("pacs+mnist+usps")
 
 
+def _found(spec: data.TaskSpec, dirs: list[str]) -> tuple[str, pathlib.Path] | None:
+    found = data.find_set(spec, dirs)
+    return None if found is None else (found[0].name, found[1])
+
+
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """Images of two classes, in tmp_path/images/pacs; test repeats one of train's."""
@@ -33,12 +38,12 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_what_was_found_is_said(folder: pathlib.Path) -> None:
     (folder / "train" / "a" / "Thumbs.db").touch()
-    task = data.load(PACS, 8, data.places(folder_dirs=[folder.parent]))
+    task = data.load(PACS, 8, [f"folder:{folder.parent}"])
     assert task.passed_over == {"thumbnails": 1}
     (note,) = task.notes
     assert note.startswith("the same files are in two splits: 1 of 6 test are in ")
     # The other way of looking at it, which decodes nothing.
-    dataset = data.open_set(PACS, data.places(folder_dirs=[folder.parent]))
+    dataset = data.open_set(PACS, [f"folder:{folder.parent}"])
     assert (dataset.notes, dataset.passed_over) == ((), task.passed_over)
 
 
@@ -49,7 +54,7 @@ def test_what_was_found_is_said(folder: pathlib.Path) -> None:
 def test_its_own_folder(
     folder: pathlib.Path, tmp_path: pathlib.Path, given: str, note: str | None
 ) -> None:
-    dataset = data.open_set(PACS, data.places(folder_dirs=[f"{tmp_path}/{given}"]))
+    dataset = data.open_set(PACS, [f"folder:{tmp_path}/{given}"])
     assert dataset.path == str(folder)
     assert len(dataset.notes) == (note is not None)
     assert note is None or note in dataset.notes[0]
@@ -57,19 +62,19 @@ def test_its_own_folder(
 
 def test_another_case_is_said(folder: pathlib.Path) -> None:
     folder.rename(folder.with_name("PACS"))
-    (note,) = data.open_set(PACS, data.places(folder_dirs=[folder.parent])).notes
+    (note,) = data.open_set(PACS, [f"folder:{folder.parent}"]).notes
     assert note == f"'PACS' in {str(folder.parent)!r} is taken for 'pacs'"
 
 
 def test_a_folder_too_high_or_of_another_name(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"it is in '.*/images', which is to be given instead"):
-        data.open_set(PACS, data.places(folder_dirs=[tmp_path]))
+        data.open_set(PACS, [f"folder:{tmp_path}"])
     folder.rename(folder.with_name("mine"))
     with pytest.raises(UserError, match=r"mine' has splits itself; expected a folder that holds"):
-        data.open_set(PACS, data.places(folder_dirs=[folder.with_name("mine")]))
+        data.open_set(PACS, [f"folder:{folder.with_name('mine')}"])
     (tmp_path / "pacs.zip").touch()
     with pytest.raises(UserError, match=r"pacs.zip' is not a folder; expected .*, such as '"):
-        data.open_set(PACS, data.places(folder_dirs=[tmp_path / "pacs.zip"]))
+        data.open_set(PACS, [f"folder:{tmp_path}/pacs.zip"])
 
 
 @pytest.fixture
@@ -109,15 +114,15 @@ def tfds_dir(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_a_tfds_set_s_own_folder(
     tfds_dir: pathlib.Path, name: str, given: str, found: str | None
 ) -> None:
-    places = data.places(tfds_dirs=[tfds_dir / given])
+    dirs = [f"tfds:{tfds_dir / given}"]
     wanted = None if found is None else ("tfds", tfds_dir / found)
-    assert data.find_set(data.stream(name)[0], places) == wanted
+    assert _found(data.stream(name)[0], dirs) == wanted
 
 
 def test_a_folder_named_like_a_set(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mnist" / "mnist" / "3.0.1").mkdir(parents=True)
-    places = data.places(tfds_dirs=[tmp_path / "mnist"])
-    assert data.find_set(MNIST, places) == ("tfds", tmp_path / "mnist" / "mnist" / "3.0.1")
+    dirs = [f"tfds:{tmp_path}/mnist"]
+    assert _found(MNIST, dirs) == ("tfds", tmp_path / "mnist" / "mnist" / "3.0.1")
 
 
 @pytest.mark.parametrize("given", ["", "usps", "stable"])
@@ -125,8 +130,8 @@ def test_a_set_of_dm_nevis(tmp_path: pathlib.Path, given: str) -> None:
     inner = "stable/usps" if given == "stable" else "usps"
     (tmp_path / inner).mkdir(parents=True)
     (tmp_path / inner / "status").write_text("ready")
-    places = data.places(nevis_dirs=[tmp_path / given])
-    assert data.find_set(USPS, places) == ("dm_nevis", tmp_path / inner)
+    dirs = [f"nevis:{tmp_path / given}"]
+    assert _found(USPS, dirs) == ("nevis", tmp_path / inner)
 
 
 def test_names_in_any_bytes_reach_a_task(folder: pathlib.Path) -> None:
@@ -135,14 +140,14 @@ def test_names_in_any_bytes_reach_a_task(folder: pathlib.Path) -> None:
         os.rename(os.path.join(root, b"a"), os.path.join(root, b"caf\xe9"))
     moved = os.fsdecode(os.fsencode(folder.parent) + b"\xff")
     folder.parent.rename(moved)
-    places = data.places(folder_dirs=[moved])
-    assert loading.availability(PACS, places) is None
-    task = data.load(PACS, 8, places)
+    dirs = [f"folder:{moved}"]
+    assert loading.availability(PACS, dirs) is None
+    task = data.load(PACS, 8, dirs)
     assert task.num_classes == 2
     assert json.loads(json.dumps(task.notes)) == list(task.notes)
     (pathlib.Path(moved) / "pacs" / "test" / "b" / "0.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"\\udcff/pacs/test/b/0.png': not an image") as caught:
-        data.load(PACS, 8, places)
+        data.load(PACS, 8, dirs)
     assert str(caught.value).isprintable()
 
 
@@ -150,4 +155,4 @@ def test_places_with_too_much_in_them(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path
 ) -> None:
     monkeypatch.setattr(loading, "_MOST_INNER", 0)
-    assert loading.elsewhere(PACS, data.places(folder_dirs=[tmp_path])) == ""
+    assert loading.elsewhere(PACS, [f"folder:{tmp_path}"]) == ""

@@ -9,7 +9,6 @@ from tensorflow_datasets.core.download import downloader
 
 from ctl_jax import data
 from ctl_jax.data import prepare
-from ctl_jax.data.dataset import Places
 from ctl_jax.data.sources import tfds as source
 from ctl_jax.errors import UserError
 
@@ -46,7 +45,7 @@ def test_without_a_network_one_line_says_what_to_do(
     # Nothing that looks prepared is left, and standard output is the caller's.
     for dataset in ("coil100", "voc/2012", "domainnet"):
         (spec,) = data.stream(dataset)
-        assert source.find(spec, Places(tfds_dirs=(tmp_path,))) is None
+        assert source.find(spec, (tmp_path,)) is None
     assert capsys.readouterr().out == ""
     assert downloader.MAX_RETRIES == 10
     assert logging.getLogger("urllib3.connectionpool").level == logging.NOTSET

@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download import checksums
 
 from ctl_jax import data
 from ctl_jax.data import prepare
-from ctl_jax.data.dataset import DataSet, Places
+from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.sources import tfds as source
 
 Files = dict[str, bytes]
@@ -85,7 +85,7 @@ def prepared(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Prepare
         monkeypatch.setattr(tfds.download.DownloadManager, "__init__", with_checksums)
         path = prepare.prepare(dataset, tmp_path)
         (spec,) = data.stream(dataset)
-        assert source.find(spec, Places(tfds_dirs=(tmp_path,))) == path
+        assert source.find(spec, (tmp_path,)) == path
         return source.open(spec, path)
 
     return run

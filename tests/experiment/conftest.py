@@ -65,13 +65,7 @@ def _network(config):
 @pytest.fixture
 def small_source(monkeypatch):
     """Pretraining on digits: the source task that there is takes half a minute to make."""
-    monkeypatch.setattr(
-        data,
-        "load_source",
-        lambda name, image_size, on_prepare: data.load(
-            data.stream("digits")[0], image_size=image_size
-        ),
-    )
+    monkeypatch.setattr(data, "source_spec", lambda name: data.stream("digits")[0])
 
 
 @pytest.fixture

@@ -175,9 +175,7 @@ def disturbed_runs(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any
 
 if __name__ == "__main__":
     # The one there is takes half a minute to make.
-    data.load_source = lambda name, image_size, on_prepare: data.load(
-        data.stream("digits")[0], image_size=image_size
-    )
+    data.source_spec = lambda name: data.stream("digits")[0]
     # jax warns of its threads; there are none in the parent.
     warnings.filterwarnings("ignore", "os.fork")
     print(json.dumps(disturbed_runs(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))))

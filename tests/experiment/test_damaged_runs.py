@@ -84,8 +84,7 @@ class Command:
 @pytest.fixture(scope="module")
 def command():
     with pytest.MonkeyPatch.context() as patch:
-        source = functools.partial(data.load, data.stream("digits")[0])
-        patch.setattr(data, "load_source", lambda name, image_size, on_prepare: source(image_size))
+        patch.setattr(data, "source_spec", lambda name: data.stream("digits")[0])
         patch.setattr(runner, "run_trial", _trained)
         patch.setattr(pretrain, "_train", _pretrained)
         patch.setattr(runner, "Queue", functools.partial(runner.Queue, lease_s=0.02))

@@ -287,7 +287,7 @@ def test_bad_input_stops_before_any_work(config, console, tmp_path, key, value, 
 
 def test_a_missing_data_directory_is_named(config, console, tmp_path):
     config.stream.variant = "mnist"
-    config.data.tfds_dirs = (str(tmp_path / "nowhere"),)
+    config.data.dirs = (f"tfds:{tmp_path}/nowhere",)
     with pytest.raises(UserError, match="nowhere"):
         experiment.run(config, tmp_path / "run", console)
 

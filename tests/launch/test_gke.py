@@ -20,7 +20,7 @@ GPU = ["--gpu=nvidia-l4:2"]
 PROGRAM = [
     "--config=configs/quickstart.py",
     "--workdir=gs://bucket/run",
-    "--config.data.folder_dirs=('/a b', '$(HOME) $HOME `x`: {y} # \"z\"')",
+    "--config.data.dirs=('folder:/a b', '$(HOME) $HOME `x`: {y} # \"z\"')",
 ]
 
 

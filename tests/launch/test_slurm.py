@@ -15,7 +15,7 @@ SCRIPT = ROOT / "launch" / "slurm.sh"
 PROGRAM = [
     "--config=configs/quickstart.py",
     "--workdir=/shared/run",
-    "--config.data.folder_dirs=('/a b', \"$HOME\", '`x` & ;')",
+    "--config.data.dirs=('folder:/a b', \"$HOME\", '`x` & ;')",
 ]
 
 # One job after the other, each again for as long as it asks for it.

@@ -16,7 +16,7 @@ OWN = ["--name=run", "--project=p", "--zone=z", "--type=v4-8"]
 PROGRAM = [
     "--config=configs/quickstart.py",
     "--workdir=gs://bucket/run",
-    "--config.data.folder_dirs=('/a b', \"$HOME'\", '`x` & ;')",
+    "--config.data.dirs=('folder:/a b', \"$HOME'\", '`x` & ;')",
 ]
 
 # In bash, since it is called so often: Python takes ten times as long to start.

@@ -1,6 +1,7 @@
 """Data that the package carries: small tasks of every Nevis'22 domain, and one to pretrain on."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ from ctl_jax.data.embedded import canvas, objects, source, surfaces, textures, v
 
 # Part of the folder name of what is prepared: raise it when any image changes.
 VERSION = "1.0.1"
+# The TFDS builder that makes them, each as a configuration of it.
+BUILDER = "ctl_jax"
 
 # Images are drawn in batches of this size, each with its own random numbers.
 _BATCH = 256
@@ -85,6 +88,11 @@ SOURCES = {
         source.draw,
     )
 }
+
+
+def folder(task: EmbeddedTask, data_dir: pathlib.Path) -> pathlib.Path:
+    """Where a task's data set lies in a TFDS data folder, once it is made."""
+    return data_dir / BUILDER / task.name / VERSION
 
 
 def examples(task: EmbeddedTask) -> Iterator[tuple[np.ndarray, int]]:

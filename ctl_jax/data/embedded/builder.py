@@ -23,7 +23,7 @@ from ctl_jax.errors import UserError
 class CtlJax(tfds.core.GeneratorBasedBuilder):
     """One builder; each embedded task is a configuration of it."""
 
-    name = "ctl_jax"
+    name = embedded.BUILDER
     VERSION = tfds.core.Version(embedded.VERSION)
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         tfds.core.BuilderConfig(name=name, description=task.title)
@@ -84,7 +84,7 @@ def prepare(
     Raises:
       UserError: `data_dir` cannot be written to.
     """
-    final = data_dir / CtlJax.name / task.name / embedded.VERSION
+    final = embedded.folder(task, data_dir)
     if final.is_dir():
         return final
     with _lock(data_dir / f".{CtlJax.name}-{task.name}.lock"):

@@ -1,7 +1,17 @@
-"""The forms in which a data set may lie on disk, one module each.
+"""The sources of data sets, one module each; whatever module lies in this folder is registered."""
 
-Each offers
+import importlib
+import pkgutil
 
-    find(spec: TaskSpec, places: Places) -> pathlib.Path | None    # cheap
-    open(spec: TaskSpec, path: pathlib.Path) -> DataSet            # UserError if it is damaged
-"""
+from ctl_jax.data.source import registered
+
+__all__ = ["load_modules", "registered"]
+
+
+def load_modules() -> None:
+    """Imports every module of this folder, each of which registers its source."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+
+
+load_modules()

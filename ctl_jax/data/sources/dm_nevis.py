@@ -17,10 +17,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ctl_jax import home
 from ctl_jax.data import tfrecord
-from ctl_jax.data.dataset import DataSet, Example, Places
-from ctl_jax.data.names import printable
+from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.formats import identity, metadata, tf_example
+from ctl_jax.data.names import printable
+from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -29,18 +31,16 @@ _READY = "ready"
 # Three angles of five bins.
 _BIWI_BINS = 5
 _BIWI_CLASSES = 15
+_ADDRESS = "https://github.com/google-deepmind/dm_nevis"
 
 
-def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
-    """The set's folder in the first of `nevis_dirs` that has it or is it, or in its `stable`.
+def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
+    """The set's folder in the first folder that has it or is it, or in its `stable`.
 
     dm_nevis keeps sets under NEVIS_DATA_DIR/stable; what was copied from there may lie anywhere.
-
-    Raises:
-      UserError: one of `nevis_dirs` does not exist.
     """
-    name = spec.dataset.replace("/", "_")
-    for data_dir in places.existing("nevis_dirs"):
+    name = spec.file_name
+    for data_dir in dirs:
         for folder in (data_dir / name, data_dir / "stable" / name):
             if is_prepared(folder):
                 return folder
@@ -294,3 +294,40 @@ def _shards(folder: pathlib.Path) -> list[tfrecord.Index]:
 
 def _shard_name(number: int, total: int) -> str:
     return f"data-{number:05d}-of-{total:05d}"
+
+
+def default_dirs() -> Dirs:
+    """The folder that the variable NEVIS_DATA_DIR names, if it is set."""
+    folder = home.from_variable("NEVIS_DATA_DIR")
+    return (folder,) if folder else ()
+
+
+def instruction(spec: TaskSpec, dirs: Dirs) -> Instruction | None:
+    """How dm_nevis is run for a set; one that it cannot download, it names."""
+    if spec.source != "nevis":
+        return None
+    # Where its script writes to.
+    return Instruction(
+        "by_hand",
+        f"run ./build_dataset.sh -b -d {spec.file_name} of {_ADDRESS} (needs Docker), which writes "
+        "to ~/nevis/nevis_data_dir, and give --dir=nevis:~/nevis/nevis_data_dir",
+    )
+
+
+def remarks(spec: TaskSpec, path: pathlib.Path, dirs: Dirs) -> Sequence[str]:
+    """Whether the set's own folder was given."""
+    return [own_folder(spec, path)] if path in dirs else []
+
+
+register(
+    Source(
+        "nevis",
+        "what dm_nevis has written",
+        find,
+        open,
+        order=30,
+        default_dirs=default_dirs,
+        instruction=instruction,
+        remarks=remarks,
+    )
+)

@@ -1,33 +1,30 @@
 """Image folders and zip archives: NAME/SPLIT/CLASS/file, or NAME.zip with that in it."""
 
-import builtins
-import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
-from ctl_jax.data import duplicates
-from ctl_jax.data.dataset import DataSet, Example, Places, Records
-from ctl_jax.data.names import printable
-from ctl_jax.data.formats import identity, layout, leftovers, zips
+from ctl_jax.data.dataset import DataSet, Records
+from ctl_jax.data.formats import layout, leftovers, zips
 from ctl_jax.data.formats.classes import listed
 from ctl_jax.data.formats.cut import split_of
+from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
+from ctl_jax.data.names import printable
+from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
 
-def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
-    """NAME/ or else NAME.zip in the first of `folder_dirs` that has it, or is NAME/ itself.
+def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
+    """NAME/ or else NAME.zip in the first folder that has it, or is NAME/ itself.
 
     Upper or lower case does not matter where no name fits exactly.
 
     Raises:
-      UserError: one of `folder_dirs` does not exist, or has several that differ in case only.
+      UserError: a folder has several that differ in case only.
     """
-    name = spec.dataset.replace("/", "_")
-    for data_dir in places.existing("folder_dirs"):
+    name = spec.file_name
+    for data_dir in dirs:
         if (data_dir / name).is_dir():
             return data_dir / name
         if (data_dir / f"{name}.zip").is_file():
@@ -122,127 +119,6 @@ def _data_set(
     )
 
 
-def contents(dataset: DataSet) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """What tells which images of a folder or archive are the same, without decoding any.
-
-    Few are read: see `duplicates.number_files`; of an archive, those of equal size and CRC-32,
-    which is weak for PNG files as they end with a CRC-32 of their own.
-
-    Returns:
-      For each split a number for each example's bytes, int64 [N], and its label; None for other
-      sources.
-
-    Raises:
-      UserError: a file cannot be read.
-    """
-    splits = dataset.splits
-    ends = np.cumsum([len(records) for records in splits.values()])
-    paths: list[str] = []
-    tables: list[np.ndarray] = []
-    for records in splits.values():
-        if isinstance(records, FolderRecords):
-            paths += records.paths()
-        elif isinstance(records, ZipRecords):
-            tables.append(records.checksums())
-        else:
-            return None
-
-    def digests(places: Sequence[int]) -> Iterator[bytes]:
-        for place in places:
-            split = int(np.searchsorted(ends, place, side="right"))
-            records = list(splits.values())[split]
-            inner = place - int(ends[split]) + len(records)
-            yield duplicates.digest(records.read(inner, inner + 1)[0].content)
-
-    if paths:
-        numbers = duplicates.number_files(paths)
-    else:
-        numbers = duplicates.number(np.concatenate(tables), digests)
-    return {
-        split: (found, records.labels)
-        for (split, records), found in zip(
-            splits.items(), np.split(numbers, ends[:-1]), strict=True
-        )
-        if isinstance(records, FolderRecords | ZipRecords)
-    }
-
-
-class FolderRecords:
-    """Image files with their classes, `labels`."""
-
-    def __init__(self, folder: pathlib.Path, names: Sequence[str], labels: np.ndarray) -> None:
-        self._folder = str(folder)
-        self._names = tuple(names)
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, start: int, stop: int) -> list[Example]:
-        """Examples `start` to `stop` (exclusive).
-
-        Raises:
-          UserError: a file cannot be read.
-        """
-        return [self._example(place) for place in range(len(self))[start:stop]]
-
-    def paths(self) -> list[str]:
-        """Where the files lie, in order."""
-        return [os.path.join(self._folder, name) for name in self._names]
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the files' paths, sizes and times, and of their labels."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i4").tobytes())
-        for path in self.paths():
-            digest.update(identity.of_file(path))
-        return digest.hexdigest()
-
-    def _example(self, place: int) -> Example:
-        path = os.path.join(self._folder, self._names[place])
-        try:
-            with builtins.open(path, "rb") as file:
-                return Example(file.read(), int(self.labels[place]), repr(path))
-        except OSError as error:
-            raise UserError(f"{path!r} cannot be read: {error.strerror}") from error
-
-
-class ZipRecords:
-    """Entries of an archive with their classes, `labels`."""
-
-    def __init__(self, entries: zips.Entries, labels: np.ndarray) -> None:
-        self._entries = entries
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def read(self, start: int, stop: int) -> list[Example]:
-        """Examples `start` to `stop` (exclusive).
-
-        Raises:
-          UserError: an entry is damaged.
-        """
-        places = range(len(self))[start:stop]
-        contents = zips.read(self._entries, places)
-        return [
-            Example(content, int(self.labels[place]), self._entries.where(place))
-            for place, content in zip(places, contents, strict=True)
-        ]
-
-    def checksums(self) -> np.ndarray:
-        """CRC-32 and size of the entries, int64 [N]."""
-        table = self._entries.table
-        return (table["crc"].astype(np.int64) << 31) | table["size"]
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the entries' names, sizes and checksums, and of their labels."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i4").tobytes())
-        digest.update(self._entries.table["size"].tobytes())
-        digest.update(self._entries.table["crc"].tobytes())
-        digest.update("\n".join(self._entries.names).encode(errors="surrogateescape"))
-        return digest.hexdigest()
-
-
 def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     """Paths of all files in a folder, relative to it, and those of folders; links are followed.
 
@@ -286,3 +162,48 @@ def _is(ask: Callable[[], bool]) -> bool:
         return ask()
     except OSError:  # A link to itself.
         return False
+
+
+def instruction(spec: TaskSpec, dirs: Dirs) -> Instruction | None:
+    """Where images that are there in some other form may be put."""
+    # What TFDS prepares is left to it.
+    if spec.source != "nevis" or spec.kind != "single_label":
+        return None
+    name = spec.file_name
+    return Instruction(
+        "by_hand",
+        f"put the images into DIR/{name}/SPLIT/CLASS/ or DIR/{name}.zip and give --dir=folder:DIR",
+    )
+
+
+def misplaced(spec: TaskSpec, dirs: Dirs) -> str:
+    """Says so where the folder of a set of another name was given."""
+    for given in filter(has_splits, dirs):
+        return (
+            f"{str(given)!r} has splits itself; expected a folder that holds {spec.file_name}/, "
+            "with splits in it"
+        )
+    return ""
+
+
+def remarks(spec: TaskSpec, path: pathlib.Path, dirs: Dirs) -> Sequence[str]:
+    """Whether the set's own folder was given, or a name in upper case stands for its own."""
+    if path in dirs:
+        return [own_folder(spec, path)]
+    if path.name in (spec.file_name, f"{spec.file_name}.zip"):
+        return []
+    return [f"{path.name!r} in {str(path.parent)!r} is taken for {spec.file_name!r}"]
+
+
+register(
+    Source(
+        "folder",
+        "one that holds data sets",
+        find,
+        open,
+        order=40,
+        instruction=instruction,
+        misplaced=misplaced,
+        remarks=remarks,
+    )
+)

@@ -5,11 +5,13 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from ctl_jax.data.dataset import DataSet, Places, Records
-from ctl_jax.data.sources import tfds
+from ctl_jax import home
+from ctl_jax.data.dataset import DataSet, Records
+from ctl_jax.data.formats import tfds_sets
 from ctl_jax.data.formats.record_files import RecordFiles
 from ctl_jax.data.formats.tfds_labels import Labels
 from ctl_jax.data.formats.tfds_records import Piece, TfdsRecords
+from ctl_jax.data.source import Dirs, Source, register
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -56,12 +58,21 @@ def folder(imported_dir: pathlib.Path, name: str) -> pathlib.Path:
     return imported_dir / name.replace("/", "_") / VERSION
 
 
-def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
+def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
     """The set's folder if it was imported; an import that was broken off does not count."""
-    if places.imported_dir is None:
-        return None
-    path = folder(places.imported_dir, spec.dataset)
-    return path if (path / NOTE).is_file() else None
+    for given in dirs:
+        if (folder(given, spec.dataset) / NOTE).is_file():
+            # ArrayRecord's library takes no name that is not UTF-8.
+            return folder(home.in_utf8(given), spec.dataset)
+    return None
+
+
+def default_dir() -> pathlib.Path:
+    """Where imported sets lie: CTL_JAX_IMPORTED, else ctl_jax/imported in the user's data folder.
+
+    Not in the cache: what the user has imported may be all there is of a set.
+    """
+    return home.from_variable("CTL_JAX_IMPORTED") or home.data() / "imported"
 
 
 def read_note(path: pathlib.Path) -> Note:
@@ -104,7 +115,7 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
     note = read_note(path)
     if note.kind != spec.kind:
         raise UserError(f"{str(path)!r} is {note.kind}; {spec.title} is {spec.kind}")
-    builder = tfds.open_builder(path, SPLITS)
+    builder = tfds_sets.open_builder(path, SPLITS)
     form = "class" if note.kind == "single_label" else "classes"
     labels = Labels(form, (FIELDS[note.kind],), note.num_classes, note.class_names)
     splits: dict[str, Records] = {}
@@ -126,3 +137,17 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         note.notes,
         note.passed_over,
     )
+
+
+register(
+    Source(
+        "imported",
+        "where sets were imported to",
+        find,
+        open,
+        order=10,
+        default_dirs=lambda: (default_dir(),),
+        # The first import makes it.
+        needs_dirs=False,
+    )
+)

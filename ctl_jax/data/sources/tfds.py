@@ -1,24 +1,20 @@
 """Official data sets that TFDS has prepared on disk, read without TensorFlow."""
 
 import pathlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ctl_jax.data import splits
-from ctl_jax.data.dataset import DataSet, Places, Records
-from ctl_jax.data.formats import tfds_labels
-from ctl_jax.data.formats.record_files import FORMATS, RecordFiles, first_line
-from ctl_jax.data.formats.tfds_records import Column, Piece, TfdsRecords
+from ctl_jax import home
+from ctl_jax.data import prepare, splits
+from ctl_jax.data.dataset import DataSet
+from ctl_jax.data.formats import tfds_sets
+from ctl_jax.data.formats.tfds_sets import latest
+from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
-# The configuration that TFDS takes where the name has none.
-_DEFAULT_CONFIG = {"sun397": "tfds"}
 
-
-def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
+def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
     """The folder of a data set's highest version, in the first TFDS folder that has it.
 
     Reads names of folders only. Where a data set's own folder is given, or that of a version, it is
@@ -27,19 +23,15 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
     Returns:
       The folder of a version; for domainnet, which is made of six configurations, the one that
       they are in.
-
-    Raises:
-      UserError: a TFDS folder does not exist.
     """
-    given_dirs = places.existing("tfds_dirs")
     names = splits.sources(spec.dataset) if spec.source == "tfds" else {}
     best: tuple[int, pathlib.Path | None] = (0, None)
-    for given in given_dirs:
+    for given in _in_utf8(dirs) if names else ():
         folder = data_dir(given)
         versions = list(filter(None, (latest(folder, name) for name in names)))
         if len(versions) > best[0]:
             best = len(versions), folder / spec.dataset if len(names) > 1 else versions[0]
-            if given.absolute() in _versions(versions[0].absolute().parent).values():
+            if given.absolute() in tfds_sets.versions(versions[0].absolute().parent).values():
                 best = len(versions), given
     return best[1]
 
@@ -47,10 +39,10 @@ def find(spec: TaskSpec, places: Places) -> pathlib.Path | None:
 def data_dir(given: pathlib.Path) -> pathlib.Path:
     """The TFDS folder that a folder is or lies in, where it is that of an official set."""
     own = given.absolute()
-    parts = own.parts[:-1] if _VERSION.fullmatch(own.name) else own.parts
+    parts = own.parts[:-1] if tfds_sets.is_version(own.name) else own.parts
     names = [name for dataset in splits.datasets() for name in splits.sources(dataset)]
     for name in names:
-        whole = pathlib.PurePath(name, _DEFAULT_CONFIG.get(name, "")).parts
+        whole = pathlib.PurePath(name, tfds_sets.DEFAULT_CONFIG.get(name, "")).parts
         for length in range(1, len(whole) + 1):
             root = pathlib.Path(*parts[: len(parts) - length])
             if parts[-length:] == whole[:length] and latest(root, name) is not None:
@@ -58,19 +50,15 @@ def data_dir(given: pathlib.Path) -> pathlib.Path:
     return given
 
 
-def latest(data_dir: pathlib.Path, dataset: str) -> pathlib.Path | None:
-    """The folder of the highest version of a TFDS set, if there is one."""
-    versions = _versions(data_dir / dataset / _DEFAULT_CONFIG.get(dataset, ""))
-    return versions[max(versions)] if versions else None
+def default_dir() -> pathlib.Path:
+    """Where TFDS itself prepares: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    chosen = home.from_variable("TFDS_DATA_DIR")
+    return chosen or home.readable() / "tensorflow_datasets"
 
 
-def _versions(base: pathlib.Path) -> dict[tuple[int, ...], pathlib.Path]:
-    # What TFDS has not finished has another form of name.
-    return {
-        tuple(map(int, folder.name.split("."))): folder
-        for folder in base.glob("*")
-        if _VERSION.fullmatch(folder.name)
-    }
+def target(dirs: Dirs) -> pathlib.Path:
+    """The folder that sets are prepared in: the first one, or TFDS's own."""
+    return data_dir(next(iter(_in_utf8(dirs)))) if dirs else default_dir()
 
 
 def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
@@ -94,113 +82,53 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
             folder = latest(path, name.removeprefix(f"{spec.dataset}/"))
         if folder is None:
             raise UserError(f"TFDS data set {name!r} is not in {str(path.parent)!r}")
-        builders[name] = open_builder(folder, needed)
+        builders[name] = tfds_sets.open_builder(folder, needed)
     sizes = {
         name: {split: info.num_examples for split, info in builder.info.splits.items()}
         for name, builder in builders.items()
     }
-    return assemble("tfds", spec.dataset, path, builders, splits.parts(spec.dataset, sizes))
+    parts = splits.parts(spec.dataset, sizes)
+    return tfds_sets.assemble("tfds", spec.dataset, path, builders, parts)
 
 
-def open_builder(folder: pathlib.Path, needed: Sequence[str]) -> Any:
-    """TFDS's description of a prepared data set.
-
-    Args:
-      folder: of a version.
-      needed: splits that must be there, with their files.
-
-    Raises:
-      UserError: the description cannot be read, or something is missing.
-    """
-    import tensorflow_datasets as tfds  # Takes half a second.
-
-    try:
-        builder = tfds.builder_from_directory(folder)
-        file_format = builder.info.file_format.value
-    except Exception as error:  # TFDS lets through whatever its JSON and protocol parsers raise.
-        raise UserError(
-            f"{str(folder)!r} is not a prepared TFDS data set: {first_line(error)}"
-        ) from error
-    if file_format not in FORMATS:
-        raise UserError(
-            f"{str(folder)!r} has file format {file_format}; expected {' or '.join(FORMATS)}"
-        )
-    for split in needed:
-        if split not in builder.info.splits:
-            raise UserError(
-                f"{str(folder)!r} has no split {split!r}; it has {sorted(builder.info.splits)}"
-            )
-        for file in builder.info.splits[split].filepaths:
-            if not file.exists():
-                raise UserError(f"file {str(file)!r} is missing")
-    return builder
+def instruction(spec: TaskSpec, dirs: Dirs) -> Instruction | None:
+    """The command that prepares a set, and what has to be downloaded by hand before it."""
+    if spec.source != "tfds":
+        return None
+    folder = target(dirs)
+    command = f"python -m ctl_jax.data prepare {spec.dataset} --dir=tfds:{folder}"
+    if (manual := prepare.by_hand(spec.dataset, folder)) is not None:
+        return Instruction("by_hand", f"{manual}; then {command}")
+    return Instruction("can_be_prepared", command)
 
 
-def assemble(
-    origin: str,
-    dataset: str,
-    path: pathlib.Path,
-    builders: Mapping[str, Any],
-    parts: Mapping[str, Sequence[splits.Part]],
-) -> DataSet:
-    """Makes a data set of parts of prepared ones.
-
-    Args:
-      origin: of the data set.
-      dataset: TFDS name, which decides where the label is.
-      path: where it lies.
-      builders: from `open_builder`, by the names that `parts` has.
-      parts: for each split of the task, where its examples are.
-
-    Raises:
-      UserError: the features are not those of images with such labels, or a split has no
-        examples.
-    """
-    labels = _labels(dataset, builders)
-    files: dict[tuple[str, str], RecordFiles] = {}
-    columns: dict[tuple[str, str, str], Column] = {}
-    everything = [part for found in parts.values() for part in found]
-
-    def piece(part: splits.Part) -> Piece:
-        where = (part.dataset, part.split)
-        if where not in files:
-            files[where] = _files(builders[part.dataset], part.split)
-        if not part.field:
-            return Piece(files[where], part.start, part.stop)
-        key = (*where, part.field)
-        if key not in columns:
-            # Between them, the splits of a task take all values that there are.
-            allowed = [value for one in everything if one.field == key[2] for value in one.values]
-            columns[key] = Column(files[where], part.field, allowed)
-        return Piece(files[where], part.start, part.stop, columns[key], part.values)
-
-    records: dict[str, Records] = {}
-    for name, found in parts.items():
-        if not sum(part.stop - part.start for part in found):
-            raise UserError(f"{str(path)!r} has too few examples: none is left for split {name!r}")
-        records[name] = TfdsRecords([piece(part) for part in found], labels)
-    return DataSet(origin, str(path), labels.num_classes, labels.class_names, labels.kind, records)
+def remarks(spec: TaskSpec, path: pathlib.Path, dirs: Dirs) -> Sequence[str]:
+    """Where one set's folder was given: that it was taken for itself, or for the one above."""
+    known = {spec.file_name, spec.dataset.partition("/")[0]}
+    given_dirs = _in_utf8(dirs)
+    for given in given_dirs:
+        if path.is_relative_to(given) and not known & set(path.relative_to(given).parts):
+            return [own_folder(spec, given)]
+    for given in given_dirs:
+        folder = data_dir(given)
+        if folder != given and path.is_relative_to(folder) and not path.is_relative_to(given):
+            return [f"{str(given)!r} is one set's folder; {str(folder)!r} is taken instead"]
+    return []
 
 
-def _labels(dataset: str, builders: Mapping[str, Any]) -> tfds_labels.Labels:
-    """Where the labels are, the same in all of them."""
-    found: tfds_labels.Labels | None = None
-    for builder in builders.values():
-        try:
-            labels = tfds_labels.of_features(dataset, builder.info.features)
-        except ValueError as error:
-            raise UserError(f"{str(builder.data_dir)!r} has {error}") from error
-        if found is not None and labels != found:
-            raise UserError(
-                f"{str(builder.data_dir)!r} has other classes than the other configurations of "
-                f"{dataset!r}"
-            )
-        found = labels
-    assert found is not None, "a data set has a source"
-    return found
+def _in_utf8(dirs: Dirs) -> list[pathlib.Path]:
+    """ArrayRecord's library takes no name that is not UTF-8."""
+    return [home.in_utf8(folder) if folder.is_dir() else folder for folder in dirs]
 
 
-def _files(builder: Any, split: str) -> RecordFiles:
-    info = builder.info.splits[split]
-    paths = [str(path) for path in info.filepaths]
-    return RecordFiles(paths, info.shard_lengths, builder.info.file_format.value)
+register(
+    Source(
+        "tfds",
+        "a TFDS data_dir",
+        find,
+        open,
+        order=20,
+        instruction=instruction,
+        remarks=remarks,
+    )
+)

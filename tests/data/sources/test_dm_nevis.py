@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.dataset import DataSet, Places
+from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.sources import dm_nevis
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -55,7 +55,7 @@ def everything(dataset: DataSet, split: str) -> list[tuple[bytes, int]]:
 
 
 def test_a_whole_set(umist: TaskSpec, whole: pathlib.Path, picture: Make) -> None:
-    places = Places(nevis_dirs=(whole.parent,))
+    places = (whole.parent,)
     path = dm_nevis.find(umist, places)
     assert path == whole
     dataset = dm_nevis.open(umist, path)
@@ -71,7 +71,7 @@ def test_a_whole_set(umist: TaskSpec, whole: pathlib.Path, picture: Make) -> Non
 
 
 def test_real_sets(shared_dir: pathlib.Path, make_spec: Make) -> None:
-    places = Places(nevis_dirs=(shared_dir / "real_data" / "dm_nevis",))
+    places = (shared_dir / "real_data" / "dm_nevis",)
     for name, sizes in {"semeion": (880, 194, 218, 301), "usps": (5139, 1068, 1084, 2007)}.items():
         path = dm_nevis.find(make_spec(name), places)
         assert path is not None
@@ -103,18 +103,16 @@ def test_threads_read_the_same(umist: TaskSpec, whole: pathlib.Path) -> None:
 def test_where_sets_are_looked_for(
     make_spec: Make, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    assert dm_nevis.find(make_spec("umist"), Places()) is None
-    assert dm_nevis.find(make_spec("usps"), Places(nevis_dirs=(whole.parent,))) is None
+    assert dm_nevis.find(make_spec("umist"), ()) is None
+    assert dm_nevis.find(make_spec("usps"), (whole.parent,)) is None
     # As dm_nevis lays out NEVIS_DATA_DIR.
     stable = tmp_path / "data" / "stable" / "emnist_balanced"
     shutil.copytree(whole, stable)
-    places = Places(nevis_dirs=(whole.parent, tmp_path / "data"))
+    places = (whole.parent, tmp_path / "data")
     assert dm_nevis.find(make_spec("emnist/balanced", source="tfds"), places) == stable
     # A folder of images is not one of dm_nevis.
     (tmp_path / "data" / "pacs" / "train" / "dog").mkdir(parents=True)
     assert dm_nevis.find(make_spec("pacs"), places) is None
-    with pytest.raises(UserError, match=r"nevis_dir .*nowhere.* is not a folder"):
-        dm_nevis.find(make_spec("umist"), Places(nevis_dirs=(tmp_path / "nowhere",)))
 
 
 def cut(path: pathlib.Path) -> None:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ctl_jax import data
 from ctl_jax.data import SPLITS, embedded
 from ctl_jax.data.embedded import builder
 from ctl_jax.data.sources import embedded as source
 from ctl_jax.errors import UserError
+
+(DIGITS,) = data.stream("digits")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_digits(prepared: pathlib.Path) -> None:
     task = embedded.TASKS["digits"]
-    found = source.open(task, prepared)
+    assert source.find(DIGITS, [prepared.parents[2]]) == prepared
+    found = source.open(DIGITS, prepared)
     assert (found.origin, found.kind, found.num_classes) == ("embedded", "single_label", 10)
     assert tuple(found.splits) == SPLITS
     assert tuple(map(len, found.splits.values())) == task.sizes
@@ -40,4 +44,14 @@ def test_a_file_is_missing(prepared: pathlib.Path, tmp_path: pathlib.Path) -> No
     file = min(copy.glob("*-dev_test*"))
     file.unlink()
     with pytest.raises(UserError, match=f"file '{file}' is missing"):
-        source.open(embedded.TASKS["digits"], copy)
+        source.open(DIGITS, copy).splits["train"].read(0, 1)
+
+
+@pytest.mark.parametrize("name", [*embedded.TASKS, *embedded.SOURCES])
+def test_nothing_is_made_until_it_is_read(tmp_path: pathlib.Path, name: str) -> None:
+    spec = data.source_spec(name) if name in embedded.SOURCES else data.stream(name)[0]
+    dataset = data.open_set(spec, [f"embedded:{tmp_path}"])
+    made = {**embedded.TASKS, **embedded.SOURCES}[name]
+    assert tuple(map(len, dataset.splits.values())) == made.sizes
+    assert dataset.class_names == made.classes
+    assert not list(tmp_path.iterdir())

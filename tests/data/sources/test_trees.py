@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ctl_jax.data import duplicates
 from ctl_jax.data.dataset import DataSet
+from ctl_jax.data.formats import image_files
+from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
 from ctl_jax.data.sources import folders
-from ctl_jax.data.sources.folders import FolderRecords, ZipRecords
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -161,7 +162,7 @@ def opened(path: pathlib.Path) -> DataSet | str:
     notes: tuple[str, ...]
     try:
         dataset = folders.open(SPEC, path)
-        contents = folders.contents(dataset)
+        contents = image_files.contents(dataset)
         assert contents is not None
         numbers, labels = ({name: pair[i] for name, pair in contents.items()} for i in (0, 1))
         notes = (*dataset.notes, *duplicates.notes(numbers, labels, dataset.num_classes))

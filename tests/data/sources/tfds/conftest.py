@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from ctl_jax import data
-from ctl_jax.data.dataset import DataSet, Places
+from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.sources import tfds as source
 
 DOMAINS = ("real", "painting", "clipart", "quickdraw", "infograph", "sketch")
@@ -149,7 +149,7 @@ def opened() -> Callable[[str, pathlib.Path], DataSet]:
 
     def open_set(name: str, data_dir: pathlib.Path) -> DataSet:
         (spec,) = data.stream(name)
-        path = source.find(spec, Places(tfds_dirs=(data_dir,)))
+        path = source.find(spec, (data_dir,))
         assert path is not None
         return source.open(spec, path)
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ctl_jax import data
-from ctl_jax.data.dataset import DataSet, Places
+from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.sources import tfds as source
 from ctl_jax.errors import UserError
 
@@ -183,27 +183,18 @@ def test_the_first_folder_that_has_a_set_and_its_highest_version(
     for name in ("3.0.1", "3.0.9", "3.0.10", "3.0.11.incompleteABC"):
         (other / "mnist" / name).mkdir(parents=True)
     empty.mkdir()
-    assert source.find(spec, Places(tfds_dirs=(empty, other, array_records))) == (
-        other / "mnist" / "3.0.10"
-    )
-    assert source.find(spec, Places(tfds_dirs=(empty,))) is None
-    assert source.find(spec, Places()) is None
+    assert source.find(spec, (empty, other, array_records)) == (other / "mnist" / "3.0.10")
+    assert source.find(spec, (empty,)) is None
+    assert source.find(spec, ()) is None
     # TFDS has a default configuration.
     (spec,) = data.stream("sun397")
-    found = source.find(spec, Places(tfds_dirs=(array_records,)))
+    found = source.find(spec, (array_records,))
     assert found is not None
     assert found.parent == array_records / "sun397" / "tfds"
     # Sets of dm_nevis are none of TFDS's, whatever lies there.
     (spec,) = data.stream("COIL 20")
     (other / "coil20" / "1.0.0").mkdir(parents=True)
-    assert source.find(spec, Places(tfds_dirs=(other,))) is None
-
-
-def test_a_missing_data_folder_is_an_error(array_records: pathlib.Path) -> None:
-    for name in ("mnist", "COIL 20"):
-        (spec,) = data.stream(name)
-        with pytest.raises(UserError, match=r"data_dir '/no/such/folder' is not a folder"):
-            source.find(spec, Places(tfds_dirs=(array_records, pathlib.Path("/no/such/folder"))))
+    assert source.find(spec, (other,)) is None
 
 
 def test_domainnet_where_all_its_domains_are(
@@ -212,9 +203,9 @@ def test_domainnet_where_all_its_domains_are(
     (spec,) = data.stream("domainnet")
     some = tmp_path / "some"
     shutil.copytree(array_records / "domainnet" / "real", some / "domainnet" / "real")
-    places = Places(tfds_dirs=(some, array_records))
+    places = (some, array_records)
     assert source.find(spec, places) == array_records / "domainnet"
-    path = source.find(spec, Places(tfds_dirs=(some,)))
+    path = source.find(spec, (some,))
     assert path == some / "domainnet"
     with pytest.raises(UserError, match=f"TFDS data set 'domainnet/painting' is not in '{some}'"):
         source.open(spec, path)
