@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ctl_jax.errors import UserError
-from ctl_jax.report.schema import checked
+from ctl_jax.records import from_json
 
 Record = dict[str, Any]
 
@@ -69,7 +69,7 @@ def _check_unsealed(trial_id: str, records: Sequence[Any]) -> None:
     if kind not in ("trial", "pretrain"):
         raise Damaged("lacks its last record")
     try:
-        checked(last, kind, len(records))
+        from_json(last, len(records))
     except UserError as error:
         raise Damaged(f"is not what a trial writes ({error})") from None
     # A pretraining has this one record, which names no id.

@@ -7,10 +7,11 @@ from typing import Any
 import rich.console
 import rich.table
 
+from ctl_jax import text
+from ctl_jax.compute.budgets import Budget
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.store import Record
 from ctl_jax.experiment.trials import budgets
-from ctl_jax.report import text
 
 
 def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: int) -> None:
@@ -40,7 +41,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
     methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in text.budgets(ends):
+    for budget in text.budgets(map(Budget, ends)):
         methods.add_column(f"steps in {budget}", justify="right")
     whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
     for name, cost_of in plan.costs.items():
@@ -63,7 +64,7 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
             f"{text.flops(plan.pretraining.flops)}",
             highlight=False,
         )
-    console.print(f"Budgets: {', '.join(text.budgets(amounts))}", highlight=False)
+    console.print(f"Budgets: {', '.join(text.budgets(map(Budget, amounts)))}", highlight=False)
     for note in _notes(config, plan, amounts):
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     console.print(

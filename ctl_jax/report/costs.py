@@ -1,10 +1,9 @@
 """Where the FLOPs went, by method and purpose."""
 
-from typing import Any
-
-from ctl_jax.report.records import Table
-from ctl_jax.report.rows import searches, winner
-from ctl_jax.report.schema import PURPOSES
+from ctl_jax import records
+from ctl_jax.records import PURPOSES, TrialRecord
+from ctl_jax.report.records import Table, place
+from ctl_jax.report.rows import searches
 
 
 def ledger(table: Table) -> dict[str, dict[str, int]]:
@@ -17,45 +16,40 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
     Returns:
         Method to purpose to FLOPs, for every method of the run.
     """
-    won = {winner(trials)[0]["id"] for trials in searches(table).values()}
-    totals = {method: dict.fromkeys(PURPOSES, 0) for method in table.plan("methods")}
+    won = {records.winner(trials).id for trials in searches(table).values()}
+    totals = {method: dict.fromkeys(PURPOSES, 0) for method in table.methods}
     for trial in table.trials:
-        total, spent = totals[trial["method"]], trial["ledger"]
+        total, spent = totals[trial.method], trial.ledger.as_dict()
         for purpose in PURPOSES:
-            lost = purpose in ("train", "validate") and trial["id"] not in won
+            lost = purpose in ("train", "validate") and trial.id not in won
             total["search" if lost else purpose] += spent[purpose]
     return totals
 
 
 def wall_seconds(table: Table) -> dict[str, float]:
     """Returns the summed wall-clock time of each method's trials in seconds."""
-    totals = dict.fromkeys(table.plan("methods"), 0.0)
+    totals = dict.fromkeys(table.methods, 0.0)
     for trial in table.trials:
-        totals[trial["method"]] += trial["wall_s"]
+        totals[trial.method] += trial.wall_s
     return totals
 
 
 def learning_rates(table: Table) -> dict[str, dict[float, int]]:
-    """Returns how many searches each learning rate won, by method."""
-    counts: dict[str, dict[float, int]] = {
-        method: dict.fromkeys(sorted(table.plan("learning_rates")), 0)
-        for method in table.plan("methods")
-    }
+    """Returns how many searches each learning rate that was tried won, by method."""
+    planned = () if table.run is None else table.run.learning_rates
+    rates = sorted({*planned, *(trial.learning_rate for trial in table.trials)})
+    counts = {method: dict.fromkeys(rates, 0) for method in table.methods}
     for trials in searches(table).values():
-        best: Any = winner(trials)[0]
-        counts[best["method"]][best["learning_rate"]] += 1
+        best = records.winner(trials)
+        counts[best.method][best.learning_rate] += 1
     return counts
 
 
-def diverged(table: Table) -> list[dict[str, Any]]:
+def diverged(table: Table) -> list[TrialRecord]:
     """Returns the trials that diverged, in the run's order."""
-    return [trial for trial in table.trials if trial["diverged"]]
+    return [trial for trial in table.trials if trial.diverged]
 
 
 def unfinished(table: Table) -> tuple[int, int]:
     """Returns how many trials are not done yet, and how many rows of results they hold up."""
-    rows = 1
-    for axis in ("tasks", "methods", "budgets", "seeds"):
-        rows *= len(table.plan(axis))
-    trials = rows * len(table.plan("learning_rates"))
-    return trials - len(table.trials), rows - len(searches(table))
+    return len(table.pending), len({place(trial) for trial in table.pending})

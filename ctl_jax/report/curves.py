@@ -8,7 +8,7 @@ from typing import Any
 DENSE = "dense"
 
 # values[task][method][budget][seed] = dev_test
-Values = dict[str, dict[str, dict[int, dict[int, float]]]]
+Values = dict[str, dict[str, dict[str, dict[int, float]]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def values(rows: Iterable[Mapping[str, Any]], column: str = "dev_test") -> Value
     for row in rows:
         if row[column] is not None:
             at_budget = found.setdefault(row["task"], {}).setdefault(row["method"], {})
-            at_budget.setdefault(row["budget_flops"], {})[row["seed"]] = row[column]
+            at_budget.setdefault(row["budget"], {})[row["seed"]] = row[column]
     return found
 
 
@@ -59,7 +59,7 @@ def point(by_seed: Mapping[int, float]) -> Point:
     return Point(statistics.fmean(numbers), _std(numbers), len(numbers))
 
 
-def task_curves(found: Values, task: str) -> dict[str, dict[int, Point]]:
+def task_curves(found: Values, task: str) -> dict[str, dict[str, Point]]:
     """Returns one task's points by method and budget."""
     return {
         method: {budget: point(by_seed) for budget, by_seed in by_budget.items()}
@@ -71,9 +71,9 @@ def means(
     found: Values,
     tasks: Sequence[str],
     methods: Sequence[str],
-    budgets: Sequence[int],
+    budgets: Iterable[str],
     weights: Mapping[str, float] | None = None,
-) -> dict[int, Mean]:
+) -> dict[str, Mean]:
     """Returns the mean over tasks at each budget, and relative to dense.
 
     Methods are compared on the same tasks only: a task counts at a budget where every method has
@@ -83,7 +83,7 @@ def means(
         found: Results, from `values`.
         tasks: Names of the run's tasks.
         methods: Names of the run's methods.
-        budgets: FLOPs.
+        budgets: The run's budgets.
         weights: Of the tasks, by name; None where each counts the same.
 
     Returns:

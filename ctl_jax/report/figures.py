@@ -11,9 +11,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from ctl_jax.report import text
+from ctl_jax import text
+from ctl_jax.report.budgets import Axis, labels
 from ctl_jax.report.curves import DENSE, Point
 
 # Okabe and Ito, "Color Universal Design" (2008), which people with any colour vision tell apart;
@@ -73,8 +74,9 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
 def accuracy(
     title: str,
     metric: str,
-    curves: Mapping[str, Mapping[int, Point]],
+    curves: Mapping[str, Mapping[str, Point]],
     methods: Sequence[str],
+    budgets: Axis,
     chance: float | None = None,
 ) -> bytes:
     """Draws a metric against the training budget, one line a method.
@@ -82,15 +84,16 @@ def accuracy(
     Args:
         title: Title of the figure.
         metric: Name of the metric.
-        curves: Method to budget in FLOPs to point; methods may be absent.
+        curves: Method to budget to point; methods may be absent.
         methods: The run's methods, which fix order and colours.
+        budgets: FLOPs of each budget.
         chance: Level of a guess, drawn as a line, or None.
 
     Returns:
         A PNG.
     """
     with _figure(title) as (figure, axes):
-        _draw(axes, curves, methods, scale=1.0)
+        _draw(axes, curves, methods, budgets, scale=1.0)
         axes.set_ylabel(f"{metric} (dev_test)")
         if chance is not None:
             label = f"chance ({text.metric(chance)})"
@@ -99,22 +102,27 @@ def accuracy(
 
 
 def relative(
-    title: str, metric: str, curves: Mapping[str, Mapping[int, Point]], methods: Sequence[str]
+    title: str,
+    metric: str,
+    curves: Mapping[str, Mapping[str, Point]],
+    methods: Sequence[str],
+    budgets: Axis,
 ) -> bytes:
     """Draws the improvement over dense in percent against the training budget.
 
     Args:
         title: Title of the figure.
         metric: Name of the metric.
-        curves: Method to budget in FLOPs to fraction (0.1 is 10% better than dense).
+        curves: Method to budget to fraction (0.1 is 10% better than dense).
         methods: The run's methods, which fix order and colours.
+        budgets: FLOPs of each budget.
 
     Returns:
         A PNG.
     """
     with _figure(title) as (figure, axes):
         axes.axhline(0, color=_BLACK, linewidth=1.9, label=DENSE)
-        _draw(axes, curves, methods, scale=100.0)
+        _draw(axes, curves, methods, budgets, scale=100.0)
         axes.set_ylabel(f"{metric} relative to dense (%)")
         return _png(figure, axes)
 
@@ -133,19 +141,26 @@ def _figure(title: str) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _draw(
-    axes: Axes, curves: Mapping[str, Mapping[int, Point]], methods: Sequence[str], scale: float
+    axes: Axes,
+    curves: Mapping[str, Mapping[str, Point]],
+    methods: Sequence[str],
+    budgets: Axis,
+    scale: float,
 ) -> None:
     chosen = styles(methods)
-    budgets = sorted({budget for curve in curves.values() for budget in curve})
+    drawn = {budget for curve in curves.values() for budget in curve}
+    # Where there is a point there were trials, which tell how many FLOPs a budget came to.
+    places = {budget: flops for budget, flops in budgets.items() if flops and budget in drawn}
     for method in methods:
-        curve = sorted(curves.get(method, {}).items())
+        points = curves.get(method, {})
+        curve = [(flops, points[budget]) for budget, flops in places.items() if budget in points]
         if not curve:
             continue
         style = chosen[method]
         # Dense lies on top: it is what the others are compared with.
         layer = 4 if method == DENSE else 3
         axes.plot(
-            [budget for budget, _ in curve],
+            [flops for flops, _ in curve],
             [scale * point.mean for _, point in curve],
             color=style.colour,
             marker=style.marker,
@@ -155,22 +170,26 @@ def _draw(
             label=method.replace("$", r"\$"),
             zorder=layer,
         )
-        bars = [(budget, scale * p.mean, scale * p.std) for budget, p in curve if p.std is not None]
+        bars = [(flops, scale * p.mean, scale * p.std) for flops, p in curve if p.std is not None]
         if bars:
             x, y, spread = zip(*bars, strict=True)
             axes.errorbar(
                 x, y, yerr=spread, fmt="none", ecolor=style.colour, capsize=3, zorder=layer - 1
             )
-    _budget_axis(axes, budgets)
+    _budget_axis(axes, places)
 
 
-def _budget_axis(axes: Axes, budgets: Sequence[int]) -> None:
+def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("training budget (FLOP, log scale)")
-    every = -(-len(budgets) // 7)  # more labels than seven would touch
-    axes.xaxis.set_major_locator(FixedLocator([float(budget) for budget in budgets[::every]]))
+    every = -(-len(places) // 7)  # more labels than seven would touch
+    budgets = list(places.values())
+    axes.xaxis.set_major_locator(FixedLocator([float(flops) for flops in budgets[::every]]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.si(value)))
+    # Budgets in FLOPs need no unit, which stands below the axis.
+    in_flops = all(name.endswith(" flops") for name in places)
+    names = [text.si(flops) for flops in budgets] if in_flops else labels(places)
+    axes.xaxis.set_major_formatter(FixedFormatter(names[::every]))
     if budgets:
         # One budget alone has no range of its own.
         room = max((budgets[-1] / budgets[0]) ** 0.05, 1.1)

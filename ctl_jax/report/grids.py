@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctl_jax.report import text
+from ctl_jax import text
 from ctl_jax.report.curves import DENSE, Mean, Point
 
 Row = dict[str, Any]

@@ -5,60 +5,102 @@ says again what it is), so nothing here depends on the order in which they are g
 """
 
 import dataclasses
+import itertools
 import json
-import operator
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
+from ctl_jax import records
 from ctl_jax.errors import UserError
-from ctl_jax.report.schema import FIELDS, Record, checked
+from ctl_jax.records import (
+    MethodRecord,
+    MissingTask,
+    PendingRecord,
+    PretrainRecord,
+    RunRecord,
+    RunTask,
+    TaskRecord,
+    TrialRecord,
+)
+from ctl_jax.report.budgets import Axis, axis
 
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.
 _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model")
 # Within one record, what the wall clock decides and no comparison may see.
 _CLOCK = ("wall_s",)
+# Records that a report is made from.
+_READ = ("run", "task", "pretrain", "method", "trial", "pending")
+
+Place = tuple[str, str, str, int]  # task, method, budget, seed: what one search is for
+R = TypeVar("R", bound=records.Record)
+
+
+class Placed(Protocol):
+    """A record of a search."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def budget(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+
+
+def place(record: Placed) -> Place:
+    """Returns which search a trial is part of."""
+    return record.task, record.method, record.budget, record.seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The records of one run.
+    """The records of one run. All is empty where there is no run record yet.
 
     Attributes:
-        run: The run record, or None where there is none yet. Of several that differ only in how
-            many tasks were available, the one with the most.
+        run: The run record, or None. Of several that differ only in how many tasks were available,
+            the one with the most.
         machines: Every (device, versions) the run was on, sorted.
         pretrain: The pretraining done by the run itself, or None.
-        methods: Method records by name, in the run's order; unfinished runs lack some.
-        trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates.
+        tasks: The run's tasks, with what reading their images told.
+        missing: Tasks of the stream that the run goes without.
+        methods: Names, in the run's order.
+        budgets: FLOPs by budget, ascending; see `budgets.axis`.
+        seeds: In the run's order.
+        networks: Method records by name, in the run's order; unfinished runs lack some.
+        trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates; of the
+            last, those that the run does not name come behind, by value.
+        pending: Trials that are wanted and not done, in the same order.
     """
 
-    run: dict[str, Any] | None
-    machines: tuple[tuple[str, str], ...]
-    pretrain: dict[str, Any] | None
-    methods: dict[str, dict[str, Any]]
-    trials: tuple[dict[str, Any], ...]
-
-    def plan(self, key: str) -> list[Any]:
-        """Returns a list of the run record (`methods`, `seeds`, ...), empty without a run."""
-        return [] if self.run is None else self.run[key]
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the run's tasks, in order."""
-        return [task["name"] for task in self.plan("tasks")]
+    run: RunRecord | None = None
+    machines: tuple[tuple[str, str], ...] = ()
+    pretrain: PretrainRecord | None = None
+    tasks: tuple[RunTask, ...] = ()
+    missing: tuple[MissingTask, ...] = ()
+    methods: tuple[str, ...] = ()
+    budgets: Axis = dataclasses.field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    networks: Mapping[str, MethodRecord] = dataclasses.field(default_factory=dict)
+    trials: tuple[TrialRecord, ...] = ()
+    pending: tuple[PendingRecord, ...] = ()
 
     @property
-    def budgets(self) -> list[int]:
-        """Budgets in FLOPs, ascending."""
-        return sorted(self.plan("budgets"))
+    def task_names(self) -> list[str]:
+        """Names of the tasks, in order."""
+        return [task.name for task in self.tasks]
 
 
-def read(records: Iterable[Record]) -> Table:
+def read(lines: Iterable[Mapping[str, Any]]) -> Table:
     """Checks records and orders them.
 
     Args:
-        records: Objects of `records.jsonl`; unknown types are ignored.
+        lines: Objects of `records.jsonl`; unknown types are ignored.
 
     Returns:
         The checked records, the same for any order of the lines.
@@ -67,103 +109,178 @@ def read(records: Iterable[Record]) -> Table:
         UserError: A field is missing or of the wrong type, two records contradict each other, or
             a trial does not belong to the run.
     """
-    by_type: dict[str, list[dict[str, Any]]] = {kind: [] for kind in FIELDS}
-    for line, record in enumerate(records, start=1):
-        if not isinstance(record, Mapping):
-            raise UserError(f"record {line}: expected an object with a type, got {record!r}")
-        kind = record.get("type")
-        if isinstance(kind, str) and kind in FIELDS:
-            by_type[kind].append(checked(record, kind, line))
-    run, machines = _one_run(by_type["run"])
-    methods = _unique(by_type["method"], "method", "method")
-    pretrain = _unique(by_type["pretrain"], "pretrain", "type")
-    trials = _unique(by_type["trial"], "trial", "id")
-    if run is None and (methods or trials):
-        raise UserError("records: no run record among them, expected one that names the tasks")
-    names = run["methods"] if run else []
+    found: list[records.Record] = []
+    is_product = False
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, Mapping):
+            raise UserError(f"record {number}: expected an object with a type, got {line!r}")
+        if line.get("type") in _READ and (record := records.from_json(line, number)) is not None:
+            found.append(record)
+            is_product |= records.is_product(line)
+    run, machines = _one_run(_of(RunRecord, found))
+    networks = _unique(_of(MethodRecord, found), lambda record: record.method)
+    pretrain = _unique(_of(PretrainRecord, found), lambda record: record.type)
+    trials = _unique(_of(TrialRecord, found), lambda record: record.id)
+    if run is None:
+        if networks or trials:
+            raise UserError("records: no run record among them, expected one that names the tasks")
+        return Table()
+    for trial in trials.values():
+        _index({run.variant: 0}, "variant", trial)
+    ordered = _ordered(trials.values(), run)
+    pending = _unique(_of(PendingRecord, found), lambda record: record.id)
+    left = _product(ordered, run) if is_product else pending.values()
     return Table(
         run=run,
         machines=machines,
-        pretrain=pretrain.get("pretrain"),
-        methods={name: methods[name] for name in names if name in methods},
-        trials=_ordered(trials.values(), run) if run else (),
+        pretrain=pretrain.get(PretrainRecord.type),
+        tasks=_joined(run.tasks, _of(TaskRecord, found)),
+        missing=run.missing,
+        methods=run.methods,
+        budgets=axis(run.budgets, ordered),
+        seeds=run.seeds,
+        networks={name: networks[name] for name in run.methods if name in networks},
+        trials=ordered,
+        pending=_ordered((each for each in left if each.id not in trials), run),
     )
 
 
-def _canonical(record: Record, without: Iterable[str] = ()) -> str:
-    kept = {key: value for key, value in record.items() if key not in without}
-    return json.dumps(kept, sort_keys=True, default=str)
+def _of(cls: type[R], found: Iterable[records.Record]) -> list[R]:
+    return [record for record in found if isinstance(record, cls)]
 
 
-def _unique(records: Iterable[dict[str, Any]], kind: str, key: str) -> dict[str, dict[str, Any]]:
+def _canonical(record: records.Record) -> str:
+    return json.dumps(records.to_json(record), sort_keys=True, default=str)
+
+
+def _unique(found: Iterable[R], key: Callable[[R], str]) -> dict[str, R]:
     """Returns records by key; the same record twice is one, two that differ are an error."""
-    unique: dict[str, dict[str, Any]] = {}
-    for record in sorted(records, key=_canonical):
-        first = unique.setdefault(record[key], record)
-        if _canonical(first, _CLOCK) != _canonical(record, _CLOCK):
-            fields = sorted(
-                name
-                for name in first.keys() | record.keys()
-                if name not in _CLOCK and first.get(name) != record.get(name)
-            )
-            raise UserError(
-                f"{kind} {record[key]}: recorded twice with different {', '.join(fields)}, "
-                "expected the same numbers"
-            )
-    return unique
+    groups: dict[str, list[R]] = {}
+    for record in found:
+        groups.setdefault(key(record), []).append(record)
+    for name, same in groups.items():
+        if len(same) > 1:
+            same.sort(key=_canonical)
+            first = records.to_json(same[0])
+            for other in map(records.to_json, same[1:]):
+                fields = sorted(f for f in first if f not in _CLOCK and first[f] != other[f])
+                if fields:
+                    raise UserError(
+                        f"{same[0].type} {name}: recorded twice with different "
+                        f"{', '.join(fields)}, expected the same numbers"
+                    )
+    return {name: same[0] for name, same in groups.items()}
 
 
 def _one_run(
-    runs: list[dict[str, Any]],
-) -> tuple[dict[str, Any] | None, tuple[tuple[str, str], ...]]:
+    runs: list[RunRecord],
+) -> tuple[RunRecord | None, tuple[tuple[str, str], ...]]:
     if not runs:
         return None, ()
-    runs = sorted(runs, key=lambda run: (-len(run["tasks"]), _canonical(run)))
+    runs = sorted(runs, key=lambda run: (-len(run.tasks), _canonical(run)))
     best = runs[0]
     for run in runs[1:]:
         for key in _PROTOCOL:
-            if run[key] != best[key]:
-                raise UserError(f"run records: {key} {run[key]!r} and {best[key]!r}, expected one")
-        for task in run["tasks"]:
-            if task not in best["tasks"]:
+            mine, others = getattr(best, key), getattr(run, key)
+            if mine != others:
+                raise UserError(f"run records: {key} {others!r} and {mine!r}, expected one")
+        for task in run.tasks:
+            if task not in best.tasks:
                 raise UserError(
-                    f"run records: task {task['name']!r} differs between them or is missing from "
+                    f"run records: task {task.name!r} differs between them or is missing from "
                     "the one with the most tasks, expected the same task"
                 )
     machines = {
         (
-            run["device"],
-            ", ".join(f"{name} {run['versions'][name]}" for name in sorted(run["versions"])),
+            run.device,
+            ", ".join(f"{name} {run.versions[name]}" for name in sorted(run.versions)),
         )
         for run in runs
     }
     return best, tuple(sorted(machines))
 
 
-def _ordered(trials: Iterable[dict[str, Any]], run: Record) -> tuple[dict[str, Any], ...]:
+def _joined(tasks: Iterable[RunTask], read: Iterable[TaskRecord]) -> tuple[RunTask, ...]:
+    """Returns tasks with what reading their images told, where they have been read."""
+    by_task: dict[str, list[TaskRecord]] = {}
+    for record in read:
+        # Every trial of a task says the same, or should.
+        if record not in (different := by_task.setdefault(record.task, [])):
+            different.append(record)
+    return tuple(_as_read(task, by_task.get(task.name, [])) for task in tasks)
+
+
+def _as_read(task: RunTask, read: list[TaskRecord]) -> RunTask:
+    if not read:
+        return task
+    first = min(read, key=_canonical)
+    notes = first.notes
+    if any(record.content != first.content for record in read):
+        notes += ("its images changed while the run went on: trials are not all of the same data",)
+    known = {field.name for field in dataclasses.fields(RunTask)}
+    counts: dict[str, Any] = {f"{split}_examples": n for split, n in first.examples.items()}
+    return dataclasses.replace(
+        task,
+        **{name: count for name, count in counts.items() if name in known},
+        corrupt_examples=first.corrupt,
+        notes=notes,
+        passed_over=first.passed_over,
+    )
+
+
+def _product(trials: Iterable[TrialRecord], run: RunRecord) -> list[PendingRecord]:
+    """Returns what an earlier version's run, whose trials are a product, has not done yet."""
+    done = {(*place(trial), trial.learning_rate) for trial in trials}
+    axes = ([task.name for task in run.tasks], run.methods, run.budgets, run.seeds)
+    return [
+        PendingRecord(
+            id=" ".join(map(str, point)),
+            task=point[0],
+            method=point[1],
+            budget=point[2],
+            seed=point[3],
+            learning_rate=point[4],
+        )
+        for point in itertools.product(*axes, run.learning_rates)
+        if point not in done
+    ]
+
+
+P = TypeVar("P", TrialRecord, PendingRecord)
+
+
+def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
     """Returns trials in the run's order; each must have a place there, and have it alone."""
-    axes = {
-        "variant": [run["variant"]],
-        "task": [task["name"] for task in run["tasks"]],
-        "method": run["methods"],
-        "budget_flops": run["budgets"],
-        "seed": run["seeds"],
-        "learning_rate": run["learning_rates"],
+    axes: dict[str, dict[Any, int]] = {
+        "task": _places(task.name for task in run.tasks),
+        "method": _places(run.methods),
+        "budget": _places(run.budgets),
+        "seed": _places(run.seeds),
     }
-    ordered: dict[tuple[int, ...], dict[str, Any]] = {}
-    for trial in trials:
-        for field, values in axes.items():
-            if trial[field] not in values:
-                raise UserError(
-                    f"trial {trial['id']}: {field} {trial[field]!r} is not in the run, expected "
-                    f"one of {', '.join(map(str, values))}"
-                )
-        place = tuple(values.index(trial[field]) for field, values in axes.items())
-        other = ordered.setdefault(place, trial)
+    rates = _places(run.learning_rates)
+    ordered: dict[tuple[float, ...], P] = {}
+    for trial in found:
+        where: list[float] = [_index(places, field, trial) for field, places in axes.items()]
+        rate = trial.learning_rate
+        other = ordered.setdefault((*where, rates.get(rate, len(rates)), rate), trial)
         if other is not trial:
-            first, second = sorted([other["id"], trial["id"]])
+            first, second = sorted([other.id, trial.id])
             raise UserError(
-                f"trials {first} and {second}: same task, method, budget, seed and learning rate, "
-                "expected one trial"
+                f"{trial.type}s {first} and {second}: same task, method, budget, seed and learning "
+                "rate, expected one trial"
             )
-    return tuple(trial for _, trial in sorted(ordered.items(), key=operator.itemgetter(0)))
+    return tuple(ordered[place] for place in sorted(ordered))
+
+
+def _index(places: Mapping[Any, int], field: str, trial: TrialRecord | PendingRecord) -> int:
+    value = getattr(trial, field)
+    if value not in places:
+        raise UserError(
+            f"{trial.type} {trial.id}: {field} {value!r} is not in the run, expected one of "
+            f"{', '.join(map(str, places))}"
+        )
+    return places[value]
+
+
+def _places(values: Iterable[Any]) -> dict[Any, int]:
+    return {value: index for index, value in enumerate(values)}

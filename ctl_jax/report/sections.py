@@ -1,6 +1,6 @@
 """The page's tables of scores by group of tasks, and of other means than the macro one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ctl_jax.report.curves import Mean, Point
@@ -12,14 +12,14 @@ _Change = Callable[[Point], Point] | None
 
 
 def views(
-    found: Sequence[Scores], methods: Sequence[str], budgets: Sequence[int], seeds: Sequence[int]
+    found: Sequence[Scores], methods: Sequence[str], budgets: Collection[str], seeds: Sequence[int]
 ) -> dict[str, list[dict[str, Any]]]:
     """Returns what the template shows of groups of tasks.
 
     Args:
         found: From `groups.scores`.
         methods: The run's methods.
-        budgets: FLOPs, in the order of the columns.
+        budgets: In the order of the columns.
         seeds: The run's seeds.
 
     Returns:
@@ -28,7 +28,7 @@ def views(
         that is the whole stream.
     """
 
-    def block(name: str, tasks: int, means: Mapping[int, Mean], change: _Change = None) -> Row:
+    def block(name: str, tasks: int, means: Mapping[str, Mean], change: _Change = None) -> Row:
         columns = [_points(means[budget], change) for budget in budgets]
         rows = grid(methods, columns, seeds, lower_is_better=change is error)
         for row in rows:

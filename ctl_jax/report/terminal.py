@@ -1,22 +1,24 @@
 """The results as a text table for the end of a run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from ctl_jax.report import costs, text
+from ctl_jax import text
+from ctl_jax.report import costs
+from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
 from ctl_jax.report.records import Table, read
 from ctl_jax.report.rows import rows
-from ctl_jax.report.schema import Record
 
 _COLUMNS = 4  # budgets side by side: what fits into 80 characters
 
 
-def summary(records: Iterable[Record]) -> str:
+def summary(lines: Iterable[Mapping[str, Any]]) -> str:
     """Returns the mean over tasks, method by budget, as lines of plain text.
 
     Args:
-        records: Objects of `records.jsonl`, in any order.
+        lines: Objects of `records.jsonl`, in any order.
 
     Returns:
         A table, and below it what is missing, unfinished or diverged. No newline at the end.
@@ -24,24 +26,25 @@ def summary(records: Iterable[Record]) -> str:
     Raises:
         UserError: The records are incomplete or contradict each other.
     """
-    table = read(records)
+    table = read(lines)
     if table.run is None:
         return "No results: there is no run in these records."
-    lines = [f"Results on {table.run['variant']} with {table.run['model']}"]
-    methods, budgets = table.plan("methods"), table.budgets
-    found = means(values(rows(table)), table.tasks, methods, budgets)
+    shown = [f"Results on {table.run.variant} with {table.run.model}"]
+    found = means(values(rows(table)), table.task_names, table.methods, table.budgets)
+    budgets = list(found)
     for start in range(0, len(budgets), _COLUMNS):
-        lines += ["", *_block(methods, {b: found[b] for b in budgets[start : start + _COLUMNS]})]
+        block = {budget: found[budget] for budget in budgets[start : start + _COLUMNS]}
+        shown += ["", *_block(table.methods, block)]
     compared = "; in % relative to dense" if any(mean.relative for mean in found.values()) else ""
-    lines += ["", f"Mean of dev_test over the tasks that every method has{compared}."]
-    several = sum(metric(task) == "mAP" for task in table.plan("tasks"))
+    shown += ["", f"Mean of dev_test over the tasks that every method has{compared}."]
+    several = sum(metric(task) == "mAP" for task in table.tasks)
     if several:
-        lines.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
-    return "\n".join(lines + _warnings(table))
+        shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
+    return "\n".join(shown + _warnings(table))
 
 
-def _block(methods: Sequence[str], found: dict[int, Mean]) -> list[str]:
-    head = ["budget", *text.budgets(found)]
+def _block(methods: Sequence[str], found: Mapping[str, Mean]) -> list[str]:
+    head = ["budget", *labels(found)]
     tasks = ["tasks", *(str(len(mean.tasks)) for mean in found.values())]
     body = [[method, *(_cell(mean, method) for mean in found.values())] for method in methods]
     grid = [head, tasks, *body]
@@ -70,18 +73,15 @@ def _cell(mean: Mean, method: str) -> str:
 
 def _warnings(table: Table) -> list[str]:
     lines = []
-    missing = table.plan("missing")
-    if missing:
-        names = ", ".join(task["name"] for task in missing)
-        lines.append(f"Missing tasks ({len(missing)}): {names}")
-    corrupt = {
-        t["name"]: t["corrupt_examples"] for t in table.plan("tasks") if t.get("corrupt_examples")
-    }
+    if table.missing:
+        names = ", ".join(task.name for task in table.missing)
+        lines.append(f"Missing tasks ({len(table.missing)}): {names}")
+    corrupt = {task.name: task.corrupt_examples for task in table.tasks if task.corrupt_examples}
     if corrupt:
         listed = ", ".join(f"{name} {count}" for name, count in corrupt.items())
         lines.append(f"Examples left out because they cannot be read: {listed}")
-    for task in table.plan("tasks"):
-        lines += [f"{task['title']}: {note}" for note in text.data_notes(task)]
+    for task in table.tasks:
+        lines += [f"{task.title}: {n}" for n in text.data_notes(task.notes, task.passed_over)]
     trials, held_up = costs.unfinished(table)
     if trials:
         planned = trials + len(table.trials)

@@ -1,8 +1,11 @@
 """Numbers as people read them."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which imports JAX, and these texts are for commands that need none
+    from ctl_jax.compute.budgets import Budget
 
 DASH = "\N{EN DASH}"  # a range, or a number that is not there
 MINUS = "\N{MINUS SIGN}"
@@ -25,14 +28,23 @@ def flops(value: float, digits: int = 3) -> str:
     return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
 
 
-def budgets(values: Iterable[int]) -> list[str]:
-    """Returns FLOPs with their unit, at as many digits as tell different ones apart."""
+def budgets(values: Iterable["Budget"]) -> list[str]:
+    """Returns budgets such as `4 GFLOP`, `2 epochs`, `30 s`.
+
+    FLOPs are at as many digits as tell different ones apart.
+    """
     values = list(values)
     for digits in range(3, 17):
-        names = [flops(value, digits) for value in values]
+        names = [_budget(value, digits) for value in values]
         if len(set(names)) == len(set(values)):
             break
     return names
+
+
+def _budget(value: "Budget", digits: int) -> str:
+    if value.unit == "flops":
+        return flops(value.amount, digits)
+    return f"{value.amount:g} s" if value.unit == "seconds" else str(value)
 
 
 def metric(value: float | None) -> str:
@@ -60,6 +72,11 @@ def passed_over(counts: Mapping[str, int]) -> list[str]:
     return [f"files passed over: {kinds}"] if kinds else []
 
 
-def data_notes(task: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each thing that a run's record says about the data of a task."""
-    return [*task.get("notes", ()), *passed_over(task.get("passed_over", {}))]
+def data_notes(notes: Sequence[str], counts: Mapping[str, int]) -> list[str]:
+    """Returns a line for each thing that was found in the data of a task.
+
+    Args:
+        notes: What was put right, or may not be as it should.
+        counts: Files that are no examples, by their kind.
+    """
+    return [*notes, *passed_over(counts)]

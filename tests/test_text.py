@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax.report import text
+from ctl_jax import text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""The figures of a report: each is one entry of `FIGURES`, and one a task.
+
+The page shows every figure that there are numbers for, and figures/NAME.png holds it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ctl_jax import text
+from ctl_jax.errors import UserError
+from ctl_jax.records import RunTask
+from ctl_jax.report import figures, groups
+from ctl_jax.report.curves import Mean, Point, Values, task_curves
+from ctl_jax.report.records import Table
+
+
+class Results(NamedTuple):
+    """What there is to draw.
+
+    Attributes:
+        table: The run's records.
+        rows: The rows of `results.csv`.
+        values: `dev_test` of the rows, from `curves.values`.
+        scores: Of all tasks, and of groups of them, from `groups.scores`.
+    """
+
+    table: Table
+    rows: Sequence[Mapping[str, Any]]
+    values: Values
+    scores: Sequence[groups.Scores]
+
+
+# Makes a PNG; None where there are no numbers for it.
+Draw = Callable[[Results], bytes | None]
+
+
+class Figure(NamedTuple):
+    """A figure of the whole run.
+
+    Attributes:
+        name: Of its file, without the folder and ".png".
+        alt: What it shows, for those who cannot see it; "{metric}" stands for the tasks' metric.
+        draw: Makes it.
+    """
+
+    name: str
+    alt: str
+    draw: Draw
+
+
+# In the order of the page.
+FIGURES: list[Figure] = []
+
+
+def figure(alt: str) -> Callable[[Draw], Draw]:
+    """Makes a figure of a function, named after it: a decorator.
+
+    Args:
+        alt: What it shows; see `Figure`.
+
+    Example:
+        >>> @figure("Search FLOPs by method")
+        ... def search(results: Results) -> bytes | None: ...
+    """
+
+    def add(draw: Draw) -> Draw:
+        if draw.__name__ in (there.name for there in FIGURES):
+            raise UserError(
+                f"figure {draw.__name__!r}: there is one of this name, expected a new name"
+            )
+        FIGURES.append(Figure(draw.__name__, alt, draw))
+        return draw
+
+    return add
+
+
+def draw_all(results: Results) -> dict[str, bytes]:
+    """Returns the figures that there are numbers for, as PNG by name."""
+    drawn = {each.name: each.draw(results) for each in FIGURES}
+    drawn |= {task_figure(task.name): _of_task(results, task) for task in results.table.tasks}
+    return {name: image for name, image in drawn.items() if image is not None}
+
+
+@figure(
+    "Mean {metric} over tasks against training budget, one line a method; the numbers are in the "
+    "table"
+)
+def mean_over_tasks(results: Results) -> bytes | None:
+    table, at_budget = results.table, results.scores[0].macro
+    curves = _curves(table.methods, {b: mean.points for b, mean in at_budget.items()})
+    if not curves:
+        return None
+    title = f"Mean over {_task_counts(at_budget)}"
+    metric = groups.metric_name(table.tasks)
+    return figures.accuracy(title, metric, curves, table.methods, table.budgets)
+
+
+@figure("Improvement over dense in percent against training budget; the numbers are in the table")
+def relative_to_dense(results: Results) -> bytes | None:
+    table, at_budget = results.table, results.scores[0].macro
+    curves = _curves(table.methods, {b: mean.relative for b, mean in at_budget.items()})
+    if not curves:
+        return None
+    title = f"Relative improvement over dense, {_task_counts(at_budget)}"
+    metric = groups.metric_name(table.tasks)
+    return figures.relative(title, metric, curves, table.methods, table.budgets)
+
+
+def task_figure(task: str) -> str:
+    """Returns the name of a task's figure."""
+    return f"task_{task}"
+
+
+def _of_task(results: Results, task: RunTask) -> bytes | None:
+    table = results.table
+    curves = task_curves(results.values, task.name)
+    if not curves:
+        return None
+    return figures.accuracy(
+        task.title,
+        groups.metric(task),
+        curves,
+        table.methods,
+        table.budgets,
+        groups.chance(task),
+    )
+
+
+def _curves(
+    methods: Sequence[str], at_budget: Mapping[str, Mapping[str, Point]]
+) -> dict[str, dict[str, Point]]:
+    """Returns points by method, then budget; a method without points is left out."""
+    curves = {
+        method: {budget: points[method] for budget, points in at_budget.items() if method in points}
+        for method in methods
+    }
+    return {method: curve for method, curve in curves.items() if curve}
+
+
+def _task_counts(at_budget: Mapping[str, Mean]) -> str:
+    """Returns over how many tasks the means are, a range where budgets differ."""
+    counts = sorted({len(mean.tasks) for mean in at_budget.values() if mean.tasks})
+    number = text.DASH.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    return f"{number} task" if number == "1" else f"{number} tasks"
