@@ -11,7 +11,7 @@ from flax import linen as nn
 from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment.methods import Method
-from ctl_jax.finetune import Augmentation, Recipe
+from ctl_jax.finetune import Augmentation, Phase, Recipe
 from ctl_jax.finetune.step import Tree
 
 # Keys of config.model that are no options of the network.
@@ -76,7 +76,7 @@ def make_recipe(config: Any, method: Method) -> Recipe:
         ),
         momentum=config.finetune.momentum,
         weight_decay=config.finetune.weight_decay,
-        train_backbone=method.train_backbone,
+        phase=Phase() if method.train_backbone else Phase(("head/*",), "frozen"),
         compute_dtype=compute_dtype(config),
     )
 

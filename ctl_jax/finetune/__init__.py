@@ -5,6 +5,7 @@ from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memo
 from ctl_jax.finetune.evaluate import Scores, evaluate
 from ctl_jax.finetune.loop import FitResult, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
+from ctl_jax.finetune.phases import Phase
 from ctl_jax.finetune.program import Step, default_chunk, make_step
 from ctl_jax.finetune.schedule import warmup_cosine
 from ctl_jax.finetune.step import (
@@ -23,6 +24,7 @@ __all__ = [
     "Hyper",
     "LogEntry",
     "Metrics",
+    "Phase",
     "Recipe",
     "Scores",
     "Snapshot",

@@ -10,9 +10,10 @@ from flax import linen as nn
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import schedule
+from ctl_jax.finetune import phases, schedule
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.losses import loss
+from ctl_jax.finetune.phases import Phase
 from ctl_jax.models.network import DTYPES
 
 Tree = Any
@@ -32,8 +33,8 @@ class Recipe:
       weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm).
       statistics_momentum: the share of BatchNorm's running statistics that a step keeps, once
         there were enough steps; see `average_statistics`.
-      train_backbone: False trains the head alone on frozen features (a linear probe): BatchNorm
-        keeps its statistics, and no gradient is computed for the backbone.
+      phase: which parameters are trained, and how BatchNorm normalises; no gradient is computed
+        for the others. Its share and its rate have no part in the step.
       compute_dtype: "float32" or "bfloat16": of convolutions, products and activations. Parameters,
         statistics, the optimiser's state, BatchNorm's arithmetic and the loss are float32.
     """
@@ -43,7 +44,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     statistics_momentum: float = 0.9
-    train_backbone: bool = True
+    phase: Phase = dataclasses.field(default_factory=Phase)
     compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -112,7 +113,7 @@ def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainS
       The state, of fresh arrays.
     """
     params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
-    trained, _ = _split(recipe, params)
+    trained, _ = phases.partition(recipe.phase, params)
     opt_state = _optimizer(recipe).init(trained)
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, batch_stats, opt_state, jax.random.key(seed))
@@ -142,20 +143,21 @@ def train_step(
     """
     images = augment(jax.random.fold_in(state.key, state.step), images, recipe.augmentation)
     images = models.PREPROCESS[recipe.preprocess](images)
-    trained, frozen = _split(recipe, state.params)
+    trained, frozen = phases.partition(recipe.phase, state.params)
+    by_batch = phases.by_batch(recipe.phase, state._asdict())
 
     def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
-        variables = {"params": {**frozen, **trained}, "batch_stats": state.batch_stats}
-        if recipe.train_backbone:
-            logits, of_batch = models.apply(
-                module, variables, images, train=True, dtype=recipe.compute_dtype
-            )
-            batch_stats = average_statistics(
-                state.batch_stats, of_batch, state.step, recipe.statistics_momentum
-            )
-        else:
+        variables = {"params": phases.merge(trained, frozen), "batch_stats": state.batch_stats}
+        if by_batch is False:
             logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
-            batch_stats = state.batch_stats
+            return loss(logits, labels, hyper.num_classes), state.batch_stats
+        logits, of_batch = models.apply(
+            module, variables, images, train=by_batch, dtype=recipe.compute_dtype
+        )
+        batch_stats = average_statistics(
+            state.batch_stats, of_batch, state.step, recipe.statistics_momentum
+        )
+        batch_stats = phases.keep_frozen(by_batch, batch_stats, state.batch_stats)
         return loss(logits, labels, hyper.num_classes), batch_stats
 
     (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
@@ -167,7 +169,7 @@ def train_step(
         warmup_steps=hyper.warmup_steps,
     )
     trained = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
-    params = {**frozen, **trained}
+    params = phases.merge(trained, frozen)
     state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
     return state, Metrics(value, rate)
 
@@ -197,13 +199,6 @@ def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum:
     steps = step.astype(jnp.float32)
     kept = jnp.minimum(momentum, steps / (steps + 1))
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, running, of_batch)
-
-
-def _split(recipe: Recipe, params: Tree) -> tuple[Tree, Tree]:
-    """The trained and the frozen part of the parameters, by top-level name."""
-    if recipe.train_backbone:
-        return params, {}
-    return {"head": params["head"]}, {k: v for k, v in params.items() if k != "head"}
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

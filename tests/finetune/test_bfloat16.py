@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from ctl_jax import finetune, models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
 
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 RECIPES = {name: Recipe("nevis", PLAIN, compute_dtype=name) for name in ("float32", "bfloat16")}
@@ -78,11 +78,9 @@ def test_small_updates_are_not_lost(fit, start):
     chex.assert_trees_all_equal_dtypes(result.variables, start)
 
 
-@pytest.mark.parametrize("train_backbone", [True, False])
-def test_the_state_stays_float32(module, variables, train_backbone):
-    recipe = Recipe(
-        "nevis", Augmentation(), train_backbone=train_backbone, compute_dtype="bfloat16"
-    )
+@pytest.mark.parametrize("phase", [Phase(), Phase(("head/*",), "frozen"), Phase(("*bn*/*",))])
+def test_the_state_stays_float32(module, variables, phase):
+    recipe = Recipe("nevis", Augmentation(), phase=phase, compute_dtype="bfloat16")
     state = jax.eval_shape(lambda: finetune.init_state(recipe, variables, 0))
     images = jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((4,), jnp.int32)

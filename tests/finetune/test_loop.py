@@ -11,11 +11,12 @@ import pytest
 from ctl_jax import compute, finetune, models
 from ctl_jax.data.streaming import Order
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
 
 SIZE, BATCH, CLASSES, FEATURES = 8, 8, 3, 8
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 RECIPE = Recipe("nevis", augmentation=PLAIN)
+PROBE = Phase(train=("head/*",), batch_norm="frozen")
 MODULE = models.create("resnet18", num_outputs=1, stages=(1,), width=FEATURES, stem="cifar")
 
 
@@ -156,7 +157,7 @@ def test_statistics_forget_the_pretrained_ones(step, variables, split, steps):
 
 
 def test_linear_probe_moves_the_head_alone(variables, split):
-    recipe = Recipe("nevis", augmentation=PLAIN, train_backbone=False)
+    recipe = Recipe("nevis", augmentation=PLAIN, phase=PROBE)
     result = _fit(finetune.make_step(MODULE, recipe), variables, split, recipe=recipe, rate=0.5)
     for name, leaf in result.variables["params"].items():
         if name == "head":
@@ -177,7 +178,7 @@ def test_linear_probe_costs_a_forward_pass_and_the_heads_gradient(variables):
     images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
     forward = compute.flops(functools.partial(models.apply, MODULE), variables, images)
     head = 2 * BATCH * FEATURES * 16
-    assert flops(Recipe("nevis", PLAIN, train_backbone=False)) == forward + head
+    assert flops(Recipe("nevis", PLAIN, phase=PROBE)) == forward + head
     # Forward, and twice as much backward but for the gradient of the images, which nobody needs.
     stem = 2 * BATCH * SIZE * SIZE * 9 * 3 * FEATURES
     assert flops(RECIPE) == 3 * forward - stem

@@ -9,10 +9,8 @@ from ctl_jax import finetune, models
 OPTIONS = {"heads": 2, "depth": 1, "head_width": 4, "patch": 4}
 
 
-@pytest.mark.parametrize(
-    ("name", "train_backbone"), [("vit_s16", True), ("deit_s16_distilled", False)]
-)
-def test_fit_and_checkpoint(name, train_backbone, tmp_path):
+@pytest.mark.parametrize(("name", "pattern"), [("vit_s16", "*"), ("deit_s16_distilled", "head/*")])
+def test_fit_and_checkpoint(name, pattern, tmp_path):
     module = models.create(name, 3, **OPTIONS)
     variables = models.init(module, jax.random.key(0), 8)
     rng = np.random.default_rng(0)
@@ -20,7 +18,7 @@ def test_fit_and_checkpoint(name, train_backbone, tmp_path):
     noise = rng.integers(0, 40, (12, 8, 8, 3))
     images = (100 * labels.reshape(-1, 1, 1, 1) // 2 + noise).astype(np.uint8)
     augmentation = finetune.Augmentation(crop_area=(1.0, 1.0), flip=False)
-    recipe = finetune.Recipe("nevis", augmentation, train_backbone=train_backbone)
+    recipe = finetune.Recipe("nevis", augmentation, phase=finetune.Phase((pattern,)))
     hyper = finetune.Hyper(0.05, 12, 2, 3)
     result = finetune.fit(
         finetune.make_step(module, recipe),
@@ -35,7 +33,7 @@ def test_fit_and_checkpoint(name, train_backbone, tmp_path):
     assert result.history[-1].loss < np.log(3)  # the head starts at zero
     assert result.variables["batch_stats"] == {}
     kernels = [tree["params"]["patch_conv"]["kernel"] for tree in (variables, result.variables)]
-    assert np.any(kernels[0] != kernels[1]) == train_backbone
+    assert np.any(kernels[0] != kernels[1]) == (pattern == "*")
     scores = finetune.evaluate(
         module, "nevis", result.variables, images, labels, num_classes=3, batch_size=12
     )
