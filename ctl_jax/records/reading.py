@@ -8,6 +8,7 @@ from ctl_jax.records.trial import TrialRecord, check_trial
 from ctl_jax.records.types import (
     DevRecord,
     MethodRecord,
+    PaceRecord,
     PendingRecord,
     PretrainRecord,
     PruneRecord,
@@ -22,6 +23,7 @@ Record = (
     | TaskRecord
     | PretrainRecord
     | PruneRecord
+    | PaceRecord
     | MethodRecord
     | TrainRecord
     | DevRecord

@@ -165,6 +165,27 @@ class PruneRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PaceRecord:
+    """How fast a device trains with a method, for budgets in seconds.
+
+    Attributes:
+        id: Of the step.
+        device: Its kind.
+        flops_per_second: Of the method's updates.
+        flops: What measuring it cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "pace"
+
+    id: str
+    device: str
+    flops_per_second: float
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodRecord:
     """What a method makes of the network, without a task's head.
 
