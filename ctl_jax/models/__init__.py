@@ -16,6 +16,7 @@ from ctl_jax.models.network import apply, count_params, features, init, with_hea
 from ctl_jax.models.preprocess import PREPROCESS
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
+from ctl_jax.models.stages import stages
 from ctl_jax.models.weights import load_weights
 from ctl_jax.models.widths import apply as apply_pruned
 
@@ -39,6 +40,7 @@ __all__ = [
     "options_of",
     "save",
     "save_checkpoint",
+    "stages",
     "tuned",
     "with_head",
 ]

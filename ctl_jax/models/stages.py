@@ -1,0 +1,63 @@
+"""A network's parameters by stage, first to last."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ctl_jax.errors import UserError
+
+_STEM = re.compile(r"stem_.*|patch_conv|tokens|position")
+_STAGE = re.compile(r"(?:stage|transition|block|down)(\d+)(?:_.*)?")
+_UP = re.compile(r"up(\d+)(?:_conv)?")
+_END = re.compile(r"head|norm|final_bn|last_.*|hidden\d+")
+
+
+def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The ordered groups of a network's parameters, as timm's `feature_info` has them.
+
+    "stem" is what comes before the first stage (a VGG has nothing there), and "head" all that
+    comes after the last: last norms, convolutions and dense layers, and the task head. A stage is
+    what its paper calls one: blocks at one size of the image, in a DenseNet with the transition
+    that follows them. Of a ViT or a Mixer each block is a stage, but of a ViT whose blocks are one
+    loop (`scan`), they are one stage. A U-Net's first double convolution is its stem, and each
+    halving and each doubling of the image a stage.
+
+    Args:
+      variables: {"params": ...} of a network of this package, pruned or not; abstract arrays do.
+
+    Returns:
+      "stem", "stage1", "stage2", ..., "head", in the order of the forward pass, each with the
+      names of its entries in `variables["params"]`; each of these is in one group.
+
+    Raises:
+      UserError: a parameter of another network.
+
+    Example:
+      >>> groups = stages(variables)
+      >>> groups["stage1"]
+      ('stage1_block1', 'stage1_block2', 'stage1_block3')
+    """
+    names = list(variables["params"])
+    depth = max((int(match[1]) for name in names if (match := _STAGE.fullmatch(name))), default=0)
+    groups: dict[float, list[str]] = {}
+    for name in names:
+        groups.setdefault(_place(name, depth), []).append(name)
+    titles = {0.0: "stem", float("inf"): "head"}
+    return {
+        titles.get(place, f"stage{place:.0f}"): tuple(groups[place]) for place in sorted(groups)
+    }
+
+
+def _place(name: str, depth: int) -> float:
+    """0 of the stem, 1, 2, ... of the stages, infinity after them."""
+    if match := _STAGE.fullmatch(name):
+        return int(match[1])
+    if match := _UP.fullmatch(name):
+        return 2 * depth - int(match[1])
+    if name == "blocks":
+        return 1
+    if _STEM.fullmatch(name):
+        return 0
+    if _END.fullmatch(name):
+        return float("inf")
+    raise UserError(f"parameter {name!r} belongs to no stage; expected one of a network by name")

@@ -1,0 +1,123 @@
+"""Stages: each parameter is in one group; groups are in the order of the forward pass."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctl_jax import compute, finetune, models, pruning
+from ctl_jax.errors import UserError
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
+from ctl_jax.finetune.phases import partition
+from ctl_jax.pruning.paths import leaf_paths
+
+SIZE = 32
+# Small options of each family, by how its names begin.
+TOKENS = {"heads": 2, "depth": 2, "head_width": 4, "patch": 16}
+OPTIONS = {
+    "resnet": {"stages": (1, 2), "width": 4},
+    "resnext": {"stages": (1, 2), "width": 16, "groups": 2},
+    "wide_resnet": {"stages": (1, 2), "width": 4},
+    "vgg": {"stages": (1, 2), "width": 4, "hidden": 8, "pool": 2},
+    "densenet": {"stages": (1, 2), "width": 4, "growth": 4},
+    "mobilenet": {"stages": (1, 2), "width_multiplier": 0.25},
+    "efficientnet": {"stages": (1, 2), "width_multiplier": 0.25},
+    "shufflenet_v1": {"stages": (1, 2), "width": 96, "stem_width": 24},
+    "shufflenet_v2": {"stages": (1, 2), "width": 8, "stem_width": 4, "last_width": 8},
+    "unet": {"depth": 2, "width": 4},
+    "convnext": {"stages": (1, 2), "width": 4},
+    "vit": TOKENS,
+    "deit": TOKENS,
+    "mixer": {"width": 8, "depth": 2, "token_hidden": 4, "patch": 16},
+}
+STAGES = {"unet": 4}
+
+
+@functools.cache
+def build(name, **more):
+    options = next(OPTIONS[start] for start in OPTIONS if name.startswith(start))
+    module = models.create(name, 3, **options, **more)
+    init = functools.partial(models.init, module, image_size=SIZE)
+    return module, jax.eval_shape(init, jax.random.key(0))
+
+
+def first_reads(module, variables):
+    """The place in the program where each entry of the parameters is read first, and last."""
+    images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32)
+    program = jax.make_jaxpr(functools.partial(models.apply, module))(variables, images).jaxpr
+    places = {}
+    for index, equation in enumerate(program.eqns):
+        for var in equation.invars:
+            if not isinstance(var, jax.extend.core.Literal):
+                places.setdefault(var, index)
+    found = {}
+    for (path, _), var in zip(leaf_paths(variables), program.invars, strict=False):
+        kind, name, *_ = path.split("/")
+        if kind == "params":
+            found.setdefault(name, []).append(places[var])
+    return {name: (min(read), max(read)) for name, read in found.items()}
+
+
+def trained_from(index, variables):
+    """A phase that freezes the first groups."""
+    names = [name for group in list(models.stages(variables).values())[index:] for name in group]
+    paths = [path for path, _ in leaf_paths(variables["params"])]
+    return Phase(train=tuple(name if name in paths else f"{name}/*" for name in names))
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_stages(name):
+    module, variables = build(name)
+    groups = models.stages(variables)
+    numbered = [f"stage{i + 1}" for i in range(STAGES.get(name, 2))]
+    assert list(groups) == [*(() if name.startswith("vgg") else ("stem",)), *numbered, "head"]
+    members = [each for group in groups.values() for each in group]
+    assert sorted(members) == sorted(variables["params"])
+    reads = first_reads(module, variables)
+    spans = [[reads[each] for each in group] for group in groups.values()]
+    for before, after in itertools.pairwise(spans):
+        assert max(last for _, last in before) < min(first for first, _ in after)
+
+
+def step_flops(module, variables, phase):
+    recipe = Recipe("nevis", Augmentation(), phase=phase)
+    state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), variables)
+    images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    step = functools.partial(finetune.train_step, module, recipe)
+    return compute.flops(step, state, images, labels, Hyper(0.1, 1, 0, 3))
+
+
+@pytest.mark.parametrize("name", models.CLASSIFIERS)
+def test_freezing_up_to_a_stage(name):
+    """No parameter below it gets a gradient, and each stage more makes a step cheaper."""
+    module, variables = build(name)
+    groups = models.stages(variables)
+    costs = []
+    for index in range(len(groups)):
+        phase = trained_from(index, variables)
+        trained, frozen = partition(phase, variables["params"])
+        below = {each for title in list(groups)[:index] for each in groups[title]}
+        assert {path.split("/")[0] for path, _ in leaf_paths(frozen)} == below
+        assert not below & {path.split("/")[0] for path, _ in leaf_paths(trained)}
+        costs.append(step_flops(module, variables, phase))
+    assert costs == sorted(set(costs), reverse=True)
+
+
+def test_of_pruned_and_scanned():
+    module, variables = build("resnet18")
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    groups = pruning.trace(functools.partial(models.apply, module), variables, images)
+    scores = {name: np.zeros(group.size) for name, group in groups.items()}
+    keep = pruning.select(groups, scores, ratio=0.5, scope="channels")
+    pruned = pruning.prune(variables, groups, keep)
+    assert models.stages(pruned) == models.stages(variables)
+    assert models.stages(build("vit_s16", scan=True)[1])["stage1"] == ("blocks",)
+
+
+def test_of_another_network():
+    with pytest.raises(UserError, match="parameter 'trunk' belongs to no stage; expected one of"):
+        models.stages({"params": {"head": {}, "trunk": {}}})
