@@ -1,17 +1,19 @@
 """Methods, trials and their search: what to run, in what order, and what is done already."""
 
 from ctl_jax.experiment.config import (
+    Config,
     check_key,
     config_arguments,
     default_config,
     is_switch,
+    load_config,
     validate,
 )
-from ctl_jax.experiment.config_file import load_config
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.runner import run
 
 __all__ = [
+    "Config",
     "Method",
     "check_key",
     "config_arguments",

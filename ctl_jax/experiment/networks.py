@@ -1,7 +1,8 @@
 """From the config to networks: the module, its channel groups, and each method's variables."""
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import linen as nn
 
 from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError, naming
+from ctl_jax.experiment.config import Config
 from ctl_jax.experiment.methods import Method
 from ctl_jax.finetune import Augmentation, Phase, Recipe
 from ctl_jax.finetune.step import Tree
@@ -34,7 +36,7 @@ class Network(NamedTuple):
     keep: pruning.Keep | None
 
 
-def make_module(config: Any) -> nn.Module:
+def make_module(config: Config) -> nn.Module:
     """The Linen module of `config.model`; its head's size follows from the variables.
 
     Raises:
@@ -42,7 +44,8 @@ def make_module(config: Any) -> nn.Module:
     """
     name, known = config.model.name, models.options_of(config.model.name)
     # What is left at "", 0, () or False is the network's own affair.
-    chosen = {key: value for key, value in config.model.items() if key not in _NO_OPTIONS and value}
+    given = dataclasses.asdict(config.model)
+    chosen = {key: value for key, value in given.items() if key not in _NO_OPTIONS and value}
     for key, value in chosen.items():
         if key not in known:
             raise UserError(
@@ -53,7 +56,7 @@ def make_module(config: Any) -> nn.Module:
         return models.create(name, num_outputs=1, **chosen)
 
 
-def abstract_variables(config: Any, module: nn.Module) -> Tree:
+def abstract_variables(config: Config, module: nn.Module) -> Tree:
     """Shapes of the whole network's variables.
 
     Raises:
@@ -65,7 +68,7 @@ def abstract_variables(config: Any, module: nn.Module) -> Tree:
         return jax.eval_shape(init, jax.random.key(0))
 
 
-def make_recipe(config: Any, method: Method) -> Recipe:
+def make_recipe(config: Config, method: Method) -> Recipe:
     """How a method's network is finetuned."""
     return Recipe(
         preprocess=config.model.preprocess,
@@ -81,12 +84,12 @@ def make_recipe(config: Any, method: Method) -> Recipe:
     )
 
 
-def compute_dtype(config: Any) -> str:
+def compute_dtype(config: Config) -> str:
     """What the run computes in: as the config says, or as it is the default on this machine."""
     return config.finetune.compute_dtype or finetune.default_dtype(jax.default_backend())
 
 
-def round_to(config: Any) -> int:
+def round_to(config: Config) -> int:
     """What kept widths are multiples of: as the config says, or as it suits this machine's devices.
 
     Vectors of CPUs and matrix units of GPUs take 8 numbers at a time or more (on CPU a 3x3
@@ -96,7 +99,7 @@ def round_to(config: Any) -> int:
     return config.pruning.round_to or (16 if jax.default_backend() == "tpu" else 8)
 
 
-def trace_groups(config: Any, module: nn.Module, variables: Tree) -> pruning.Groups:
+def trace_groups(config: Config, module: nn.Module, variables: Tree) -> pruning.Groups:
     """Channel groups of the whole network, whose `variables` may be abstract."""
     image = jax.ShapeDtypeStruct(
         (1, config.data.image_size, config.data.image_size, 3), jnp.float32
@@ -105,7 +108,9 @@ def trace_groups(config: Any, module: nn.Module, variables: Tree) -> pruning.Gro
     return pruning.trace(apply_fn, variables, image)
 
 
-def make_network(config: Any, groups: pruning.Groups, method: Method, variables: Tree) -> Network:
+def make_network(
+    config: Config, groups: pruning.Groups, method: Method, variables: Tree
+) -> Network:
     """Prunes `variables` as `method` says.
 
     Args:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ctl_jax import data
 from ctl_jax.errors import UserError
+from ctl_jax.experiment.config import Config
+from ctl_jax.experiment.config import budgets as config_budgets
 from ctl_jax.experiment.costs import Cost
 from ctl_jax.experiment.methods import Method
 from ctl_jax.experiment.networks import compute_dtype, round_to
@@ -87,25 +87,20 @@ class Trial:
         return self.cost.forward * self.task.examples["dev_test"]
 
 
-def budgets(config: Any) -> tuple[int, ...]:
-    """The run's budgets in FLOPs: log-spaced, least first, whole numbers.
+def budgets(config: Config) -> tuple[int, ...]:
+    """The run's budgets in FLOPs.
 
     Raises:
-      UserError: two of them are the same number.
+      UserError: one has another unit.
     """
-    least, most, num = config.budgets.min_flops, config.budgets.max_flops, config.budgets.num
-    amounts = tuple(round(float(b)) for b in np.geomspace(least, most, num))
-    if (different := len(set(amounts))) < num:
-        raise UserError(
-            f"config.budgets.num={num}: expected as many different budgets, but in whole FLOPs "
-            f"config.budgets.min_flops={least!r} to config.budgets.max_flops={most!r} give "
-            f"{different}"
-        )
-    return amounts
+    found = config_budgets(config.budgets)
+    if other := next((b for b in found if b.unit != "flops"), None):
+        raise UserError(f"config.budgets.amounts: '{other}': expected budgets in flops")
+    return tuple(sorted(int(budget.amount) for budget in found))
 
 
 def make_trials(
-    config: Any,
+    config: Config,
     tasks: Sequence[TaskInfo],
     methods: Sequence[Method],
     costs: Mapping[str, Callable[[int], Cost]],
@@ -173,7 +168,7 @@ _NEUTRAL = {"evaluate_every": 0, "report": "last", "compute_dtype": "float32"}
 
 
 def _trial_id(
-    config: Any,
+    config: Config,
     task: TaskInfo,
     method: Method,
     budget: int,
@@ -186,19 +181,19 @@ def _trial_id(
     Not the list of tasks, budgets or methods that the trial is one of: only its own.
     """
     dtype, multiple = compute_dtype(config), round_to(config)
-    config = config.to_dict()
-    settings = config["finetune"] | {"compute_dtype": dtype}
+    given = config.to_dict()
+    settings = given["finetune"] | {"compute_dtype": dtype}
     # What changes nothing is left out, so that trials of before such keys keep their ids.
     without = {"learning_rates", *(key for key in _NEUTRAL if settings[key] == _NEUTRAL[key])}
     return content_id(
         {
             "format": TRIAL_FORMAT,
             "task": [task.spec.name, task.fingerprint, task.num_classes, dict(task.examples)],
-            "image_size": config["data"]["image_size"],
-            "model": config["model"],
+            "image_size": given["data"]["image_size"],
+            "model": given["model"],
             "weights": weights_id if method.pretrained else None,
             "method": method.name,
-            "pruning": config["pruning"] | {"round_to": multiple} if method.scope else None,
+            "pruning": given["pruning"] | {"round_to": multiple} if method.scope else None,
             "finetune": {k: v for k, v in settings.items() if k not in without},
             "budget_flops": budget,
             "learning_rate": rate,

@@ -28,7 +28,7 @@ CLASSES = 37
 
 @pytest.fixture
 def module(config):
-    return make_module(config)
+    return make_module(validate(config))
 
 
 @pytest.mark.parametrize("method", ["dense", "filters@0.5", "channels@0.3", "linear_probe"])

@@ -5,7 +5,8 @@ import pytest
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import default_config, parse_method, validate
+from ctl_jax.experiment import Config, default_config, parse_method, validate
+from ctl_jax.experiment.config import Model
 from ctl_jax.experiment.costs import cost_by_classes
 from ctl_jax.experiment.networks import (
     abstract_variables,
@@ -20,13 +21,14 @@ from ctl_jax.experiment.networks import (
 def config():
     config = default_config()
     config.data.image_size = 32
+    config.methods = ("scratch",)
     return config
 
 
 @pytest.mark.parametrize("name", models.NAMES)
-def test_unset_options_are_the_networks_own(config, name):
-    config.model.name = name
-    assert make_module(config) == models.create(name, num_outputs=1)
+def test_unset_options_are_the_networks_own(name):
+    module = make_module(Config(model=Model(name=name)))
+    assert module == models.create(name, num_outputs=1)
 
 
 def test_set_options_reach_the_network(config):
@@ -34,7 +36,7 @@ def test_set_options_reach_the_network(config):
         {"stages": (1, 1), "version": "v1", "stem": "cifar", "width": 8, "conv_bias": True}
     )
     config.model.epsilon = 1e-3
-    assert make_module(config) == models.create(
+    assert make_module(validate(config)) == models.create(
         "resnet50",
         num_outputs=1,
         stages=(1, 1),
@@ -62,7 +64,7 @@ def test_an_option_that_the_network_does_not_have_is_refused(config, name, key, 
     config.model[key] = value
     known = ", ".join(models.options_of(name))
     with pytest.raises(UserError, match="no such option") as error:
-        make_module(config)
+        make_module(validate(config))
     assert f"config.model.{key}={value!r}: model {name!r}" in str(error.value)
     assert known in str(error.value)
 
@@ -71,16 +73,16 @@ def test_an_option_that_some_other_network_has_too(config):
     config.model.name = "mobilenet_v2"
     config.model.stages = (1, 2)
     config.model.epsilon = 1e-3
-    assert make_module(config).stages == (1, 2)
+    assert make_module(validate(config)).stages == (1, 2)
 
 
 @pytest.mark.parametrize(("name", "stages"), [("vit_s16", ()), ("mobilenet_v2", (1, 2))])
 def test_methods_apply_to_networks_that_are_no_resnets(config, name, stages):
     config.model.name, config.model.stages = name, stages
-    module = make_module(config)
-    whole = abstract_variables(config, module)
-    groups = trace_groups(config, module, whole)
-    small = make_network(config, groups, parse_method("filters@0.5"), whole)
+    module = make_module(validate(config))
+    whole = abstract_variables(validate(config), module)
+    groups = trace_groups(validate(config), module, whole)
+    small = make_network(validate(config), groups, parse_method("filters@0.5"), whole)
     assert small.keep is not None
     assert 0 < models.count_params(small.variables) < models.count_params(whole)
     logits = jax.eval_shape(
@@ -100,10 +102,10 @@ def test_widths_are_rounded_as_it_suits_the_device(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config.model.update({"name": "resnet18", "stages": (1, 1), "width": 48})
     config.pruning.round_to = round_to
-    module = make_module(config)
-    abstract = abstract_variables(config, module)
-    groups = trace_groups(config, module, abstract)
-    keep = make_network(config, groups, parse_method("filters@0.3"), abstract).keep
+    module = make_module(validate(config))
+    abstract = abstract_variables(validate(config), module)
+    groups = trace_groups(validate(config), module, abstract)
+    keep = make_network(validate(config), groups, parse_method("filters@0.3"), abstract).keep
     kept = [len(indices) for indices in keep.values()]
     assert kept
     assert all(width % multiple == 0 for width in kept)
@@ -155,7 +157,7 @@ def test_a_network_that_cannot_have_what_is_asked_is_refused_by_name(config, cha
     config.data.image_size = changes.pop("image_size", 32)
     config.model.update(changes)
     with pytest.raises(UserError) as caught:
-        abstract_variables(config, make_module(config))
+        abstract_variables(validate(config), make_module(validate(config)))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -172,11 +174,14 @@ def test_what_is_no_classifier_is_no_name(config, name):
 def test_batches_that_leave_nothing_to_normalise_are_refused(config):
     """One image whose maps end at one pixel: BatchNorm would make all features constant."""
     config.model.update({"name": "resnet18", "stages": (1, 1, 1, 1), "width": 4})
-    module, recipe = make_module(config), make_recipe(config, parse_method("dense"))
+    module, recipe = (
+        make_module(validate(config)),
+        make_recipe(validate(config), parse_method("dense")),
+    )
 
     def cost(batch_size, image_size):
         config.data.image_size = image_size
-        variables = abstract_variables(config, module)
+        variables = abstract_variables(validate(config), module)
         return cost_by_classes(
             module, recipe, variables, batch_size=batch_size, image_size=image_size
         )(5)

@@ -11,7 +11,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import config_arguments, default_config, validate
 from ctl_jax.experiment.config import flatten
 
-CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[3] / "configs").glob("*.py"))
 
 
 def _valid():
@@ -39,7 +39,7 @@ def test_every_config_in_the_repository_is_valid(path):
 
 def test_validation_keeps_values_and_freezes():
     config = validate(_valid())
-    assert dict(flatten(config)) == dict(flatten(_valid()))
+    assert dict(flatten(config.to_dict())) == dict(flatten(_valid()))
     with pytest.raises(AttributeError):
         config.weights = "other.npz"
 
@@ -56,10 +56,10 @@ def test_equal_methods_are_one():
 
 
 def test_the_name_of_a_folder_may_hold_a_comma():
-    config = validate(_set(_valid(), "data.folder_dirs", ("/a,b", "/c")))
-    assert config.data.folder_dirs == ("/a,b", "/c")
-    config = validate(_set(_valid(), "data.folder_dirs", "/a, /c"))
-    assert config.data.folder_dirs == ("/a", "/c")
+    config = validate(_set(_valid(), "data.dirs", ("nevis:/a,b", "folder:/c")))
+    assert config.data.dirs == ("nevis:/a,b", "folder:/c")
+    config = validate(_set(_valid(), "data.dirs", "tfds:/a, folder:/c"))
+    assert config.data.dirs == ("tfds:/a", "folder:/c")
 
 
 FLOATS = [
@@ -114,7 +114,7 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("finetune.crop_aspect", (2.0, 1.0), "two ratios"),
         ("pretrain.crop_area", (1e-4, 1.0), "smallest crop would have 0.32 pixels"),
         ("weights", "a\0b", "without a null character"),
-        ("data.tfds_dirs", ("a\0",), "without a null character"),
+        ("data.dirs", ("tfds:a\0",), "without a null character"),
         ("finetune.batch_size", 10**12, "at most 1048576"),
         ("pretrain.batch_size", 10**12, "at most 1048576"),
         ("model.width", 10**12, "a number of channels"),

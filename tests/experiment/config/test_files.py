@@ -41,7 +41,7 @@ def test_a_file_and_what_the_command_line_changes(write):
         file,
         {
             "seeds": ["0", "1, 2"],
-            "data.folder_dirs": ["/a b,~/c", "('/d,e',)"],
+            "data.dirs": ["folder:/a b,folder:~/c", "('nevis:/d,e',)"],
             "finetune.flip": ["yes", "no"],
             "budgets.max_flops": ["1e12"],
             "weights": ["x,y"],
@@ -51,7 +51,7 @@ def test_a_file_and_what_the_command_line_changes(write):
     )
     config = validate(config)
     assert config.seeds == (0, 1, 2)
-    assert config.data.folder_dirs == ("/a b", "~/c", "/d,e")
+    assert config.data.dirs == ("folder:/a b", "folder:~/c", "nevis:/d,e")
     assert config.finetune.flip is False
     assert (config.budgets.num, config.budgets.max_flops) == (2, 1e12)
     assert (config.weights, config.finetune.batch_size) == ("x,y", 100)
@@ -59,9 +59,9 @@ def test_a_file_and_what_the_command_line_changes(write):
 
 
 def test_an_empty_list_takes_the_place_of_the_file_s(write):
-    file = write(HEAD + "    c.data.tfds_dirs = ('/a',)\n    c.model.stages = (1,)\n" + TAIL)
-    config = load_config(file, {"data.tfds_dirs": [""], "model.stages": ["()"]})
-    assert (config.data.tfds_dirs, config.model.stages) == ((), ())
+    file = write(HEAD + "    c.data.dirs = ('tfds:/a',)\n    c.model.stages = (1,)\n" + TAIL)
+    config = load_config(file, {"data.dirs": [""], "model.stages": ["()"]})
+    assert (config.data.dirs, config.model.stages) == ((), ())
 
 
 def test_a_frozen_config_is_one(write):
@@ -149,9 +149,9 @@ def test_files_that_are_no_config(write, text, expected):
         ("    return 3\n", "c.py: get_config() returned int; expected ctl_jax.experiment.default"),
         (
             "    return {'seeds': (0,)}\n",
-            "c.py: get_config() returned a config without budgets.max_flops",
+            "c.py: get_config() returned a config without stream.variant",
         ),
-        ("    return {}\n", "c.py: get_config() returned a config without budgets.max_flops"),
+        ("    return {}\n", "c.py: get_config() returned a config without stream.variant"),
         ("    return {1: 2}\n", "c.py: config.1: unknown key; "),
         ("    d = {}\n    d['d'] = d\n    return d\n", "c"),
         (

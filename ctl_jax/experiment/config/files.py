@@ -17,7 +17,8 @@ import ml_collections
 
 from ctl_jax import home
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.config import check_key, default_config, flatten, read_value
+from ctl_jax.experiment.config.checking import check_key, flatten, read_value
+from ctl_jax.experiment.config.sections import KEYS, Config
 
 _EXPECTED = "expected a Python file with get_config(), e.g. configs/quickstart.py"
 # The module that a file is while it runs.
@@ -53,6 +54,33 @@ def load_config(
     _check_keys(file, config)
     _run(file, lambda: _override(config, values))
     return config
+
+
+def config_arguments(text: str, **defaults: str) -> ml_collections.ConfigDict:
+    """Reads a config file's own arguments, `FILE.py:name=value,name=value`.
+
+    Args:
+      text: what stands behind the colon; may be empty.
+      **defaults: the arguments there are, and their values where not given.
+
+    Returns:
+      The values, as attributes.
+
+    Raises:
+      UserError: an argument of another name, or without a value.
+
+    Example:
+      >>> config_arguments("variant=SHORT", variant="FULL").variant
+      'SHORT'
+    """
+    values = dict(defaults)
+    for argument in filter(None, text.split(",")):
+        name, _, value = argument.partition("=")
+        if name not in defaults or not value:
+            known = ", ".join(f"{name}=..." for name in defaults)
+            raise UserError(f"--config=FILE:{text}: {argument!r}: expected {known}")
+        values[name] = value
+    return ml_collections.ConfigDict(values)
 
 
 def _split(given: str) -> _File:
@@ -110,7 +138,9 @@ def _call(file: _File, function: Callable[..., Any]) -> ml_collections.ConfigDic
     if inspect.iscoroutine(found):
         # Python would say that nothing waits for it.
         found.close()
-    # A frozen one, as `validate` returns it, takes no values of the command line.
+    # As `validate` returns it, or frozen, it takes no values of the command line.
+    if isinstance(found, Config):
+        found = found.to_dict()
     if isinstance(found, Mapping | ml_collections.FrozenConfigDict):
         found = _run(file, lambda: ml_collections.ConfigDict(dict(found)))
     if not isinstance(found, ml_collections.ConfigDict):
@@ -129,7 +159,7 @@ def _check_keys(file: _File, config: ml_collections.ConfigDict) -> None:
             check_key(key)
     except UserError as error:
         raise UserError(f"{file.path}: {error}") from None
-    for key, _ in flatten(default_config()):
+    for key in KEYS:
         if key not in given:
             raise UserError(
                 f"{file.path}: get_config() returned a config without {key}; expected "

@@ -1,0 +1,46 @@
+"""The config of a run: its keys, config files, and what is checked of them."""
+
+from ctl_jax.experiment.config.checking import (
+    budgets,
+    check_key,
+    default_config,
+    flatten,
+    is_switch,
+    read_value,
+    validate,
+)
+from ctl_jax.experiment.config.files import config_arguments, load_config
+from ctl_jax.experiment.config.sections import (
+    KEYS,
+    Budgets,
+    Checkpoint,
+    Config,
+    Data,
+    Finetune,
+    Model,
+    Pretrain,
+    Pruning,
+    Stream,
+)
+
+__all__ = [
+    "KEYS",
+    "Budgets",
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Finetune",
+    "Model",
+    "Pretrain",
+    "Pruning",
+    "Stream",
+    "budgets",
+    "check_key",
+    "config_arguments",
+    "default_config",
+    "flatten",
+    "is_switch",
+    "load_config",
+    "read_value",
+    "validate",
+]

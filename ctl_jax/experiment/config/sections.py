@@ -1,0 +1,230 @@
+"""What a run is made of: every key of the config, its default, what it is and what makes sense.
+
+A section is a frozen dataclass, its fields are the keys. From here come `default_config`,
+`validate`, the help of the command line and docs/config.md.
+"""
+
+import dataclasses
+from typing import Any
+
+from ctl_jax.experiment.config import rules
+from ctl_jax.experiment.config.keys import key, keys_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Which tasks, and in which order."""
+
+    variant: str = key(
+        "embedded",
+        "A variant of Nevis'22 (FULL, SHORT, TINY, ...), embedded, or tasks joined by +.",
+    )
+    stop_year: int = key(
+        2020,
+        "Tasks of this year and later are left out: Nevis'22 holds 2020 and 2021 back.",
+    )
+    ablation: str = key(
+        "",
+        "What is left out of a variant; random keeps num_tasks tasks. Held-out tasks stay, as far "
+        "as stop_year lets them.",
+        rules.ABLATION,
+    )
+    num_tasks: int = key(0, "How many tasks ablation=random keeps.", rules.TASKS)
+    shuffle: str = key(
+        "", "Shuffles the tasks of each year among themselves, or all of them.", rules.SHUFFLE
+    )
+    seed: int = key(0, "Of the random tasks and of the shuffle.", rules.SEED)
+    missing: str = key(
+        "error",
+        "What happens where a task's data is missing: error stops the run before any work, skip "
+        "goes on without the task, and the report says so.",
+        rules.one_of("error", "skip"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where data sets are looked for, and what is read of them."""
+
+    dirs: tuple[str, ...] = key(
+        (),
+        "Folders of data sets as KIND:PATH, searched in this order: tfds:DIR (TFDS prepared it), "
+        "nevis:DIR (dm_nevis wrote it; $NEVIS_DATA_DIR is searched as well), folder:DIR (holds "
+        "NAME/SPLIT/CLASS/ or NAME.zip), imported:DIR (besides the one in the user's data folder).",
+        rules.DIRS,
+    )
+    max_corrupt: int = key(
+        0,
+        "Examples of a split that may be left out because they cannot be read.",
+        rules.EXAMPLES,
+    )
+    image_size: int = key(32, "Side of the square images, in pixels.", rules.PIXELS)
+    max_eval_examples: int = key(
+        0, "At most so many examples of dev and of dev_test are evaluated.", rules.EXAMPLES_OR_ALL
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network. Options that it does not have stay unset: '', 0, () or False."""
+
+    name: str = key("resnet50", "The architecture.", rules.CLASSIFIER)
+    stages: tuple[int, ...] = key(
+        (), "Blocks in each stage; () is the standard of the architecture.", rules.BLOCKS
+    )
+    version: str = key(
+        "",
+        "Of a ResNet: v1 strides on a bottleneck's first 1x1 (Keras), v1.5 on its 3x3 (torch).",
+        rules.one_of("", "v1", "v1.5"),
+    )
+    stem: str = key(
+        "",
+        "Of a ResNet: imagenet is a 7x7 of stride 2 and max-pooling, cifar a 3x3.",
+        rules.one_of("", "imagenet", "cifar"),
+    )
+    width: int = key(0, "Channels of the stem, which the others are multiples of.", rules.WIDTH)
+    conv_bias: bool = key(False, "Whether convolutions have biases, as Keras' ResNets have.")
+    epsilon: float = key(0.0, "Of BatchNorm.", rules.EPSILON)
+    preprocess: str = key(
+        "nevis", "What the weights expect of an image, see models.PREPROCESS.", rules.PREPROCESS
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """How the run pretrains a network itself, where no weights are given."""
+
+    task: str = key("", "The source task, e.g. embedded_source; '' where config.weights are given.")
+    steps: int = key(1000, "Updates.", rules.STEPS)
+    batch_size: int = key(64, "Examples an update.", rules.BATCH)
+    learning_rate: float = key(0.1, "The schedule's peak.", rules.POSITIVE)
+    warmup_fraction: float = key(
+        0.1, "Part of the updates in which the rate rises to its peak.", rules.FRACTION
+    )
+    weight_decay: float = key(1e-4, "Of kernels.", rules.NOT_NEGATIVE)
+    crop_area: tuple[float, float] = key(
+        (0.25, 1.0), "Least and most area of a random crop, of the image's.", rules.AREA
+    )
+    flip: bool = key(True, "Whether half of the images are mirrored.")
+    seed: int = key(0, "Of the weights, the order, crops and flips.", rules.SEED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+    """How methods that cut choose the channels that stay."""
+
+    criterion: str = key("l2", "What a channel matters.", rules.CRITERION)
+    round_to: int = key(
+        0, "Kept widths are rounded to multiples of it; 0: of 8, on TPU of 16.", rules.MULTIPLE
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Budgets:
+    """Training compute of a trial: a log-spaced range of FLOPs, or a list."""
+
+    min_flops: float = key(1e10, "The least budget of the range, in FLOPs.", rules.FLOPS)
+    max_flops: float = key(1e11, "The most, in FLOPs.", rules.FLOPS)
+    num: int = key(3, "How many budgets the range has.", rules.BUDGETS)
+    amounts: tuple[str, ...] = key(
+        (),
+        "Budgets in place of the range, each an amount and a unit: 2e12 (flops), 0.5epochs, "
+        "30seconds.",
+        rules.AMOUNTS,
+        canonical=rules.canonical_budgets,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """How a network is finetuned."""
+
+    batch_size: int = key(32, "Examples an update.", rules.BATCH)
+    learning_rates: tuple[float, ...] = key(
+        (0.01, 0.03, 0.1),
+        "Peaks of the schedule. Each is tried; the one that is best on dev is reported.",
+        rules.RATES,
+    )
+    momentum: float = key(0.9, "Of SGD, in Nesterov's form.", rules.MOMENTUM)
+    weight_decay: float = key(1e-4, "Of kernels.", rules.NOT_NEGATIVE)
+    warmup_fraction: float = key(
+        0.1, "Part of the updates in which the rate rises to its peak.", rules.FRACTION
+    )
+    crop_area: tuple[float, float] = key(
+        (0.08, 1.0), "Least and most area of a random crop, of the image's.", rules.AREA
+    )
+    crop_aspect: tuple[float, float] = key(
+        (3 / 4, 4 / 3), "Least and most width of a random crop, of its height.", rules.ASPECT
+    )
+    flip: bool = key(True, "Whether half of the images are mirrored.")
+    log_every: int = key(10, "Updates between two training records.", rules.STEPS)
+    evaluate_every: int = key(
+        0,
+        "Updates between two evaluations on dev while it trains, a multiple of log_every; 0: only "
+        "at the end.",
+        rules.STEPS_OR_ZERO,
+    )
+    report: str = key(
+        "last",
+        "The weights that a trial reports: its last, or those that were best on dev.",
+        rules.one_of("last", "best"),
+    )
+    compute_dtype: str = key(
+        "",
+        "Of convolutions, products and activations, here and in pretraining; '': bfloat16 on GPU "
+        "and TPU, else float32. Weights, statistics and the loss are float32.",
+        rules.one_of("", "float32", "bfloat16"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """How a trial is saved while it trains."""
+
+    every_s: float = key(
+        60.0,
+        "Seconds between two checkpoints of a trial; 0: only when the run is told to stop.",
+        rules.SECONDS,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is made of."""
+
+    stream: Stream = Stream()
+    data: Data = Data()
+    model: Model = Model()
+    weights: str = key(
+        "", "Pretrained weights: a file or folder; '' where config.pretrain.task makes them."
+    )
+    pretrain: Pretrain = Pretrain()
+    methods: tuple[str, ...] = key(
+        ("dense", "filters@0.5"),
+        "How tasks are learnt: dense, filters@RATIO, channels@RATIO, all@RATIO, scratch, "
+        "linear_probe.",
+        rules.METHODS,
+        canonical=rules.canonical_methods,
+    )
+    pruning: Pruning = Pruning()
+    budgets: Budgets = Budgets()
+    finetune: Finetune = Finetune()
+    checkpoint: Checkpoint = Checkpoint()
+    seeds: tuple[int, ...] = key(
+        (0,), "Of the head, order, crops and flips: everything is done with each.", rules.SEEDS
+    )
+    strategy: str = key(
+        "grid", "Which trials there are: grid is the product of all.", rules.one_of("grid")
+    )
+    keep_models: str = key(
+        "none",
+        "Trained models that stay in the run's folder: none, the best of each task, or all.",
+        rules.one_of("none", "best", "all"),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, a dict a section."""
+        return dataclasses.asdict(self)
+
+
+KEYS = keys_of(Config)
