@@ -11,7 +11,7 @@ says what there is, prepares, imports and shows.
 
 from ctl_jax.data.catalogue import STOP_YEAR, VARIANTS, source_spec, stream
 from ctl_jax.data.dataset import DataSet, Example, Records
-from ctl_jax.data.loading import availability, find_set, load, open_set
+from ctl_jax.data.loading import availability, check_dirs, find_set, load, open_set
 from ctl_jax.data.task import SPLITS, Split, Task, TaskSpec
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Task",
     "TaskSpec",
     "availability",
+    "check_dirs",
     "find_set",
     "load",
     "open_set",

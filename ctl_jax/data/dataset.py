@@ -1,6 +1,7 @@
 """What every source of data gives: encoded images with labels, in the splits of a task."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -43,6 +44,13 @@ class Records(Protocol):
         whatever was made from these examples holds.
         """
 
+    def identity(self) -> str:
+        """SHA-256 (hexadecimal) of which examples these are, the same for a copy of them.
+
+        Made of labels and of what is known of the examples without reading them: names within the
+        data set, sizes, checksums; not of where they lie, and not of times.
+        """
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
@@ -70,3 +78,8 @@ class DataSet:
     notes: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
     make: Callable[[Callable[[str], None] | None], None] | None = None
+
+    def identity(self) -> str:
+        """SHA-256 (hexadecimal) of which examples and classes these are; reads no example."""
+        parts = [str(self.num_classes), *(f"{s} {r.identity()}" for s, r in self.splits.items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -9,6 +9,7 @@ from concurrent import futures
 
 import numpy as np
 
+from ctl_jax.data.formats.file_state import file_size
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
 
@@ -67,7 +68,7 @@ def number_files(paths: Sequence[str]) -> np.ndarray:
     Raises:
       UserError: a file cannot be read.
     """
-    sizes = np.asarray([_size(path) for path in paths], np.int64)
+    sizes = np.asarray([file_size(path) for path in paths], np.int64)
     with futures.ThreadPoolExecutor(_THREADS, "compare") as pool:
 
         def look(places: Sequence[int], last: int) -> Iterable[bytes]:
@@ -84,13 +85,6 @@ def number_files(paths: Sequence[str]) -> np.ndarray:
 def digest(content: bytes) -> bytes:
     """A hash by which contents are compared."""
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise UserError(f"{path!r} cannot be read: {error.strerror}") from error
 
 
 def _digest(path: str, last: int) -> bytes:

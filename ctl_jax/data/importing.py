@@ -88,6 +88,7 @@ def import_set(
         dataset.num_classes,
         dataset.class_names,
         {split: dataset.splits[split].fingerprint() for split in SPLITS},
+        {split: dataset.splits[split].identity() for split in SPLITS},
         dataset.notes,
         dataset.passed_over,
     )

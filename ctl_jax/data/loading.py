@@ -68,6 +68,15 @@ def elsewhere(spec: TaskSpec, dirs: Iterable[str] = ()) -> str:
     return _elsewhere(spec, _existing(dirs))
 
 
+def check_dirs(dirs: Iterable[str]) -> None:
+    """Raises where a folder of data is not what it should be.
+
+    Raises:
+      UserError: a folder is of no known kind, or does not exist.
+    """
+    _existing(dirs)
+
+
 def _existing(dirs: Iterable[str]) -> Places:
     found = places.resolve(dirs)
     places.check(found)
@@ -124,7 +133,7 @@ def availability(spec: TaskSpec, dirs: Iterable[str] = ()) -> str | None:
       UserError: a folder is of no known kind, or does not exist.
     """
     dirs = tuple(dirs)
-    _existing(dirs)
+    check_dirs(dirs)
     try:
         open_set(spec, dirs)
     except UserError as error:

@@ -28,36 +28,45 @@ class Index:
       path: the file.
       starts: int64 [N], the first byte of each record's data.
       lengths: int64 [N], the number of bytes of its data.
+      checksums: uint32 [N], the masked CRC-32C of its data as it is stored; checked by `read_at`.
     """
 
     path: str
     starts: np.ndarray
     lengths: np.ndarray
+    checksums: np.ndarray
 
     def __len__(self) -> int:
         return len(self.starts)
 
 
 def index(path: str | os.PathLike[str]) -> Index:
-    """Finds the records of a file by their lengths; reads 12 bytes a record.
+    """Finds the records of a file by their lengths; reads 16 bytes a record.
 
     Raises:
       UserError: the file cannot be read, is cut off, or the checksum of a length is wrong.
     """
     heads: list[bytes] = []
     starts: list[int] = []
+    checksums: list[bytes] = []
     what = None
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         place = 0
         while place < size:
-            head = os.pread(file.fileno(), 12, place)
+            # In front of it lies the checksum of the record before, read along with it.
+            before = 4 if place else 0
+            block = os.pread(file.fileno(), 12 + before, place - before)
+            checksums.append(block[:before])
+            head = block[before:]
             if len(head) < 12:
                 what = "the file ends within a record's length"
                 break
             heads.append(head)
             starts.append(place + 12)
             place += 16 + int.from_bytes(head[:8], "little")
+        if 0 < place == size:
+            checksums.append(os.pread(file.fileno(), 4, place - 4))
     table = np.frombuffer(b"".join(heads), np.dtype([("length", "<u8"), ("crc", "<u4")]))
     wrong = np.flatnonzero(_masked(_crc_of_lengths(table["length"])) != table["crc"])
     # A wrong length has sent the reader anywhere: what was found from there on does not count.
@@ -68,7 +77,12 @@ def index(path: str | os.PathLike[str]) -> Index:
         raise _broken(path, len(starts), place, what)
     if place > size:
         raise _broken(path, len(starts) - 1, starts[-1] - 12, "the file ends within the record")
-    return Index(os.fspath(path), np.asarray(starts, np.int64), table["length"].astype(np.int64))
+    return Index(
+        os.fspath(path),
+        np.asarray(starts, np.int64),
+        table["length"].astype(np.int64),
+        np.frombuffer(b"".join(checksums), "<u4"),
+    )
 
 
 def read_at(places: Index, positions: Sequence[int]) -> list[bytes]:

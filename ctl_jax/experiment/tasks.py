@@ -2,27 +2,64 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ctl_jax import data
-from ctl_jax.errors import UserError
-from ctl_jax.experiment.trials import TaskInfo
+from ctl_jax.data import images
+from ctl_jax.errors import UserError, naming
 
-# Images that stay in memory between the plan and the trials. Beyond it the oldest task is dropped,
-# and decoded again when its trials come.
+# Images that stay in memory between trials. Beyond it the oldest task is dropped, and read again
+# when its trials come.
 MEMORY_BYTES = 4 << 30
+# The splits that `data.max_eval_examples` limits.
+_LIMITED = ("dev", "dev_test")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskInfo:
+    """A task as a plan sees it: what is known before any image is decoded.
+
+    Attributes:
+      spec: the task's names and kind.
+      num_classes: how many classes it has.
+      examples: of each split that is used, after `data.max_eval_examples`; those among them that
+        turn out not to be readable are counted.
+      fingerprint: hash of which examples there are and how they become pixels; the same where the
+        data is a copy.
+      notes: what was put right in its data, or may not be as it should.
+      passed_over: how many files beside the examples are none, by their kind.
+    """
+
+    spec: data.TaskSpec
+    num_classes: int
+    examples: Mapping[str, int]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What steps depend on, as plain values."""
+        return {
+            "name": self.spec.name,
+            "fingerprint": self.fingerprint,
+            "num_classes": self.num_classes,
+            "examples": dict(self.examples),
+        }
 
 
 def find_tasks(
-    config: Any,
+    config: Any, loader: "TaskLoader"
 ) -> tuple[tuple[data.TaskSpec, ...], tuple[tuple[data.TaskSpec, str], ...]]:
     """Which tasks of the stream there is data for.
 
     Args:
       config: the validated config.
+      loader: of its tasks; its `info` of those that are found costs nothing more.
 
     Returns:
       The tasks that can be loaded, and those that cannot, each with the reason.
@@ -39,25 +76,31 @@ def find_tasks(
         shuffle=settings.shuffle,
         seed=settings.seed,
     )
-    reasons = [data.availability(spec, config.data.dirs) for spec in specs]
-    found = tuple(spec for spec, reason in zip(specs, reasons, strict=True) if reason is None)
-    missing = tuple(
-        (s, reason) for s, reason in zip(specs, reasons, strict=True) if reason is not None
-    )
-    if missing and (config.stream.missing == "error" or not found):
+    with naming("config.data.dirs"):
+        data.check_dirs(config.data.dirs)
+    found: list[data.TaskSpec] = []
+    missing: list[tuple[data.TaskSpec, str]] = []
+    for spec in specs:
+        try:
+            loader.info(spec)
+            found.append(spec)
+        except UserError as error:
+            missing.append((spec, str(error)))
+    if missing and (settings.missing == "error" or not found):
         listed = "; ".join(f"{spec.title}: {reason}" for spec, reason in missing)
         advice = "; config.stream.missing='skip' goes on without them" if found else ""
         raise UserError(
-            f"config.stream.variant={config.stream.variant!r}: {len(missing)} of {len(specs)} "
+            f"config.stream.variant={settings.variant!r}: {len(missing)} of {len(specs)} "
             f"tasks lack their data{advice}: {listed}"
         )
-    return found, missing
+    return tuple(found), tuple(missing)
 
 
 class TaskLoader:
-    """Loads tasks, and keeps as many as fit into `memory_bytes`.
+    """Describes tasks without decoding an image, and loads them.
 
-    `on_prepare` is called with the name of an embedded task that has to be made first.
+    Of the loaded ones as many stay as fit into `memory_bytes`. `on_prepare` is called with the name
+    of an embedded task that has to be made first.
     """
 
     def __init__(
@@ -69,11 +112,47 @@ class TaskLoader:
         self._config = config
         self._on_prepare = on_prepare
         self._memory_bytes = memory_bytes
-        self._loaded: collections.OrderedDict[str, data.Task] = collections.OrderedDict()
+        # By data set, of which a stream may have several tasks.
+        self._infos: dict[str, TaskInfo] = {}
+        self._loaded: collections.OrderedDict[tuple[str, bool], data.Task]
+        self._loaded = collections.OrderedDict()
 
-    def load(self, spec: data.TaskSpec) -> data.Task:
-        """The task with all its images, dev and dev_test limited to `data.max_eval_examples`."""
-        if spec.name not in self._loaded:
+    def info(self, spec: data.TaskSpec, *, whole: bool = False) -> TaskInfo:
+        """The task without its images, none of which is read.
+
+        Args:
+          spec: of the stream, or from `data.source_spec`.
+          whole: whether dev and dev_test are spared from `data.max_eval_examples`.
+
+        Raises:
+          UserError: its data is nowhere, or damaged.
+        """
+        if spec.dataset not in self._infos:
+            dataset = data.open_set(spec, self._config.data.dirs)
+            about = f"{images.VERSION} {dataset.identity()}"
+            self._infos[spec.dataset] = TaskInfo(
+                spec,
+                dataset.num_classes,
+                {name: len(records) for name, records in dataset.splits.items()},
+                hashlib.sha256(about.encode()).hexdigest(),
+                dataset.notes,
+                dataset.passed_over,
+            )
+        info = dataclasses.replace(self._infos[spec.dataset], spec=spec)
+        most = None if whole else self._config.data.max_eval_examples
+        if not most:
+            return info
+        limited = {name: min(most, info.examples[name]) for name in _LIMITED}
+        return dataclasses.replace(info, examples={**info.examples, **limited})
+
+    def load(self, spec: data.TaskSpec, *, whole: bool = False) -> data.Task:
+        """The task with its images; the arguments are those of `info`.
+
+        Raises:
+          UserError: its data is nowhere, or damaged.
+        """
+        key = (spec.name, whole)
+        if key not in self._loaded:
             settings = self._config.data
             task = data.load(
                 spec,
@@ -82,33 +161,30 @@ class TaskLoader:
                 max_corrupt=settings.max_corrupt,
                 on_prepare=self._on_prepare,
             )
-            if settings.max_eval_examples:
+            if settings.max_eval_examples and not whole:
                 limited = {
-                    name: _limit(task.splits[name], settings.max_eval_examples)
-                    for name in ("dev", "dev_test")
+                    name: _limit(task.splits[name], settings.max_eval_examples) for name in _LIMITED
                 }
                 task = dataclasses.replace(task, splits={**task.splits, **limited})
-            self._loaded[spec.name] = task
+            self._loaded[key] = task
             while (
                 len(self._loaded) > 1
                 and sum(map(_size, self._loaded.values())) > self._memory_bytes
             ):
                 self._loaded.popitem(last=False)
-        return self._loaded[spec.name]
+        return self._loaded[key]
 
-    def info(self, spec: data.TaskSpec) -> TaskInfo:
-        """The task without its images."""
-        task = self.load(spec)
-        examples = {name: len(split.labels) for name, split in task.splits.items()}
-        return TaskInfo(
-            spec,
-            task.num_classes,
-            examples,
-            task.fingerprint,
-            corrupt=len(task.corrupt),
-            notes=task.notes,
-            passed_over=task.passed_over,
-        )
+
+def loaded(task: data.Task) -> dict[str, Any]:
+    """What only decoding tells of a task, as records have it."""
+    return {
+        "task": task.spec.name,
+        "examples": {name: len(split) for name, split in task.splits.items()},
+        "corrupt": len(task.corrupt),
+        "notes": list(task.notes),
+        "passed_over": dict(task.passed_over),
+        "content": task.fingerprint,
+    }
 
 
 def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
@@ -121,7 +197,8 @@ def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
             },
             "num_classes": task.num_classes,
             **{f"{name}_examples": count for name, count in task.examples.items()},
-            "corrupt_examples": task.corrupt,
+            # Known once it is decoded: see `loaded`.
+            "corrupt_examples": 0,
             "notes": list(task.notes),
             "passed_over": dict(task.passed_over),
         }

@@ -40,6 +40,9 @@ class Listed:
     def fingerprint(self) -> str:
         return self.name
 
+    def identity(self) -> str:
+        return f"identity of {self.name}"
+
 
 def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
@@ -87,6 +90,7 @@ def test_the_same_examples(tmp_path: pathlib.Path) -> None:
     assert path == imported.find(spec(), [tmp_path])
     after = reopened(path)
     assert read_all(after) == read_all(before)
+    assert after.identity() == before.identity()
     assert (after.origin, after.path) == ("imported", str(path))
     assert (after.num_classes, after.class_names) == (3, ("a", "b", "c"))
     assert after.kind == "single_label"

@@ -30,7 +30,7 @@ class RecordFiles:
           file_format: one of `FORMATS`.
         """
         self.paths = tuple(paths)
-        self._lengths = tuple(lengths)
+        self.lengths = tuple(lengths)
         self._ends = tuple(itertools.accumulate(lengths))
         self._format = file_format
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class RecordFiles:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Open files and a lock do not travel to another process.
-        return RecordFiles, (self.paths, self._lengths, self._format)
+        return RecordFiles, (self.paths, self.lengths, self._format)
 
     def where(self, position: int) -> str:
         """File and position in it, for people."""
@@ -67,9 +67,9 @@ class RecordFiles:
         return file, position - (self._ends[file - 1] if file else 0)
 
     def _check_count(self, file: int, found: int) -> None:
-        if found != self._lengths[file]:
+        if found != self.lengths[file]:
             raise UserError(
-                f"{self.paths[file]!r} has {found} records; expected {self._lengths[file]}"
+                f"{self.paths[file]!r} has {found} records; expected {self.lengths[file]}"
             )
 
     def _read_tfrecord(self, file: int, records: Sequence[int]) -> list[bytes]:

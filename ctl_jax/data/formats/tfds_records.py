@@ -12,6 +12,7 @@ import numpy as np
 
 from ctl_jax.data.dataset import Example
 from ctl_jax.data.formats import tfds_labels
+from ctl_jax.data.formats.file_state import file_size
 from ctl_jax.data.formats.record_files import RecordFiles
 from ctl_jax.errors import UserError
 
@@ -106,6 +107,15 @@ class Piece:
         positions: list[int] = (self.start + np.flatnonzero(chosen)).tolist()
         return positions
 
+    def identity(self) -> str:
+        """Which examples these are, and of which files by name and number of records."""
+        lines = [f"{self.start}:{self.stop}"]
+        if self.column is not None:
+            lines.append(f"{self.column.field} {self.values}")
+        for path, length in zip(self.files.paths, self.files.lengths, strict=True):
+            lines.append(f"{os.path.basename(path)} {length} {file_size(path)}")
+        return "\n".join(lines)
+
     def describe(self) -> str:
         """All that decides which examples these are, for a fingerprint.
 
@@ -127,13 +137,17 @@ class Piece:
 class TfdsRecords:
     """The examples of a task's split, read as they are asked for; see `dataset.Records`."""
 
-    def __init__(self, pieces: Sequence[Piece], labels: tfds_labels.Labels) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], labels: tfds_labels.Labels, identity: str = ""
+    ) -> None:
         """Reads nothing yet.
 
         Args:
           pieces: where the examples are, one after the other.
           labels: how their labels are read.
+          identity: of the examples that these are made from, where they are.
         """
+        self._identity = identity
         self._pieces = tuple(pieces)
         self._labels = labels
         self._places: list[Sequence[int]] | None = None
@@ -167,6 +181,13 @@ class TfdsRecords:
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of which files these are, which examples, and which labels."""
         lines = [repr(self._labels), *(piece.describe() for piece in self._pieces)]
+        return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+
+    def identity(self) -> str:
+        """SHA-256 (hexadecimal) of which examples and which labels these are."""
+        if self._identity:
+            return self._identity
+        lines = [repr(self._labels), *(piece.identity() for piece in self._pieces)]
         return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
     def _positions(self) -> list[Sequence[int]]:

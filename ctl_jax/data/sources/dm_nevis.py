@@ -20,7 +20,8 @@ import numpy as np
 from ctl_jax import home
 from ctl_jax.data import tfrecord
 from ctl_jax.data.dataset import DataSet, Example
-from ctl_jax.data.formats import identity, metadata, tf_example
+from ctl_jax.data.formats import metadata, tf_example
+from ctl_jax.data.formats.file_state import file_state
 from ctl_jax.data.names import printable
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import SPLITS, TaskSpec
@@ -199,7 +200,17 @@ class NevisRecords:
         """SHA-256 of the shards' paths, sizes and times, and of how labels are read."""
         digest = hashlib.sha256(repr(self._rule).encode())
         for shard in self._shards:
-            digest.update(identity.of_file(shard.path))
+            digest.update(file_state(shard.path))
+        return digest.hexdigest()
+
+    def identity(self) -> str:
+        """SHA-256 of the shards' names, their records' checksums, and how labels are read."""
+        digest = hashlib.sha256(repr(self._rule).encode())
+        for shard in self._shards:
+            path = pathlib.Path(shard.path)
+            digest.update(f"{path.parent.name}/{path.name} {len(shard)}\n".encode())
+            digest.update(shard.lengths.astype("<i8").tobytes())
+            digest.update(shard.checksums.tobytes())
         return digest.hexdigest()
 
     def _example(self, shard: tfrecord.Index, position: int, record: bytes) -> Example:

@@ -1,6 +1,7 @@
 """Embedded tasks: data that the package makes, the first time that it is read."""
 
 import functools
+import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -103,6 +104,12 @@ class EmbeddedRecords:
     def fingerprint(self) -> str:
         """SHA-256 of which files these are."""
         return self._made.splits[self._split].fingerprint()
+
+    def identity(self) -> str:
+        """SHA-256 of the task's definition and the version of what draws it."""
+        task = self._made.task
+        about = (task.name, embedded.VERSION, task.seed, task.classes, task.sizes, self._split)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
 
 
 register(

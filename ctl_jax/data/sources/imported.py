@@ -39,6 +39,7 @@ class Note:
       num_classes: number of classes or labels.
       class_names: their names; TFDS keeps none with odd spaces.
       fingerprints: of the splits that were imported.
+      identities: of these too; earlier versions did not note them.
       notes: what was put right, or may not be what was meant.
       passed_over: how many files were no examples, by their kind.
     """
@@ -49,6 +50,7 @@ class Note:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
+    identities: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -89,7 +91,8 @@ def read_note(path: pathlib.Path) -> Note:
         labels = type(note.num_classes) is int and note.num_classes > 0
         texts = all(isinstance(text, str) for text in (*note.class_names, *note.notes))
         counts = all(type(count) is int for count in note.passed_over.values())
-        hashes = isinstance(note.fingerprints, dict)
+        hashes = all(isinstance(found, dict) for found in (note.fingerprints, note.identities))
+        hashes = hashes and all(isinstance(text, str) for text in note.identities.values())
         if not (labels and texts and counts and hashes) or note.kind not in FIELDS:
             raise ValueError("values that no import writes")
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -126,7 +129,9 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
             info.shard_lengths,
             builder.info.file_format.value,
         )
-        splits[split] = TfdsRecords([Piece(files, 0, len(files))], labels)
+        splits[split] = TfdsRecords(
+            [Piece(files, 0, len(files))], labels, note.identities.get(split, "")
+        )
     return DataSet(
         "imported",
         str(path),

@@ -43,6 +43,18 @@ def test_the_fingerprint_is_that_of_the_files_and_the_choice(
         records.fingerprint()
 
 
+def test_the_identity_is_that_of_a_copy(
+    copied: Callable[[str], pathlib.Path], opened: Opened, tmp_path: pathlib.Path
+) -> None:
+    copied("mnist")
+    first = opened("mnist", tmp_path / "data").identity()
+    shutil.copytree(tmp_path / "data", tmp_path / "other", copy_function=shutil.copyfile)
+    assert opened("mnist", tmp_path / "other").identity() == first
+    file = min((tmp_path / "other").rglob("mnist-train*"))
+    file.write_bytes(file.read_bytes() + b"x")
+    assert opened("mnist", tmp_path / "other").identity() != first
+
+
 def test_damaged_records_are_named_with_their_position(
     copied: Callable[[str], pathlib.Path], opened: Opened, tmp_path: pathlib.Path
 ) -> None:
