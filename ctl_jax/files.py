@@ -271,10 +271,13 @@ def remove_tree(folder: PathLike) -> None:
 
 
 def sweep(folder: PathLike) -> None:
-    """Removes the temporary files that killed processes left, where nobody writes any more."""
+    """Removes the temporary files and folders that killed processes left, where nobody writes."""
     for name in names(folder):
         if _TEMPORARY.match(name):
-            remove(f"{os.fspath(folder)}/{name}")
+            # Not every system says of a folder that it is one.
+            with contextlib.suppress(IsADirectoryError, PermissionError):
+                remove(f"{os.fspath(folder)}/{name}")
+            remove_tree(f"{os.fspath(folder)}/{name}")
 
 
 def make_folder(folder: PathLike) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ctl_jax import files
 from ctl_jax.experiment.processes import Process, is_gone, this_process
 
-HELD, RELEASED, FINISHED = "held", "released", "finished"
+HELD, RELEASED = "held", "released"
 _NAME = re.compile(r"(.+)\.([0-9]{1,18})", re.DOTALL)
 
 
@@ -66,7 +66,7 @@ class Lease:
         return not self.lost
 
     def end(self, state: str) -> None:
-        """Gives it back: `RELEASED`, another may take it at once, or `FINISHED`."""
+        """Gives it back: `RELEASED`, another may take it at once, or one that tells them more."""
         with self._lock:
             if not (self._over or self.lost):
                 self._write(state)
@@ -152,10 +152,10 @@ class Leases:
             return None
         return "unknown" if process is None else str(process)
 
-    def is_finished(self, id: str, newest: int) -> bool:
-        """Whether the last holder of an id's lease gave it back as `FINISHED`."""
+    def state(self, id: str, newest: int) -> str:
+        """What state the last holder of an id's lease left it in; "" where there is none."""
         content = self._read(id, newest)
-        return content is not None and _parse(content)[0] == FINISHED
+        return "" if content is None else _parse(content)[0]
 
     def remove(self, id: str, newest: int) -> None:
         """Removes leases that are dead or of work that is done."""

@@ -1,145 +1,130 @@
-"""From the config to networks: the module, its channel groups, and each method's variables."""
+"""From the config to the network: its module, its shapes, its channel groups, and it as a model."""
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from ctl_jax import finetune, models, pruning
+from ctl_jax import finetune, home, models, pruning
 from ctl_jax.errors import UserError, naming
-from ctl_jax.experiment.config import Config
-from ctl_jax.experiment.methods import Method
-from ctl_jax.finetune import Augmentation, Phase, Recipe
+from ctl_jax.experiment import config as sections
 from ctl_jax.finetune.step import Tree
 
 # Keys of config.model that are no options of the network.
 _NO_OPTIONS = ("name", "preprocess")
 
 
-class Network(NamedTuple):
-    """What a method finetunes.
+def options(model: sections.Model) -> dict[str, Any]:
+    """The network's options that are set.
 
-    Attributes:
-      method: how it came about.
-      recipe: how it is trained.
-      variables: its parameters and statistics; abstract while the run is only planned.
-      keep: which channels stayed; None where nothing is cut.
+    Raises:
+      UserError: one that the network does not have.
     """
+    known = models.options_of(model.name)
+    # What is left at "", 0, () or False is as the network has it.
+    chosen = {k: v for k, v in dataclasses.asdict(model).items() if k not in _NO_OPTIONS and v}
+    for key, value in chosen.items():
+        if key not in known:
+            raise UserError(
+                f"config.model.{key}={value!r}: model {model.name!r} has no such option; expected "
+                f"it unset, or one of its own: {', '.join(known)}"
+            )
+    return chosen
 
-    method: Method
-    recipe: Recipe
-    variables: Tree
-    keep: pruning.Keep | None
 
-
-def make_module(config: Config) -> nn.Module:
-    """The Linen module of `config.model`; its head's size follows from the variables.
+def make_module(model: sections.Model) -> nn.Module:
+    """The Linen module; its head's size follows from the variables.
 
     Raises:
       UserError: an option is set that the network does not have, or to a value that it cannot have.
     """
-    name, known = config.model.name, models.options_of(config.model.name)
-    # What is left at "", 0, () or False is the network's own affair.
-    given = dataclasses.asdict(config.model)
-    chosen = {key: value for key, value in given.items() if key not in _NO_OPTIONS and value}
-    for key, value in chosen.items():
-        if key not in known:
-            raise UserError(
-                f"config.model.{key}={value!r}: model {name!r} has no such option; expected it "
-                f"unset, or one of its own: {', '.join(known)}"
-            )
-    with naming(f"config.model.name={name!r}"):
-        return models.create(name, num_outputs=1, **chosen)
+    with naming(f"config.model.name={model.name!r}"):
+        return models.create(model.name, num_outputs=1, **options(model))
 
 
-def abstract_variables(config: Config, module: nn.Module) -> Tree:
+def abstract_variables(module: nn.Module, model: sections.Model, image_size: int) -> Tree:
     """Shapes of the whole network's variables.
 
     Raises:
       UserError: images of this size, or an option's value, are not for this network.
     """
-    size = config.data.image_size
-    init = functools.partial(models.init, module, image_size=size)
-    with naming(f"config.model.name={config.model.name!r}, config.data.image_size={size}"):
+    init = functools.partial(models.init, module, image_size=image_size)
+    with naming(f"config.model.name={model.name!r}, config.data.image_size={image_size}"):
         return jax.eval_shape(init, jax.random.key(0))
 
 
-def make_recipe(config: Config, method: Method) -> Recipe:
-    """How a method's network is finetuned."""
-    return Recipe(
-        preprocess=config.model.preprocess,
-        augmentation=Augmentation(
-            crop_area=config.finetune.crop_area,
-            crop_aspect=config.finetune.crop_aspect,
-            flip=config.finetune.flip,
-        ),
-        momentum=config.finetune.momentum,
-        weight_decay=config.finetune.weight_decay,
-        phase=Phase() if method.train_backbone else Phase(("head/*",), "frozen"),
-        compute_dtype=compute_dtype(config),
-    )
+def load_weights(file: str, module: nn.Module, expected: Tree) -> Tree:
+    """The variables that `config.weights` names, of the widths that `config.model` says.
+
+    Raises:
+      UserError: the file cannot be read, or is of another network.
+    """
+    weights = models.load_weights(home.expand(file), module, expected)
+    for (path, leaf), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(weights), jax.tree.leaves(expected), strict=True
+    ):
+        if leaf.shape != wanted.shape:
+            name = "/".join(key.key for key in path)
+            raise UserError(
+                f"config.weights={file!r}: {name} has shape {leaf.shape}; expected {wanted.shape} "
+                f"by config.model"
+            )
+    return weights
 
 
-def compute_dtype(config: Config) -> str:
+def compute_dtype(settings: sections.Finetune) -> str:
     """What the run computes in: as the config says, or as it is the default on this machine."""
-    return config.finetune.compute_dtype or finetune.default_dtype(jax.default_backend())
+    return settings.compute_dtype or finetune.default_dtype(jax.default_backend())
 
 
-def round_to(config: Config) -> int:
+def round_to(settings: sections.Pruning) -> int:
     """What kept widths are multiples of: as the config says, or as it suits this machine's devices.
 
     Vectors of CPUs and matrix units of GPUs take 8 numbers at a time or more (on CPU a 3x3
     convolution of 45 or 47 channels runs at 0.6 times the FLOP/s of one of 48); a bfloat16 tile of
     a TPU has 16 rows.
     """
-    return config.pruning.round_to or (16 if jax.default_backend() == "tpu" else 8)
+    return settings.round_to or (16 if jax.default_backend() == "tpu" else 8)
 
 
-def trace_groups(config: Config, module: nn.Module, variables: Tree) -> pruning.Groups:
+def trace_groups(module: nn.Module, variables: Tree, image_size: int) -> pruning.Groups:
     """Channel groups of the whole network, whose `variables` may be abstract."""
-    image = jax.ShapeDtypeStruct(
-        (1, config.data.image_size, config.data.image_size, 3), jnp.float32
-    )
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     apply_fn = functools.partial(models.apply, module, train=False)
     return pruning.trace(apply_fn, variables, image)
 
 
-def make_network(
-    config: Config, groups: pruning.Groups, method: Method, variables: Tree
-) -> Network:
-    """Prunes `variables` as `method` says.
+def as_model(
+    model: sections.Model,
+    variables: Tree,
+    image_size: int,
+    compute_dtype: str,
+    *,
+    num_outputs: int | None = None,
+    notes: Mapping[str, Any],
+) -> models.Model:
+    """A trained network, for its folder.
 
     Args:
-      config: the validated config.
-      groups: from `trace_groups`.
-      method: which channels go.
-      variables: the whole network's. Abstract ones (`jax.ShapeDtypeStruct`) do for a plan: how
-        many channels a uniform ratio keeps does not depend on their scores.
-
-    Returns:
-      The network.
+      model: which network it is.
+      variables: its own, perhaps pruned.
+      image_size: that it was trained at.
+      compute_dtype: that it was trained in.
+      num_outputs: of its head, the first ones; without it all.
+      notes: see `models.Model`.
     """
-    keep = None
-    if method.scope is not None and method.ratio is not None:
-        abstract = any(
-            isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)
-        )
-        scores = (
-            {name: np.zeros(group.size) for name, group in groups.items()}
-            if abstract
-            else pruning.score(groups, variables, criterion=config.pruning.criterion)
-        )
-        keep = pruning.select(
-            groups,
-            scores,
-            ratio=method.ratio,
-            scope=method.scope,
-            round_to=round_to(config),
-            check=True,
-        )
-        variables = pruning.prune(variables, groups, keep)
-    return Network(method, make_recipe(config, method), variables, keep)
+    head = {name: leaf[..., :num_outputs] for name, leaf in variables["params"]["head"].items()}
+    variables = {**variables, "params": {**variables["params"], "head": head}}
+    return models.Model(
+        model.name,
+        options(model),
+        variables,
+        model.preprocess,
+        image_size,
+        compute_dtype=compute_dtype,
+        notes=notes,
+    )

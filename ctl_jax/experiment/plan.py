@@ -1,69 +1,234 @@
-"""Everything that is known of a run before its first step."""
+"""Everything that is known of a run before its first step: tasks, methods, and what is wanted."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
-from flax import linen as nn
 
-from ctl_jax import data, home, models, pruning
+from ctl_jax import data, models, records
+from ctl_jax.compute import Budget, Pace
+from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.costs import Cost, cost_by_classes
-from ctl_jax.experiment.methods import parse_method
-from ctl_jax.experiment.networks import (
-    Network,
-    abstract_variables,
-    make_module,
-    make_network,
-    trace_groups,
-)
-from ctl_jax.experiment.pretrain import Pretraining, plan_pretraining
-from ctl_jax.experiment.tasks import TaskLoader, find_tasks
-from ctl_jax.experiment.trials import TaskInfo, Trial, make_trials
-from ctl_jax.finetune.step import Tree
+from ctl_jax.experiment import networks, strategies, tunings
+from ctl_jax.experiment.config import Config, budgets
+from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.kept_models import keeping
+from ctl_jax.experiment.kinds import finetune, pretrain, prune
+from ctl_jax.experiment.methods import Method, parse_method
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Finished, Step, Strategy
+from ctl_jax.experiment.tasks import TaskInfo, find_tasks
+from ctl_jax.finetune.step import MAX_STEPS
 
 
-class Plan(NamedTuple):
-    """What a run will do.
+class Point(NamedTuple):
+    """A place on the axes of a run: what makes a trial."""
+
+    task: TaskInfo
+    method: Method
+    budget: Budget
+    seed: int
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run is about.
 
     Attributes:
-      tasks: of the stream, those there is data for.
+      place: the network, the tasks' data, the folder.
+      tasks: of the stream, those that there is data for.
       missing: the others, each with the reason.
-      module: the network.
-      groups: its channel groups.
-      networks: for each method's name, what it finetunes, in shapes only.
-      costs: for each method's name, the cost for a number of classes.
-      weights: variables read from `config.weights`; None where none are given.
-      pretraining: makes the variables where none are given; None where not needed.
-      trials: every finetuning.
+      methods: by name, in order.
+      budgets: in order.
+      pretraining: makes the weights where none are given; None where not needed.
+      weights_id: hash of the weights that were given; None where none were.
     """
 
+    place: Workplace
     tasks: tuple[TaskInfo, ...]
     missing: tuple[tuple[data.TaskSpec, str], ...]
-    module: nn.Module
-    groups: pruning.Groups
-    networks: Mapping[str, Network]
-    costs: Mapping[str, Callable[[int], Cost]]
-    weights: Tree | None
-    pretraining: Pretraining | None
-    trials: tuple[Trial, ...]
+    methods: dict[str, Method]
+    budgets: tuple[Budget, ...]
+    pretraining: Step | None
+    weights_id: str | None
 
     @property
-    def total_flops(self) -> int:
-        """FLOPs of everything: the trials' training and evaluation, and pretraining."""
-        trials = sum(trial.spent_flops + trial.validate_flops for trial in self.trials)
-        return trials + (self.pretraining.flops if self.pretraining else 0)
+    def config(self) -> Config:
+        """The run's config."""
+        return self.place.config
+
+    @functools.cached_property
+    def strategy(self) -> Strategy:
+        """Which steps the run wants, with what is to be kept of them."""
+        made = strategies.make(self.config.strategy, self)
+        return keeping(made, self.config.keep_models)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a budget depends on what this device does."""
+        return any(UNITS[budget.unit].measured for budget in self.budgets)
+
+    def points(self) -> list[Point]:
+        """Tasks x methods x budgets x seeds x learning rates, in that order."""
+        axes = (
+            self.tasks,
+            self.methods.values(),
+            self.budgets,
+            self.config.seeds,
+            self.config.finetune.learning_rates,
+        )
+        return [Point(*point) for point in itertools.product(*axes)]
+
+    def start(self, method: Method) -> Step | None:
+        """The step that makes a method's weights; None where they are given, or random."""
+        start = self.pretraining if method.start == "pretrained" else None
+        cut = method.cut
+        if cut is None:
+            return start
+        settings = {
+            "criterion": self.config.pruning.criterion,
+            "round_to": networks.round_to(self.config.pruning),
+        }
+        return self.place.once(
+            ("cut", cut, start and start.id),
+            lambda: prune.make(cut, settings, self._network(method), start),
+        )
+
+    def trial(
+        self, point: Point, weights: Step | None = None, finished: Finished | None = None
+    ) -> Step:
+        """The step of a trial.
+
+        Args:
+          point: which.
+          weights: what it starts from instead of its method's own start: another trial, say.
+          finished: what is done; needed where a budget is measured.
+
+        Returns:
+          The finetuning; or what has to be measured first, where that is not done.
+        """
+        method, budget = point.method, point.budget
+        start = weights or self.start(method)
+        speed = 0.0
+        if UNITS[budget.unit].measured:
+            step = self._pace(method, start)
+            if finished is None or step not in finished:
+                return step
+            record = finished.record(step)
+            assert isinstance(record, records.PaceRecord)
+            speed = record.flops_per_second
+        amount = budget.flops(Pace(self._dense_epoch(point.task), lambda: speed))
+        self._check(point, amount, start)
+        return self._trial(point, amount, start)
+
+    def _trial(self, point: Point, budget_flops: int, start: Step | None) -> Step:
+        task, method, budget, seed, rate = point
+        params = {
+            "task": task.identity,
+            "method": method.name,
+            "start": method.start,
+            "phases": self._phases(method),
+            "budget": str(budget),
+            "budget_flops": budget_flops,
+            "learning_rate": rate,
+            "seed": seed,
+            "finetune": self._settings,
+            **self._network(method),
+        }
+        return Step("finetune", params, {"weights": start} if start else {})
+
+    def _pace(self, method: Method, start: Step | None) -> Step:
+        params = {
+            "phases": self._phases(method),
+            "finetune": self._settings,
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+            **self._network(method),
+        }
+        return Step("pace", params, {"weights": start} if start else {})
+
+    def _network(self, method: Method) -> dict[str, Any]:
+        """What says which network is trained, where its start does not."""
+        return {
+            "image_size": self.config.data.image_size,
+            "model": self._model,
+            "weights": self.weights_id if method.start == "pretrained" else None,
+        }
+
+    def _phases(self, method: Method) -> list[dict[str, Any]]:
+        return self.place.once(("phases", method), lambda: self._make_phases(method))
+
+    def _make_phases(self, method: Method) -> list[dict[str, Any]]:
+        variables = self.place.whole
+        paths = jax.tree_util.tree_leaves_with_path(variables["params"])
+        network = tunings.Network(
+            models.stages(variables), ["/".join(key.key for key in path) for path, _ in paths]
+        )
+        return [
+            {**dataclasses.asdict(phase), "train": list(phase.train)}
+            for phase in method.phases(network)
+        ]
+
+    @functools.cached_property
+    def _model(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.config.model)
+
+    @functools.cached_property
+    def _settings(self) -> dict[str, Any]:
+        """Keys of config.finetune that every trial depends on."""
+        settings = dataclasses.asdict(self.config.finetune)
+        settings["compute_dtype"] = networks.compute_dtype(self.config.finetune)
+        del settings["learning_rates"]
+        return settings
+
+    def costs(self, method: Method, num_classes: int) -> list[Cost]:
+        """What each phase of a method costs."""
+        phases = self._phases(method)
+        recipes = [finetune.recipe(self._settings, self._model, phase) for phase in phases]
+        batch_size, start = self.config.finetune.batch_size, self.start(method)
+        return [self.place.costs(r, start, batch_size)(num_classes) for r in recipes]
+
+    def _dense_epoch(self, task: TaskInfo) -> float:
+        """FLOPs of an epoch of training the whole network."""
+        (cost,) = self.costs(Method(), task.num_classes)
+        return task.examples["train"] / self.config.finetune.batch_size * cost.step
+
+    def _check(self, point: Point, amount: int, start: Step | None) -> None:
+        """Raises a UserError where a budget pays for less than one update, or for too many."""
+        key = ("checked", point.task.spec.name, point.method, point.budget, start and start.id)
+        self.place.once(key, lambda: self._check_once(point, amount, start))
+
+    def _check_once(self, point: Point, amount: int, start: Step | None) -> None:
+        for stretch in finetune.plan(self._trial(point, amount, start), self.place):
+            cost = stretch.cost.step
+            whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
+            if stretch.updates < 1:
+                raise UserError(
+                    f"{self._named(point.budget, 0)}: expected at least one step, which costs "
+                    f"{cost:,} {whose}"
+                )
+            if stretch.updates > MAX_STEPS:
+                raise UserError(
+                    f"{self._named(point.budget, -1)}: expected at most {MAX_STEPS:,} steps, each "
+                    f"of which costs {cost:,} {whose}"
+                )
+
+    def _named(self, budget: Budget, end: int) -> str:
+        """A budget as the config has it."""
+        if self.config.budgets.amounts:
+            return f"config.budgets.amounts='{budget}'"
+        key = ("min_flops", "max_flops")[end] if budget == self.budgets[end] else "num"
+        return f"config.budgets.{key}={budget.amount:.4g}"
 
 
-def make_plan(
-    config: Any, loader: TaskLoader, on_prepare: Callable[[str], None] | None = None
-) -> Plan:
-    """Looks at data and weights and lays out every trial; trains nothing.
+def make_plan(place: Workplace) -> Plan:
+    """Looks at data and weights and lays out every trial; decodes no image and trains nothing.
 
     Args:
-      config: the validated config.
-      loader: of the stream's tasks.
-      on_prepare: called with the name of an embedded source task that has to be made first.
+      place: of the run; gets its weights and tasks.
 
     Returns:
       The plan.
@@ -71,58 +236,17 @@ def make_plan(
     Raises:
       UserError: data or weights are missing or damaged, or a budget is below one step.
     """
-    module = make_module(config)
-    abstract = abstract_variables(config, module)
-    found, missing = find_tasks(config)
-    weights, weights_id, pretraining = None, "", None
+    config = place.config
+    found, missing = find_tasks(config, place.loader)
+    weights_id, pretraining = None, None
     if config.weights:
-        weights = _load_weights(config, module, abstract)
-        weights_id = models.content_hash(weights)
+        place.given = networks.load_weights(config.weights, place.module, place.whole)
+        weights_id = models.content_hash(place.given)
     elif config.pretrain.task:
-        pretraining = plan_pretraining(config, module, abstract, on_prepare)
-        weights_id = pretraining.id
-    groups = trace_groups(config, module, abstract)
-    networks = {
-        name: make_network(config, groups, parse_method(name), abstract) for name in config.methods
-    }
-    costs = _costs(config, module, networks)
-    tasks = tuple(loader.info(spec) for spec in found)
-    methods = [network.method for network in networks.values()]
-    trials = make_trials(config, tasks, methods, costs, weights_id)
-    return Plan(tasks, missing, module, groups, networks, costs, weights, pretraining, trials)
-
-
-def _costs(
-    config: Any, module: nn.Module, networks: Mapping[str, Network]
-) -> dict[str, Callable[[int], Cost]]:
-    """Each method's cost; methods of one architecture, such as dense and scratch, share a count."""
-    counted: dict[Any, Callable[[int], Cost]] = {}
-    costs = {}
-    for name, network in networks.items():
-        leaves, structure = jax.tree.flatten(network.variables)
-        architecture = (network.recipe, structure, tuple(leaf.shape for leaf in leaves))
-        if architecture not in counted:
-            counted[architecture] = cost_by_classes(
-                module,
-                network.recipe,
-                network.variables,
-                batch_size=config.finetune.batch_size,
-                image_size=config.data.image_size,
-            )
-        costs[name] = counted[architecture]
-    return costs
-
-
-def _load_weights(config: Any, module: nn.Module, expected: Tree) -> Tree:
-    """The variables that `config.weights` names, of the widths that `config.model` says."""
-    weights = models.load_weights(home.expand(config.weights), module, expected)
-    for (path, leaf), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(weights), jax.tree.leaves(expected), strict=True
-    ):
-        if leaf.shape != wanted.shape:
-            name = "/".join(key.key for key in path)
-            raise UserError(
-                f"config.weights={config.weights!r}: {name} has shape {leaf.shape}; expected "
-                f"{wanted.shape} by config.model"
-            )
-    return weights
+        spec = data.source_spec(config.pretrain.task)
+        place.source = place.loader.info(spec, whole=True)
+        pretraining = pretrain.make(config, place.source)
+    tasks = tuple(place.loader.info(spec) for spec in found)
+    place.tasks = {task.spec.name: task for task in tasks}
+    methods = {name: parse_method(name) for name in config.methods}
+    return Plan(place, tasks, missing, methods, budgets(config.budgets), pretraining, weights_id)

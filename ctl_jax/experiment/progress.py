@@ -13,7 +13,7 @@ class Progress:
     Where the output is no terminal, each stage becomes one line when it is done.
     """
 
-    def __init__(self, console: rich.console.Console, total_flops: int):
+    def __init__(self, console: rich.console.Console):
         self._console = console
         self._bars = rich.progress.Progress(
             rich.progress.TextColumn("{task.description:<44.44}"),
@@ -25,7 +25,7 @@ class Progress:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._run = self._bars.add_task("run", total=total_flops)
+        self._run = self._bars.add_task("run", total=None)
         self._stage: rich.progress.TaskID | None = None
 
     def __enter__(self) -> "Progress":
@@ -50,8 +50,12 @@ class Progress:
         if self._stage is not None:
             self._bars.update(self._stage, completed=done)
 
+    def set(self, done: int, total: int) -> None:
+        """The run has come to `done` of `total` FLOPs, as far as is known what it will do."""
+        self._bars.update(self._run, completed=done, total=total)
+
     def advance(self, flops: int, line: str = "") -> None:
-        """The run is `flops` further; `line` says by what, unless it was done before."""
+        """The run is `flops` further; `line` says by what."""
         self._bars.update(self._run, advance=flops)
         if line:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)

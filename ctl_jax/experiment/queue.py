@@ -1,8 +1,9 @@
-"""The trials that are left, shared out among workers on any machines that see one folder.
+"""The steps that are left, shared out among workers on any machines that see one folder.
 
-Each worker takes its own share first, then what no live worker holds, and waits until everything is
-done, so that what a dying worker leaves behind is always taken up. Folder and lease decide alone:
-the workers never talk to each other, and may come and go.
+A strategy says which steps are wanted. Each worker takes its own share of those that are ready
+first, then what no live worker holds, and waits until everything is done, so that what a dying
+worker leaves behind is always taken up. Strategy, folder and leases decide alone: the workers never
+talk to each other, and may come and go.
 """
 
 import contextlib
@@ -12,10 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
+from ctl_jax import models, records
 from ctl_jax.cluster import Worker
-from ctl_jax.experiment.leases import FINISHED, RELEASED, Heartbeat, Lease, Leases
+from ctl_jax.experiment import steps
+from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases
 from ctl_jax.experiment.shares import order
-from ctl_jax.experiment.store import Record, Store
+from ctl_jax.experiment.steps import Step, Strategy
+from ctl_jax.experiment.store import Finished, Store
 
 LEASE_S = 60.0
 _REPORT = "report"
@@ -24,17 +28,17 @@ _SOON, _LATE = 1 / 200, 1 / 6
 
 
 class Claim:
-    """Work that this worker alone does; a context manager that gives it back if it is not done.
+    """A step that this worker alone does; a context manager that gives it back if it is not done.
 
     Attributes:
-      index: of the trial in the queue's ids; -1 for a claim by `Queue.exclusively`.
-      id: of the trial.
+      step: what to do.
+      needed: whether its variables must be kept: they are asked for, or other steps need them.
       committed: whether its records were kept.
     """
 
-    def __init__(self, store: Store, heartbeat: Heartbeat, lease: Lease, index: int = -1):
-        self.index = index
-        self.id = lease.id
+    def __init__(self, store: Store, heartbeat: Heartbeat, lease: Lease, step: Step, needed: bool):
+        self.step = step
+        self.needed = needed
         self._store = store
         self._heartbeat = heartbeat
         self._lease = lease
@@ -47,19 +51,32 @@ class Claim:
         """Whether another worker was seen to have taken it over; asks nobody, so it is cheap."""
         return self._lease.lost
 
-    def commit(self, records: Iterable[Record]) -> bool:
-        """Keeps the records of the finished trial and removes its scratch folder.
+    def commit(
+        self,
+        lines: Sequence[records.Record],
+        model: models.Model | None = None,
+    ) -> bool:
+        """Keeps what the finished step gave, and removes its scratch folder.
 
         Args:
-          records: of the trial.
+          lines: its records.
+          model: that it made, where it is to be kept.
 
         Returns:
-          False where another worker took the trial over (this one was paused, or cut off): nothing
+          False where another worker took the step over (this one was paused, or cut off): nothing
           was saved then, and the scratch folder belongs to the other.
         """
-        if not (self._lease.is_held() and self._store.save_trial(self.id, records)):
+        if not self._lease.is_held():
             return False
-        self._store.remove_scratch([self.id])
+        # First: who sees the records takes the step for done.
+        if model is not None:
+            self._store.save_model(self.step.id, model)
+        if not self._store.save(self.step.id, lines):
+            # Only the variables were lacking, or another worker has done all of it.
+            if model is None or not self._lease.is_held():
+                return False
+            self._store.replace_if_other(self.step.id, lines)
+        self._store.remove_scratch([self.step.id])
         self.committed = True
         self._close()
         self._lease.remove()
@@ -87,16 +104,31 @@ class Claim:
         self.release()
 
 
+class _Left:
+    """What a strategy wants and what is left of it, at some moment."""
+
+    def __init__(self, strategy: Strategy, finished: Finished):
+        self.wanted = steps.closure(strategy(finished))
+        self.left, self.needed = steps.pending(self.wanted, finished)
+        ready = steps.ready(self.left)
+        # What others wait for comes first, and then it is asked again what is ready.
+        awaited = {each.id for step in self.left.values() for each in step.inputs.values()}
+        self.ready = {id for id in ready if id in awaited} or set(ready)
+
+
 class Queue:
-    """The trials of a run, as one of its workers takes them.
+    """The steps of a run, as one of its workers takes them.
 
     Args:
       store: of the run; made already.
-      ids: of the trials, those of a task beside each other.
-      costs: of each trial, e.g. in FLOPs.
+      strategy: which steps are wanted.
+      flops: what a step costs.
       worker: which share is this worker's own.
       lease_s: how long a worker may be silent before others take over what it holds.
+      key: of the run's config: whose report is the complete one.
       on_wait: called with a line that says who is waited for, when that changes.
+      on_look: called with what is wanted, what of it is left, and what is finished, whenever that
+        was looked up.
       clock: seconds that never run backwards.
       sleep: waits for so many seconds; what it raises ends the waiting.
     """
@@ -104,69 +136,63 @@ class Queue:
     def __init__(
         self,
         store: Store,
-        ids: Sequence[str],
-        costs: Sequence[float],
+        strategy: Strategy,
+        flops: Callable[[Step], float],
         worker: Worker,
         lease_s: float = LEASE_S,
         *,
+        key: str = "",
         on_wait: Callable[[str], None] | None = None,
+        on_look: Callable[[dict[str, Step], dict[str, Step], Finished], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
         self._store = store
-        self._ids = list(ids)
-        self._own, self._others = order(costs, worker)
+        self._strategy = strategy
+        self._flops = flops
+        self._worker = worker
         self._leases = Leases(store.leases, lease_s, clock)
         self._heartbeat = Heartbeat(lease_s / 3)
         self._soon, self._late = lease_s * _SOON, lease_s * _LATE
+        self._complete = f"complete {key}"
         self._on_wait = on_wait
+        self.on_look = on_look
         self._said = ""
         self._clock = clock
         self._sleep = sleep
         self._reports = self._leases.newest().get(_REPORT, -1)
 
     def take(self) -> Iterator[Claim]:
-        """Yields one trial after the other, each claimed, until all are done, by whomever.
+        """Yields one step after the other, each claimed, until all are done, by whomever.
 
         Use each claim with `with`; what was not committed when the next one is asked for is given
         back, and comes again.
         """
-        pending = self._left([*self._own, *self._others])
-        # Its own share without looking who holds what: nobody else begins with it.
-        own = {index: 0 for index in self._own if index in pending}
-        yield from self._claim(own, pending, math.inf)
         pauses = self._pauses()
-        while pending:
-            # In this order: a lease goes after its trial was saved, so what has neither is free.
+        tried: set[str] = set()
+        while True:
+            # In this order: a lease goes after its step was saved, so what has neither is free.
             leases = self._leases.newest()
-            left = self._left(pending)
-            free, holders = self._free(left, leases)
-            yield from self._claim(free, left, self._clock() + self._late)
-            if len(left) < len(pending):
+            finished = self._store.finished()
+            now = _Left(self._strategy, finished)
+            if self.on_look is not None:
+                self.on_look(now.wanted, now.left, finished)
+            if not now.left:
+                break
+            own, others = self._shares(now)
+            if new := {id: 0 for id in own if id not in tried and id not in leases}:
+                # Its own share in one go: as long as it does not, nobody else begins with it.
+                tried.update(new)
+                yield from self._claim(new, now, math.inf)
+                continue
+            free, holders = self._free([*own, *others], leases)
+            before = len(now.left)
+            yield from self._claim(free, now, self._clock() + self._late)
+            if len(now.left) < before:
                 pauses = self._pauses()
             else:
                 self._wait(holders, next(pauses))
-            pending = left
-        self._tidy()
-
-    def exclusively(self, id: str, intact: Callable[[], bool] = lambda: True) -> Claim | None:
-        """Claims work that must be done before the trials, or waits while another worker does it.
-
-        Args:
-          id: of its records in the store.
-          intact: whether what the work made besides its records is whole; asked where those are.
-
-        Returns:
-          The claim; None where the work is done.
-        """
-        pauses = self._pauses()
-        while not (self._store.is_done(id) and intact()):
-            newest = self._leases.newest().get(id, -1)
-            holder = self._leases.holder(id, newest)
-            if holder is None and (claim := self._try(id, newest + 1, intact=intact)):
-                return claim
-            self._wait([holder] if holder else [], next(pauses))
-        return None
+        self._tidy(now.wanted)
 
     @contextlib.contextmanager
     def reporting(self, *, complete: bool) -> Iterator[bool]:
@@ -189,7 +215,7 @@ class Queue:
         try:
             self._store.sweep_report()
             yield True
-            state = FINISHED if complete else RELEASED
+            state = self._complete if complete else RELEASED
         finally:
             self._heartbeat.discard(lease)
             lease.end(state)
@@ -198,7 +224,8 @@ class Queue:
         pauses = self._pauses()
         while True:
             newest = self._leases.newest().get(_REPORT, -1)
-            if complete and newest > self._reports and self._leases.is_finished(_REPORT, newest):
+            done = complete and newest > self._reports
+            if done and self._leases.state(_REPORT, newest) == self._complete:
                 return None
             holder = self._leases.holder(_REPORT, newest)
             if holder is None and (lease := self._leases.take(_REPORT, newest + 1)):
@@ -209,34 +236,33 @@ class Queue:
                 return None
             self._wait([holder] if holder else [], next(pauses))
 
-    def _left(self, pending: Iterable[int]) -> dict[int, None]:
-        """Those of `pending` that are not done, in the same order."""
-        ids = {index: self._ids[index] for index in pending}
-        done = self._store.done(ids.values())
-        return {index: None for index, id in ids.items() if id not in done}
+    def _shares(self, now: _Left) -> tuple[list[str], list[str]]:
+        """What is ready of this worker's share, and of the others'."""
+        ids = list(now.wanted)
+        own, others = order([self._flops(step) for step in now.wanted.values()], self._worker)
+        mine, theirs = ([ids[i] for i in part if ids[i] in now.ready] for part in (own, others))
+        return mine, theirs
 
     def _free(
-        self, pending: Iterable[int], leases: Mapping[str, int]
-    ) -> tuple[dict[int, int], list[str]]:
+        self, ids: Iterable[str], leases: Mapping[str, int]
+    ) -> tuple[dict[str, int], list[str]]:
         """What can be taken, with the generation to make, and who holds each of the others."""
         free, holders = {}, []
-        for index in pending:
-            newest = leases.get(self._ids[index], -1)
-            holder = self._leases.holder(self._ids[index], newest)
+        for id in ids:
+            newest = leases.get(id, -1)
+            holder = self._leases.holder(id, newest)
             if holder is None:
-                free[index] = newest + 1
+                free[id] = newest + 1
             else:
                 holders.append(holder)
         return free, holders
 
-    def _claim(
-        self, free: Mapping[int, int], pending: dict[int, None], until: float
-    ) -> Iterator[Claim]:
-        """Claims what is still free of `free`, until then; what gets done leaves `pending`."""
-        for index, generation in free.items():
+    def _claim(self, free: Mapping[str, int], now: _Left, until: float) -> Iterator[Claim]:
+        """Claims what is still free of `free`, until then; what gets done is left no more."""
+        for id, generation in free.items():
             if self._clock() > until:
                 return
-            claim = self._try(self._ids[index], generation, index)
+            claim = self._try(now.left[id], generation, id in now.needed)
             if claim is None:
                 continue
             try:
@@ -244,22 +270,21 @@ class Queue:
             finally:
                 claim.release()
             if claim.committed:
-                del pending[index]
+                del now.left[id]
 
-    def _try(
-        self, id: str, generation: int, index: int = -1, intact: Callable[[], bool] = lambda: True
-    ) -> Claim | None:
-        lease = self._leases.take(id, generation)
+    def _try(self, step: Step, generation: int, needed: bool) -> Claim | None:
+        lease = self._leases.take(step.id, generation)
         if lease is None:
             return None
         # The one who held it before may have saved it just before the lease went.
-        done = self._store.is_done(id)
-        if done and intact():
-            lease.remove()
-            return None
-        # Records that are damaged, or of damaged work; nobody else may move them now.
-        self._store.set_aside(id, whole=done)
-        return Claim(self._store, self._heartbeat, lease, index)
+        if self._store.is_done(step.id):
+            if not (needed and steps.stored(step) == [step]) or self._store.has_model(step.id):
+                lease.remove()
+                return None
+        else:
+            # Records that are damaged; nobody else may move them now.
+            self._store.set_aside(step.id)
+        return Claim(self._store, self._heartbeat, lease, step, needed)
 
     def _pauses(self) -> Iterator[float]:
         pause = self._soon
@@ -274,11 +299,15 @@ class Queue:
             self._said = listed
         self._sleep(pause)
 
-    def _tidy(self) -> None:
+    def _tidy(self, ids: Iterable[str]) -> None:
         """Removes what killed workers left of work that is done."""
-        ids = set(self._ids)
+        ids, others = set(ids), False
         for id, newest in self._leases.newest().items():
             if id in ids:
                 self._leases.remove(id, newest)
+            elif id != _REPORT:
+                # Of a worker that wants more than this one.
+                others |= self._leases.holder(id, newest) is not None
         self._store.remove_scratch(ids & self._store.scratches())
-        self._store.sweep_trials()
+        if not others:
+            self._store.sweep_steps()

@@ -2,27 +2,27 @@
 
 import contextlib
 import functools
-import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import rich.console
 
-from ctl_jax import files, finetune, interrupts, report
+from ctl_jax import files, finetune, interrupts, models, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import records, tables
+from ctl_jax.experiment import run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.networks import Network, abstract_variables, make_network
+from ctl_jax.experiment.kept_models import TRIAL, is_provisional, provisional, ranks
+from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
-from ctl_jax.experiment.pretrain import pretrain
 from ctl_jax.experiment.progress import Progress
-from ctl_jax.experiment.queue import Queue
-from ctl_jax.experiment.store import Record, Store
+from ctl_jax.experiment.queue import Claim, Queue
+from ctl_jax.experiment.steps import KINDS, Finished, Step
+from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskLoader
-from ctl_jax.experiment.teamwork import is_lost, jobs, pause
-from ctl_jax.experiment.worker import Workplace, run_trial
+from ctl_jax.experiment.teamwork import jobs, pause
 from ctl_jax.finetune import group
 
 _ALONE = Worker()
@@ -41,9 +41,10 @@ def run(
     Args:
       config: from a config file; validated here.
       workdir: the run's folder, local or `gs://bucket/path`. What is done there already is not done
-        again, and what another process does there at the moment is waited for.
+        again, by whatever config it was asked for, and what another process does there at the
+        moment is waited for.
       console: where the plan, the progress and the summary go.
-      plan_only: stop after printing the plan; nothing is written.
+      plan_only: stop after printing the plan; nothing is written, and no image is decoded.
       worker: which of several workers this is that share the folder. One may be a group of
         processes (`cluster.join_group`), each of which calls this; the first one reads and writes.
 
@@ -53,46 +54,50 @@ def run(
       KeyboardInterrupt: after what was done was saved, and its records and report written; a
         `Stopped` where `interrupts` are caught.
     """
-    config = validate(config)
+    checked = validate(config)
     if not group.is_first():
         console = rich.console.Console(quiet=True)
-    # How often it is saved changes nothing about a run.
-    settings = {k: v for k, v in config.to_dict().items() if k != "checkpoint"}
-    store = Store(workdir, settings, functools.partial(_warn, console))
+    warn = functools.partial(_warn, console)
+    store = Store(workdir, checked.to_dict(), warn)
     if group.is_first():
         store.check()
 
     def on_prepare(name: str) -> None:
         console.print(f"making embedded task {name} (once)", highlight=False)
 
-    loader = TaskLoader(config, on_prepare)
-    plan = make_plan(config, loader, on_prepare)
-    _check_devices(config, plan)
-    ids = [trial.id for trial in plan.trials]
+    loader = TaskLoader(checked, on_prepare)
+    place = Workplace(checked, loader, store, warn)
+    plan = make_plan(place)
+    wanted = steps.closure(plan.strategy(store.finished()))
+    _check_devices(plan)
     if group.is_first():
-        if plan.pretraining is not None:
-            store.is_done(plan.pretraining.id)  # Says what is damaged.
-        store.tell_of_lost(ids)
-        tables.print_plan(console, config, plan, done=len(store.done(ids)))
+        finished = store.finished()
+        store.tell_of_lost(wanted)
+        tables.print_plan(console, plan, wanted, finished)
     if plan_only:
         return
     queue = None
     if group.is_first():
         store.create()
-        costs = [trial.spent_flops + trial.validate_flops for trial in plan.trials]
         queue = Queue(
-            store, ids, costs, worker, on_wait=functools.partial(_say, console), sleep=pause
+            store,
+            plan.strategy,
+            place.flops,
+            worker,
+            key=steps.content_id(checked.to_dict()),
+            on_wait=functools.partial(_say, console),
+            sleep=pause,
         )
     try:
         # Each process of a group has to do the same, so none may leave it anywhere.
         with interrupts.deferred(jax.process_count() > 1):
-            _execute(config, plan, loader, store, queue, console)
+            _execute(plan, queue, console)
     except BaseException:
         # What is done can be looked at. What went wrong before counts, not what does here.
         with contextlib.suppress(Exception):
-            _report(config, plan, store, queue, console, complete=False)
+            _report(plan, queue, console, complete=False)
         raise
-    _report(config, plan, store, queue, console, complete=True)
+    _report(plan, queue, console, complete=True)
 
 
 def _say(console: rich.console.Console, line: str) -> None:
@@ -104,8 +109,9 @@ def _warn(console: rich.console.Console, line: str) -> None:
     console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_devices(config: Any, plan: Plan) -> None:
+def _check_devices(plan: Plan) -> None:
     """Sees whether the devices can share a batch evenly, and hold the least that they must."""
+    config = plan.config
     sizes = {"finetune.batch_size": config.finetune.batch_size}
     if plan.pretraining is not None:
         sizes["pretrain.batch_size"] = config.pretrain.batch_size
@@ -117,8 +123,9 @@ def _check_devices(config: Any, plan: Plan) -> None:
             raise UserError(f"config.{key}={size}: {error}") from None
         pixels = 3 * config.data.image_size**2
         _check_fits(f"config.{key}={size}: its images", 4 * pixels * size // mesh.size)
-    for name, cost in plan.costs.items():
-        _check_fits(f"config.model: the parameters of {name!r}", 4 * cost(0).params)
+    for name, method in plan.methods.items():
+        params = plan.costs(method, 0)[-1].params
+        _check_fits(f"config.model: the parameters of {name!r}", 4 * params)
 
 
 def _check_fits(what: str, size: int) -> None:
@@ -129,103 +136,153 @@ def _check_fits(what: str, size: int) -> None:
         )
 
 
-def _execute(
-    config: Any,
-    plan: Plan,
-    loader: TaskLoader,
-    store: Store,
-    queue: Queue | None,
-    console: rich.console.Console,
-) -> None:
-    # One compiled step a recipe; within it jax keeps one program an architecture.
-    make_step = functools.cache(functools.partial(finetune.make_step, plan.module))
-    with Progress(console, plan.total_flops) as progress:
-        place = Workplace(config, plan.module, progress, functools.partial(_warn, console))
-        networks = _make_networks(place, plan, store, queue)
-        done = store.done(trial.id for trial in plan.trials) if queue else frozenset()
-        there = [trial for trial in plan.trials if trial.id in done]
-        progress.advance(sum(trial.spent_flops + trial.validate_flops for trial in there))
-        number = len(there)
-        for index, claim in jobs(queue.take() if queue else None):
-            trial = plan.trials[index]
-            network = networks[trial.method.name]
+def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> None:
+    place = plan.place
+    _load_tasks(plan, console)
+    with Progress(console) as progress:
+        place.progress = progress
+        tally = _Tally(plan, progress)
+        if queue is not None:
+            queue.on_look = tally.look
+        for job in jobs(queue.take() if queue else None, place.store):
             with (
                 contextlib.suppress(Lost),
-                claim or contextlib.nullcontext(),
-                progress.stage(f"{trial.task.spec.title}, {trial.method.name}", trial.steps),
+                job.claim or contextlib.nullcontext(),
+                _stage(place, job.step),
             ):
-                lines = run_trial(
-                    place,
-                    make_step(network.recipe),
-                    network,
-                    loader.load(trial.task.spec),
-                    trial,
-                    store.scratch(trial.id) if claim else None,
-                    functools.partial(is_lost, claim),
-                )
+                try:
+                    output = KINDS[job.step.kind].run(job.step, place, job)
+                except DamagedModel as error:
+                    # It is done again, and then this step.
+                    if group.is_first():
+                        place.store.set_aside_model(error.step.id, error.reason)
+                    continue
                 with interrupts.deferred():
-                    kept = claim is not None and claim.commit(lines)
-                if kept:
-                    number += 1
-                    progress.advance(
-                        trial.spent_flops + trial.validate_flops,
-                        f"[{number}/{len(plan.trials)}] {tables.outcome(lines[-1])}",
-                    )
+                    if job.claim is not None and job.claim.commit(
+                        output.records, tally.model(job.claim, output)
+                    ):
+                        tally.done(job.step, output.records[-1])
+    place.progress = None
 
 
-def _make_networks(
-    place: Workplace, plan: Plan, store: Store, queue: Queue | None
-) -> dict[str, Network]:
-    """Each method's network, of real weights."""
-    variables = plan.weights
-    if plan.pretraining is not None:
-        whole = abstract_variables(place.config, plan.module)
-        variables = pretrain(place, plan.pretraining, whole, store, queue)
-    if variables is None:
-        # Only `scratch` is left, and draws its weights from each trial's seed.
-        return dict(plan.networks)
-    networks = {}
-    for name, abstract in plan.networks.items():
-        networks[name] = make_network(place.config, plan.groups, abstract.method, variables)
-        if (keep := networks[name].keep) is not None and queue is not None:
-            store.save_keep(name, keep.to_json())
-    return networks
+def _load_tasks(plan: Plan, console: rich.console.Console) -> None:
+    """Decodes the images of the tasks that something is left to do on: what is wrong stops here."""
+    place = plan.place
+    finished = place.store.finished()
+    left, _ = steps.pending(steps.closure(plan.strategy(finished)), finished)
+    names = {step.params["task"]["name"] for step in left.values() if step.kind == TRIAL}
+    for name, info in place.tasks.items():
+        if name in names:
+            tables.print_loaded(console, info, place.loader.load(info.spec))
+
+
+def _stage(place: Workplace, step: Step) -> contextlib.AbstractContextManager[None]:
+    label = KINDS[step.kind].label
+    if label is None or place.progress is None:
+        return contextlib.nullcontext()
+    return place.progress.stage(*label(step, place))
+
+
+class _Tally:
+    """How far the run is, as far as its steps are known, and what was best so far."""
+
+    def __init__(self, plan: Plan, progress: Progress):
+        self._plan, self._progress = plan, progress
+        self._done: set[str] = set()
+        self._trials = 0
+        self._best: dict[str, Any] = {}
+
+    def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:
+        """Sees what is wanted now, and what others have done meanwhile."""
+        flops = self._plan.place.flops
+        trials = [step for step in wanted.values() if step.kind == TRIAL]
+        self._trials, self._done = len(trials), {s.id for s in trials if s.id not in left}
+        done = sum(flops(step) for id, step in wanted.items() if id not in left)
+        self._progress.set(done, done + sum(map(flops, left.values())))
+        if self._plan.config.keep_models == "best":
+            self._best = ranks(trials, finished)
+
+    def model(self, claim: Claim, output: steps.Output) -> models.Model | None:
+        """The model that a step made, where it is needed or may turn out to be the best."""
+        if output.model is None:
+            return None
+        if claim.needed:
+            return output.model()
+        record = output.records[-1]
+        if self._plan.config.keep_models != "best" or not isinstance(record, records.TrialRecord):
+            return None
+        best = self._best.get(record.task)
+        return provisional(output.model()) if best is None or records.rank(record) < best else None
+
+    def done(self, step: Step, record: records.Record) -> None:
+        """This worker has done a step."""
+        number = ""
+        if isinstance(record, records.TrialRecord):
+            self._done.add(step.id)
+            number = f"[{len(self._done)}/{self._trials}] "
+            rank = records.rank(record)
+            self._best[record.task] = min(rank, self._best.get(record.task, rank))
+        line = tables.outcome(record)
+        self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
 
 
 def _report(
-    config: Any,
-    plan: Plan,
-    store: Store,
-    queue: Queue | None,
-    console: rich.console.Console,
-    *,
-    complete: bool,
+    plan: Plan, queue: Queue | None, console: rich.console.Console, *, complete: bool
 ) -> None:
     """Writes records and report, unless another worker does."""
     if queue is None:
         return
     with queue.reporting(complete=complete) as mine:
         if mine:
-            missing = _write(config, plan, store, console)
+            missing = _write(plan, console, complete=complete)
             if complete and missing:
                 raise UserError(
-                    f"--workdir={store.workdir}: {len(missing)} of {len(plan.trials)} trials were "
-                    f"done and are gone or damaged, e.g. trials/{missing[0]}.jsonl; the same "
-                    f"command does them again"
+                    f"--workdir={plan.place.store.workdir}: {len(missing)} steps were done and are "
+                    f"gone or damaged, e.g. steps/{missing[0]}.jsonl; the same command does them "
+                    f"again"
                 )
 
 
-def _write(config: Any, plan: Plan, store: Store, console: rich.console.Console) -> list[str]:
-    """Writes records and report of what is done; ids of the trials that are not."""
-    ids = [trial.id for trial in plan.trials]
-    before = [plan.pretraining.id] if plan.pretraining is not None else []
-    done = store.done([*before, *ids])
-    lines: list[Record] = [records.run_record(config, plan)]
-    lines += itertools.chain(*(store.load_trial(id) for id in before if id in done))
-    lines += records.method_records(config, plan)
-    lines += itertools.chain(*(store.load_trial(id) for id in ids if id in done))
-    paths = [store.save_records(lines), *report.write(lines, store.workdir)]
-    console.print(report.summary(lines), highlight=False, markup=False, soft_wrap=True)
+def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list[str]:
+    """Writes records and report of what is done; ids of the steps that are not."""
+    store = plan.place.store
+    finished = store.finished()
+    wanted = steps.closure(plan.strategy(finished))
+    left, needed = steps.pending(wanted, finished)
+    lines = list(_lines(plan, wanted, finished))
+    if complete and not left:
+        # What was kept in case it would be the best.
+        losers = finished.models.intersection(wanted).difference(needed)
+        store.remove_models(id for id in losers if is_provisional(store.model(id)))
+    plain = [records.to_json(line) for line in lines]
+    paths = [store.save_records(lines), *report.write(plain, store.workdir)]
+    console.print(report.summary(plain), highlight=False, markup=False, soft_wrap=True)
     for path in paths:
         _say(console, f"wrote {path}")
-    return [id for id in ids if id not in done]
+    return list(left)
+
+
+def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[records.Record]:
+    """The records of what the config asks for, in the plan's order."""
+    store = plan.place.store
+    trials = [step for step in wanted.values() if step.kind == TRIAL]
+    others = [step for step in wanted.values() if step.kind != TRIAL and step in finished]
+    yield run_records.run_record(plan)
+    for step in others:
+        for record in store.load(step.id):
+            if isinstance(record, records.PruneRecord):
+                store.save_keep(record.cut, record.keep)
+            yield record
+    yield from run_records.method_records(plan)
+    said: set[str] = set()
+    for step in trials:
+        if step not in finished:
+            yield run_records.pending_record(step)
+            continue
+        for record in store.load(step.id):
+            # Each trial says the same of its task.
+            if isinstance(record, records.TaskRecord):
+                if (text := repr(record)) in said:
+                    continue
+                said.add(text)
+            yield record

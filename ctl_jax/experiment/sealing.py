@@ -1,16 +1,13 @@
-"""The content of a finished trial's file: a record a line, and a last line that seals them.
+"""The content of a finished step's file: a record a line, and a last line that seals them.
 
-The last line holds the trial's id, and SHA-256 of all lines before it: a file that was cut off,
+The last line holds the step's id, and SHA-256 of all lines before it: a file that was cut off,
 changed or renamed is told from one that is whole, whatever is left of it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
-
-from ctl_jax.errors import UserError
-from ctl_jax.records import from_json
 
 Record = dict[str, Any]
 
@@ -26,22 +23,21 @@ def to_lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def seal(trial_id: str, records: Iterable[Record]) -> bytes:
-    """The content of the file that keeps a finished trial's records."""
+def seal(step_id: str, records: Iterable[Record]) -> bytes:
+    """The content of the file that keeps a finished step's records."""
     body = to_lines(records).encode()
-    return body + to_lines([{"type": _SEAL, "id": trial_id, "sha256": _sum(body)}]).encode()
+    return body + to_lines([{"type": _SEAL, "id": step_id, "sha256": _sum(body)}]).encode()
 
 
-def unseal(trial_id: str, content: bytes) -> list[Record]:
+def unseal(step_id: str, content: bytes) -> list[Record]:
     """The records that `seal` was given.
 
     Args:
-      trial_id: of the trial that the file is named after.
-      content: of the file. Records without a seal, as they were written before there was one, are
-        taken where the last one is a complete record of the trial.
+      step_id: of the step that the file is named after.
+      content: of the file.
 
     Raises:
-      Damaged: the content is not what was written, or of another trial.
+      Damaged: the content is not what was written, or of another step.
     """
     if not content.strip(b"\0"):
         raise Damaged("is filled with zeros" if content else "is empty")
@@ -53,31 +49,12 @@ def unseal(trial_id: str, content: bytes) -> list[Record]:
     except (ValueError, RecursionError):
         raise Damaged("is not JSON lines") from None
     if not isinstance(last, dict) or last.get("type") != _SEAL:
-        _check_unsealed(trial_id, [*records, last])
-        return [*records, last]
+        raise Damaged("lacks its last line")
     if last.get("sha256") != _sum(content[: content.rfind(b"\n", 0, -1) + 1]):
         raise Damaged("is not what was written")
-    if last.get("id") != trial_id:
-        raise Damaged(f"is of another trial, {last.get('id')!r:.40}")
+    if last.get("id") != step_id:
+        raise Damaged(f"is of another step, {last.get('id')!r:.40}")
     return records
-
-
-def _check_unsealed(trial_id: str, records: Sequence[Any]) -> None:
-    """Sees whether records end as those of a trial, or a pretraining, do, and are all of it."""
-    *before, last = records
-    kind = last.get("type") if isinstance(last, dict) else None
-    if kind not in ("trial", "pretrain"):
-        raise Damaged("lacks its last record")
-    try:
-        from_json(last, len(records))
-    except UserError as error:
-        raise Damaged(f"is not what a trial writes ({error})") from None
-    # A pretraining has this one record, which names no id.
-    owners = {record.get("trial") if isinstance(record, dict) else None for record in before}
-    if kind == "trial":
-        owners.add(last["id"])
-    if owners - {trial_id}:
-        raise Damaged("is of another trial")
 
 
 def _sum(body: bytes) -> str:

@@ -1,16 +1,17 @@
-"""A run's folder: the config it was made with, and what is done.
+"""A run's folder: what is done, and what came of it.
 
 workdir/
-  config.json          the config; another one is refused
-  pretrained/          weights that the run made itself
-  keep/METHOD.json     which channels each pruned network kept
-  trials/ID.jsonl      records of one finished trial, written at once, sealed by a last line
+  config.json          the config that it was last used with
+  steps/ID.jsonl       records of one finished step, written at once, sealed by a last line
+  models/ID/           the model that a step made, where it is needed or was asked for
+  keep/CUT.json        which channels each pruned network kept
   leases/              who works on what; see leases.py
-  scratch/ID/          of a trial that is not done: its checkpoints
-  records.jsonl        all records, in the plan's order
+  scratch/ID/          of a step that is not done: its checkpoints
+  records.jsonl        all records that the config asks for, in the plan's order
   results.csv, report.html, figures/
 
-It may be shared by many workers, on a disk, on NFS or in an object store (gs://bucket/run).
+It may be shared by many workers, on a disk, on NFS or in an object store (gs://bucket/run), and
+used with other configs: steps are named by all that decides their numbers.
 
 Files appear under their names when they are whole. What a crashed disk, an interrupted copy or a
 sync tool makes of them later is noticed: a damaged file gets the name NAME.damaged-XXXXXXXX, which
@@ -20,19 +21,49 @@ nothing reads, and what it held is made again. Files of other names are nobody's
 import concurrent.futures
 import contextlib
 import csv
+import errno
 import json
 import os
-from collections.abc import Callable, Iterable
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ctl_jax import files
+from ctl_jax import files, models, records
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import folder
-from ctl_jax.experiment.config import flatten
-from ctl_jax.experiment.sealing import Damaged, Record, seal, to_lines, unseal
+from ctl_jax.experiment.sealing import Damaged, seal, to_lines, unseal
+from ctl_jax.experiment.steps import Step
 
 # Files that are read at once: an object store takes some time for each.
 _READERS = 16
+_ID = re.compile(r"[0-9a-f]{16}")
+_RECORDS = ".jsonl"
+
+
+class Finished:
+    """What was done at some moment; see `steps.Finished` and `steps.Done`.
+
+    Attributes:
+      records: ids of the steps whose records are there and whole.
+      models: ids of the steps whose variables are there.
+    """
+
+    def __init__(self, store: "Store", done: frozenset[str], kept: frozenset[str]):
+        self.records = done
+        self.models = kept
+        self._store = store
+
+    def __contains__(self, step: object) -> bool:
+        return isinstance(step, Step) and step.id in self.records
+
+    def record(self, step: Step) -> records.Record:
+        """The last record of a finished step.
+
+        Raises:
+          UserError: its file was damaged, or removed, since it was looked at.
+        """
+        return self._store.result(step.id)
 
 
 class Store:
@@ -47,57 +78,56 @@ class Store:
     def __init__(
         self,
         workdir: str | os.PathLike[str],
-        config: dict[str, Any],
+        config: Mapping[str, Any],
         on_damage: Callable[[str], None] = lambda line: None,
     ):
         self.workdir = files.path(workdir)
-        # Through JSON and back, so that tuples compare as the lists that a file holds.
-        self._config = json.loads(json.dumps(config))
-        self._trials = self.workdir / "trials"
+        self._config = json.dumps(config, indent=2) + "\n"
+        self._keys = frozenset(config)
+        self._steps = self.workdir / "steps"
+        self._models = self.workdir / "models"
         self._scratch = self.workdir / "scratch"
         self._config_path = self.workdir / "config.json"
         self._on_damage = on_damage
         self._said: set[str] = set()
-        # Trials that were found whole: they are not read again to know whether they are done.
+        # Steps that were found whole: they are not read again to know whether they are done.
         self._whole: set[str] = set()
+        self._results: dict[str, records.Record] = {}
 
     def check(self) -> None:
-        """Sees whether the folder can be used and belongs to this config; writes nothing.
+        """Sees whether the folder can be used; writes nothing.
 
         Raises:
-          UserError: it cannot be a run's folder, cannot be written, or was made by another config,
-            whose differing keys are named.
+          UserError: it cannot be a run's folder, or cannot be written.
         """
         if not files.is_remote(self.workdir):
             folder.check_place(self.workdir)
         try:
-            there = self._read_config()
+            self._check_config()
         except FileNotFoundError:
-            if any(name.endswith(".jsonl") for name in files.names(self._trials)):
+            if any(name.endswith(_RECORDS) for name in files.names(self._steps)):
                 self.tell("config.json is gone; it is written again")
-            return
         except Damaged as error:
             self.tell(f"config.json {error} (damaged); it is written again")
-            return
-        _check_same(self.workdir, there, self._config)
 
     def create(self) -> None:
-        """Makes the folder where it is not there yet.
+        """Makes the folder where it is not there yet, and notes the config.
 
         Raises:
-          UserError: it cannot be written, or a worker with another config has just made it.
+          UserError: it cannot be written, or is something else's.
         """
-        content = json.dumps(self._config, indent=2) + "\n"
+        self.check()
         try:
-            for inside in (self._trials, self.leases):
+            for inside in (self._steps, self.leases):
                 files.make_folder(inside)
-            if not files.create_bytes(self._config_path, content.encode()):
-                with contextlib.suppress(FileNotFoundError):
-                    self._set_aside_config()
-                files.create_bytes(self._config_path, content.encode())
+            with contextlib.suppress(FileNotFoundError, Damaged):
+                if folder.read(self._config_path) == self._config.encode():
+                    return
+            with contextlib.suppress(FileNotFoundError):
+                self._set_aside_config()
+            files.write_text(self._config_path, self._config)
         except OSError as error:
             raise folder.unusable(self.workdir, "written", error) from None
-        self.check()
 
     def tell(self, line: str) -> None:
         """Says once that something is damaged, and what follows from it."""
@@ -106,124 +136,184 @@ class Store:
             self._on_damage(line)
 
     @property
-    def pretrained(self) -> files.Path:
-        """Where weights made by the run itself are kept."""
-        return self.workdir / "pretrained"
-
-    @property
     def leases(self) -> files.Path:
         """Where workers say what they work on."""
         return self.workdir / "leases"
 
-    def scratch(self, trial_id: str) -> files.Path:
-        """The folder of what an unfinished trial keeps, e.g. checkpoints; not made here."""
-        return self._scratch / trial_id
+    def model(self, step_id: str) -> files.Path:
+        """The folder of the variables that a step made."""
+        return self._models / step_id
+
+    def has_model(self, step_id: str) -> bool:
+        """Whether the variables that a step made are there now, whoever made them."""
+        return step_id in files.names(self._models)
+
+    def scratch(self, step_id: str) -> files.Path:
+        """The folder of what an unfinished step keeps, e.g. checkpoints; not made here."""
+        return self._scratch / step_id
 
     def scratches(self) -> set[str]:
-        """Ids of the trials that have a scratch folder."""
+        """Ids of the steps that have a scratch folder."""
         return set(files.names(self._scratch))
 
-    def remove_scratch(self, trial_ids: Iterable[str]) -> None:
+    def remove_scratch(self, step_ids: Iterable[str]) -> None:
         """Removes scratch folders, those that are there."""
-        for trial_id in trial_ids:
-            files.remove_tree(self.scratch(trial_id))
+        for step_id in step_ids:
+            files.remove_tree(self.scratch(step_id))
 
-    def sweep_trials(self) -> None:
-        """Removes what killed workers left half-written, once all trials are done."""
-        files.sweep(self._trials)
+    def sweep_steps(self) -> None:
+        """Removes what killed workers left half-written, once all steps are done."""
+        files.sweep(self._steps)
+        files.sweep(self._models)
 
     def sweep_report(self) -> None:
         """Removes what a killed worker left half-written of the report, for the next writer."""
         for inside in (self.workdir, self.workdir / "figures"):
             files.sweep(inside)
 
-    def is_done(self, trial_id: str) -> bool:
-        """Whether the trial's records are there now, and whole, whoever made them."""
-        problem = self._problem(trial_id)
-        self._note(trial_id, problem)
+    def is_done(self, step_id: str) -> bool:
+        """Whether the step's records are there now, and whole, whoever made them."""
+        problem = self._problem(step_id)
+        self._note(step_id, problem)
         return problem == ""
 
-    def done(self, trial_ids: Iterable[str]) -> set[str]:
-        """Those of the trials whose records are there and whole, by one listing.
+    def finished(self) -> Finished:
+        """What is done, by one listing of the records and one of the models.
 
         Each file is read once, when it is first seen. A damaged one is told of, and not done.
         """
-        names = set(files.names(self._trials))
-        there = [trial_id for trial_id in trial_ids if f"{trial_id}.jsonl" in names]
-        new = [trial_id for trial_id in there if trial_id not in self._whole]
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
-            for trial_id, problem in zip(new, readers.map(self._problem, new), strict=True):
-                self._note(trial_id, problem)
-        return self._whole.intersection(there)
+        # In this order: records are written after the model that belongs to them.
+        names = files.names(self._steps)
+        there = {name.removesuffix(_RECORDS) for name in names if name.endswith(_RECORDS)}
+        there = set(filter(_ID.fullmatch, there))
+        new = [step_id for step_id in there if step_id not in self._whole]
+        if new:
+            with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
+                for step_id, problem in zip(new, readers.map(self._problem, new), strict=True):
+                    self._note(step_id, problem)
+        kept = filter(_ID.fullmatch, files.names(self._models))
+        return Finished(self, frozenset(self._whole & there), frozenset(kept))
 
-    def tell_of_lost(self, trial_ids: Iterable[str]) -> None:
-        """Says which trials have a result in results.csv, but no file of records any more."""
+    def tell_of_lost(self, step_ids: Iterable[str]) -> None:
+        """Says which steps have a result in results.csv, but no file of records any more."""
         try:
             text = folder.read(self.workdir / "results.csv").decode(errors="replace")
             reported = {row.get("trial") for row in csv.DictReader(text.splitlines())}
         except (FileNotFoundError, Damaged, csv.Error):
             return
-        names = set(files.names(self._trials))
-        lost = [i for i in trial_ids if i in reported and f"{i}.jsonl" not in names]
+        names = set(files.names(self._steps))
+        lost = [i for i in step_ids if i in reported and f"{i}{_RECORDS}" not in names]
         if lost:
             self.tell(
-                f"trials of {len(lost)} results are gone, e.g. trials/{lost[0]}.jsonl; they are "
-                f"done again"
+                f"records of {len(lost)} results are gone, e.g. steps/{lost[0]}{_RECORDS}; these "
+                f"trials are done again"
             )
 
-    def set_aside(self, trial_id: str, *, whole: bool = False) -> None:
-        """Moves what stands in the place of a trial's records out of the way.
+    def set_aside(self, step_id: str, *, whole: bool = False) -> None:
+        """Moves what stands in the place of a step's records out of the way.
 
-        For who holds the trial's lease: only what was committed meanwhile, should the lease have
+        For who holds the step's lease: only what was committed meanwhile, should the lease have
         been lost, is put back.
 
         Args:
-          trial_id: of the trial.
-          whole: also records that are whole, where something else that belongs to them is damaged.
+          step_id: of the step.
+          whole: also records that are whole, where what belongs to them has become something else.
         """
-        path = self._trial_path(trial_id)
-        self._whole.discard(trial_id)
+        path = self._path(step_id)
+        self._whole.discard(step_id)
+        self._results.pop(step_id, None)
         with contextlib.suppress(FileNotFoundError):
             aside = folder.set_aside(path)
             with contextlib.suppress(Damaged):
                 content = folder.read(aside)
-                unseal(trial_id, content)
+                unseal(step_id, content)
                 if not whole:
                     files.create_bytes(path, content)
 
-    def save_trial(self, trial_id: str, records: Iterable[Record]) -> bool:
-        """Keeps the records of a finished trial, unless they are there already.
+    def save(self, step_id: str, lines: Iterable[records.Record]) -> bool:
+        """Keeps the records of a finished step, unless they are there already.
 
         Returns:
           Whether these are the ones that were kept.
         """
-        return files.create_bytes(self._trial_path(trial_id), seal(trial_id, records))
+        content = seal(step_id, map(records.to_json, lines))
+        return files.create_bytes(self._path(step_id), content)
 
-    def load_trial(self, trial_id: str) -> list[Record]:
-        """The records of a finished trial.
+    def load(self, step_id: str) -> list[records.Record]:
+        """The records of a finished step.
 
         Raises:
           UserError: its file was damaged, or removed, since it was looked at.
         """
-        path = self._trial_path(trial_id)
+        path = self._path(step_id)
         try:
-            return unseal(trial_id, folder.read(path))
+            found = map(records.from_json, unseal(step_id, folder.read(path)))
+            return [record for record in found if record is not None]
         except FileNotFoundError:
             reason = "is gone"
         except Damaged as error:
             reason = f"{error} (damaged)"
-        raise UserError(f"{path} {reason}; the same command does that trial again")
+        raise UserError(f"{path} {reason}; the same command does that step again")
 
-    def set_aside_weights(self) -> None:
-        """Moves what stands in the place of the run's own weights out of the way."""
-        # Objects are only replaced, file by file, as they are written.
-        if not files.is_remote(self.pretrained):
-            with contextlib.suppress(FileNotFoundError):
-                folder.set_aside(self.pretrained)
+    def replace_if_other(self, step_id: str, lines: Sequence[records.Record]) -> None:
+        """Replaces a step's records where its variables had to be made again, and are others.
 
-    def save_keep(self, method: str, text: str) -> None:
-        """Keeps which channels a method kept, so that its network can be made again."""
-        path, content = self.workdir / "keep" / f"{method}.json", f"{text}\n".encode()
+        What depends on it and was done before started from the old ones, which is said.
+        """
+        old, new = (getattr(each, "weights", "") for each in (self.result(step_id), lines[-1]))
+        if old not in ("", new):
+            self.tell(
+                f"the variables of step {step_id} are not those of before; steps that were done "
+                f"before started from others"
+            )
+            self.set_aside(step_id, whole=True)
+            self.save(step_id, lines)
+
+    def result(self, step_id: str) -> records.Record:
+        """The last record of a finished step, read once.
+
+        Raises:
+          UserError: as `load`.
+        """
+        if step_id not in self._results:
+            self._results[step_id] = self.load(step_id)[-1]
+        return self._results[step_id]
+
+    def save_model(self, step_id: str, model: models.Model) -> None:
+        """Keeps the model that a step made, unless it is there already."""
+        target = self.model(step_id)
+        if files.is_remote(target):
+            # Objects are only replaced, file by file, as they are written.
+            models.save(target, model)
+            return
+        # Under a name of its own: a worker that has lost the step may be at it, too.
+        unfinished = target.with_name(f".{step_id}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            models.save(unfinished, model)
+            files.move(unfinished, target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        finally:
+            files.remove_tree(unfinished)
+
+    def set_aside_model(self, step_id: str, reason: object) -> None:
+        """Moves damaged variables out of the way, and says so; the step is then done again."""
+        self.tell(f"models/{step_id} is damaged ({reason}); it is made again")
+        with contextlib.suppress(FileNotFoundError):
+            if files.is_remote(self.workdir):
+                files.remove_tree(self.model(step_id))
+            else:
+                folder.set_aside(self.model(step_id))
+
+    def remove_models(self, step_ids: Iterable[str]) -> None:
+        """Removes variables that nobody needs any more."""
+        for step_id in step_ids:
+            files.remove_tree(self.model(step_id))
+
+    def save_keep(self, cut: str, text: str) -> None:
+        """Keeps which channels a cut kept, for people and for `pruning.Keep.from_json`."""
+        path, content = self.workdir / "keep" / f"{cut}.json", f"{text}\n".encode()
         try:
             if folder.read(path) == content:
                 return
@@ -235,42 +325,42 @@ class Store:
             self.tell(f"keep/{path.name} is not what it should be; it is written again")
         files.write_bytes(path, content)
 
-    def save_records(self, records: Iterable[Record]) -> files.Path:
+    def save_records(self, lines: Iterable[records.Record]) -> files.Path:
         """Writes records.jsonl anew."""
         path = self.workdir / "records.jsonl"
-        files.write_text(path, to_lines(records))
+        files.write_text(path, to_lines(map(records.to_json, lines)))
         return path
 
-    def _trial_path(self, trial_id: str) -> files.Path:
-        return self._trials / f"{trial_id}.jsonl"
+    def _path(self, step_id: str) -> files.Path:
+        return self._steps / f"{step_id}{_RECORDS}"
 
-    def _problem(self, trial_id: str) -> str | None:
-        """What is wrong with a trial's file; "" where it is whole, None where there is none."""
-        path = self._trial_path(trial_id)
+    def _problem(self, step_id: str) -> str | None:
+        """What is wrong with a step's file; "" where it is whole, None where there is none."""
+        path = self._path(step_id)
         # Asks the folder anew, as reading alone does not on NFS.
         if not files.is_remote(path) and not files.exists(path) and not os.path.islink(path):
             return None
         try:
-            unseal(trial_id, folder.read(path))
+            unseal(step_id, folder.read(path))
         except FileNotFoundError:
             return None
         except Damaged as error:
             return str(error)
         return ""
 
-    def _note(self, trial_id: str, problem: str | None) -> None:
+    def _note(self, step_id: str, problem: str | None) -> None:
         if problem == "":
-            self._whole.add(trial_id)
+            self._whole.add(step_id)
             return
-        self._whole.discard(trial_id)
+        self._whole.discard(step_id)
         if problem:
-            self.tell(f"trials/{trial_id}.jsonl {problem} (damaged); that trial is done again")
+            self.tell(f"steps/{step_id}{_RECORDS} {problem} (damaged); that step is done again")
 
-    def _read_config(self) -> dict[str, Any]:
-        """The config that made the folder.
+    def _check_config(self) -> None:
+        """Sees whether the folder is a run's.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no config.
           Damaged: it is no JSON object, and the folder is a run's.
           UserError: it is something else's, or cannot be read.
         """
@@ -282,27 +372,22 @@ class Store:
             raise folder.unusable(self.workdir, "read", error) from None
         except Damaged:
             # Nobody else's file is moved away.
-            if {"trials", "leases"}.intersection(files.names(self.workdir)):
+            if {"steps", "leases"}.intersection(files.names(self.workdir)):
                 raise
             raise UserError(f"{self._config_path}: expected the JSON that a run wrote") from None
-        if found != self._config and not found.keys() & self._config.keys():
+        if self._keys and not found.keys() & self._keys:
             keys = ", ".join(f"{key!r:.40}" for key in sorted(found)[:3]) or "none"
             raise UserError(
                 f"{self._config_path}: expected the config that a run wrote, found keys {keys}; "
                 f"--workdir takes a new folder or a run's"
             )
-        return found
 
     def _set_aside_config(self) -> None:
         """Moves a damaged config away."""
         try:
-            self._read_config()
+            self._check_config()
         except Damaged:
-            aside = folder.set_aside(self._config_path)
-            # Another worker may have been faster, and this be the one that it wrote.
-            with contextlib.suppress(Damaged):
-                _parse_config(content := folder.read(aside))
-                files.create_bytes(self._config_path, content)
+            folder.set_aside(self._config_path)
 
 
 def _parse_config(content: bytes) -> dict[str, Any]:
@@ -313,17 +398,3 @@ def _parse_config(content: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged("is not what a run writes")
     return found
-
-
-def _check_same(workdir: files.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, now = dict(flatten(old)), dict(flatten(new))
-    differing = [
-        f"config.{key}={now.get(key)!r} (there: {before.get(key)!r})"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if differing:
-        raise UserError(
-            f"--workdir={workdir} was made by another config, that of its config.json; expected a "
-            f"new folder or the same values: {', '.join(differing)}"
-        )

@@ -1,22 +1,65 @@
 """What a run prints about itself: its plan beforehand, a line a trial."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import rich.console
 import rich.table
 
-from ctl_jax import text
-from ctl_jax.compute.budgets import Budget
+from ctl_jax import data, records, text
+from ctl_jax.compute import Budget
+from ctl_jax.experiment.kept_models import TRIAL
+from ctl_jax.experiment.kinds import finetune, prune
 from ctl_jax.experiment.plan import Plan
-from ctl_jax.experiment.store import Record
-from ctl_jax.experiment.trials import budgets
+from ctl_jax.experiment.steps import Finished, Step
+from ctl_jax.experiment.tasks import TaskInfo
 
 
-def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: int) -> None:
-    """Prints tasks, methods, budgets, trials and total FLOPs."""
-    tasks = rich.table.Table(title=f"Tasks of {_stream(config)}", title_justify="left")
+def print_plan(
+    console: rich.console.Console, plan: Plan, wanted: Mapping[str, Step], finished: Finished
+) -> None:
+    """Prints tasks, methods, budgets, trials and total FLOPs.
+
+    Args:
+      console: where to.
+      plan: of the run.
+      wanted: the steps that are wanted as far as is known, by id.
+      finished: what is done.
+    """
+    _print_tasks(console, plan)
+    _print_methods(console, plan)
+    place, config = plan.place, plan.config
+    if plan.pretraining is not None and place.source is not None:
+        console.print(
+            f"Pretraining: {config.pretrain.steps} steps on {place.source.spec.title}, "
+            f"{text.flops(place.flops(plan.pretraining))}",
+            highlight=False,
+        )
+    console.print(f"Budgets: {', '.join(text.budgets(plan.budgets))}", highlight=False)
+    trials = [step for step in wanted.values() if step.kind == TRIAL]
+    for note in _notes(plan, trials):
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
+    axes = (plan.tasks, plan.methods, plan.budgets, config.seeds, config.finetune.learning_rates)
+    tasks, methods, budgets, seeds, rates = map(len, axes)
+    done = sum(step in finished for step in trials)
+    whole = (
+        f"{tasks} tasks x {methods} methods x {budgets} budgets x {seeds} seeds x {rates} learning "
+        f"rates"
+    )
+    known = (
+        f"{len(trials)} = {whole}"
+        if len(trials) == len(plan.points())
+        else (f"{len(trials)} so far, by the strategy {config.strategy!r} over {whole}")
+    )
+    total = sum(map(place.flops, wanted.values()))
+    console.print(
+        f"Trials: {known}; {done} done already. In all {text.flops(total)}, evaluation included.",
+        highlight=False,
+    )
+
+
+def _print_tasks(console: rich.console.Console, plan: Plan) -> None:
+    tasks = rich.table.Table(title=f"Tasks of {_stream(plan)}", title_justify="left")
     for column in ("task", "domain", "metric"):
         tasks.add_column(column)
     for column in ("classes", "train", "dev", "dev_test"):
@@ -26,91 +69,105 @@ def print_plan(console: rich.console.Console, config: Any, plan: Plan, *, done: 
         tasks.add_row(task.spec.name, task.spec.domain, task.spec.metric, *map(str, counts))
     console.print(tasks)
     for task in plan.tasks:
-        if task.corrupt:
-            line = f"{task.spec.title}: {task.corrupt} corrupt examples left out"
-            console.print(line, style="yellow", markup=False)
-        for line in (*task.notes, *text.passed_over(task.passed_over)):
-            line = f"{task.spec.title}: {line}"
-            console.print(line, style="yellow", markup=False, soft_wrap=True)
+        _print_about(console, task, [*task.notes, *text.passed_over(task.passed_over)])
     for spec, reason in plan.missing:
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
 
+
+def print_loaded(console: rich.console.Console, info: TaskInfo, task: data.Task) -> None:
+    """Prints what is wrong with a task's examples, which is known once they are decoded."""
+    corrupt = [f"{len(task.corrupt)} corrupt examples left out"] if task.corrupt else []
+    _print_about(console, info, [*corrupt, *(n for n in task.notes if n not in info.notes)])
+
+
+def _print_about(console: rich.console.Console, task: TaskInfo, lines: Sequence[str]) -> None:
+    for line in lines:
+        line = f"{task.spec.title}: {line}"
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_methods(console: rich.console.Console, plan: Plan) -> None:
     methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
-    amounts = budgets(config)
-    ends = tuple(dict.fromkeys((amounts[0], amounts[-1])))
+    counted = [budget for budget in plan.budgets if budget.unit == "flops"]
+    ends = tuple(dict.fromkeys(counted[:1] + counted[-1:]))
     methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in text.budgets(map(Budget, ends)):
+    for budget in text.budgets(ends):
         methods.add_column(f"steps in {budget}", justify="right")
-    whole = plan.costs["dense"](0).step if "dense" in plan.costs else None
-    for name, cost_of in plan.costs.items():
-        cost = cost_of(0)
+    whole = plan.costs(plan.methods["dense"], 0)[0].step if "dense" in plan.methods else None
+    for name, method in plan.methods.items():
+        cost = plan.costs(method, 0)[-1]
         methods.add_row(
             name,
             f"{cost.params:,}",
             text.flops(cost.forward),
             text.flops(cost.step),
             f"{cost.step / whole:.2f}" if whole else "",
-            *(str(budget // cost.step) for budget in ends),
+            *(str(int(budget.amount) // cost.step) for budget in ends),
         )
     console.print(methods)
-    for name, network in plan.networks.items():
-        for note in network.keep.notes if network.keep is not None else ():
-            console.print(f"{name}: {note}", style="yellow", markup=False)
-    if plan.pretraining is not None:
-        console.print(
-            f"Pretraining: {plan.pretraining.steps} steps on {plan.pretraining.task.spec.title}, "
-            f"{text.flops(plan.pretraining.flops)}",
-            highlight=False,
-        )
-    console.print(f"Budgets: {', '.join(text.budgets(map(Budget, amounts)))}", highlight=False)
-    for note in _notes(config, plan, amounts):
-        console.print(note, style="yellow", markup=False, soft_wrap=True)
-    console.print(
-        f"Trials: {len(plan.trials)} = {len(plan.tasks)} tasks x {len(plan.networks)} methods x "
-        f"{config.budgets.num} budgets x {len(config.seeds)} seeds x "
-        f"{len(config.finetune.learning_rates)} learning rates; {done} done already. "
-        f"In all {text.flops(plan.total_flops)}, evaluation included.",
-        highlight=False,
-    )
+    for name, method in plan.methods.items():
+        start = plan.start(method)
+        if method.cut is not None and start is not None:
+            for note in prune.planned(start, plan.place).notes:
+                console.print(f"{name}: {note}", style="yellow", markup=False)
 
 
-def _notes(config: Any, plan: Plan, amounts: Sequence[int]) -> list[str]:
+def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
     """What the trials do not do that the config seems to ask for."""
-    steps: dict[int, list[int]] = {budget: [] for budget in amounts}
-    for trial in plan.trials:
-        steps[trial.budget_flops].append(trial.steps)
+    updates = {
+        step.id: sum(stretch.updates for stretch in finetune.plan(step, plan.place))
+        for step in trials
+    }
+    by_budget: dict[str, list[int]] = {str(budget): [] for budget in plan.budgets}
+    for step in trials:
+        by_budget[step.params["budget"]].append(updates[step.id])
     notes = [
-        f"Budgets of {least:,} and {more:,} FLOPs pay for the same steps, of every method and task"
-        for least, more in itertools.pairwise(amounts)
-        if steps[least] == steps[more]
+        f"Budgets of {least.amount:,.0f} and {more.amount:,.0f} FLOPs pay for the same steps, of "
+        f"every method and task"
+        for least, more in itertools.pairwise(plan.budgets)
+        if least.unit == more.unit == "flops"
+        and by_budget[str(least)] == by_budget[str(more)] != []
     ]
-    every = config.finetune.evaluate_every
-    if every and (short := sum(trial.evaluations == 0 for trial in plan.trials)):
+    every = plan.config.finetune.evaluate_every
+    if every and (short := sum(made <= every for made in updates.values())):
         notes.append(
-            f"{short} of {len(plan.trials)} trials have no more than the {every} steps of "
+            f"{short} of {len(trials)} trials have no more than the {every} steps of "
             f"config.finetune.evaluate_every, and are evaluated only at their end"
         )
     return notes
 
 
-def _stream(config: Any) -> str:
+def _stream(plan: Plan) -> str:
     """The stream's name, with what was done to it."""
-    stream = config.stream
+    stream = plan.config.stream
     changes = [stream.ablation, f"shuffled: {stream.shuffle}" if stream.shuffle else ""]
     return ", ".join(filter(None, [stream.variant, *changes]))
 
 
-def outcome(record: Record) -> str:
-    """One line about a finished trial."""
-    head = (
-        f"{record['task']} {record['method']} {text.flops(record['budget_flops'])} "
-        f"lr {record['learning_rate']:g} seed {record['seed']}"
-    )
-    if record["diverged"]:
-        return f"{head}: diverged after {record['steps']} steps"
+def outcome(record: records.Record) -> str:
+    """One line about a finished step; "" where there is nothing to say."""
+    match record:
+        case records.TrialRecord():
+            return _trial(record)
+        case records.PretrainRecord():
+            return (
+                f"pretrained on {record.task}: dev accuracy {record.metric:.3f}, loss "
+                f"{record.loss:.3f}"
+            )
+        case records.PaceRecord():
+            return f"measured {text.flops(record.flops_per_second)} a second"
+        case _:
+            return ""
+
+
+def _trial(record: records.TrialRecord) -> str:
+    budget = text.budgets([Budget.parse(record.budget)])[0]
+    head = f"{record.task} {record.method} {budget} lr {record.learning_rate:g} seed {record.seed}"
+    if record.diverged:
+        return f"{head}: diverged after {record.steps} steps"
     return (
-        f"{head}: {record['steps']} steps, {record['metric']} dev {record['dev']:.3f}, "
-        f"dev_test {record['dev_test']:.3f}, {record['wall_s']:.1f} s"
+        f"{head}: {record.steps} steps, {record.metric} dev {record.dev:.3f}, "
+        f"dev_test {record.dev_test:.3f}, {record.wall_s:.1f} s"
     )

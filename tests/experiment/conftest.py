@@ -1,5 +1,6 @@
 """A run small enough for a test: two embedded tasks, a tiny network, saved weights."""
 
+import dataclasses
 import functools
 import io
 import pathlib
@@ -12,12 +13,14 @@ import rich.console
 from ctl_jax import data, experiment, finetune, models
 from ctl_jax.data.task import fingerprint
 from ctl_jax.experiment import parse_method
-from ctl_jax.experiment.config import validate
-from ctl_jax.experiment.costs import cost_by_classes
-from ctl_jax.experiment.networks import abstract_variables, make_module, make_network, trace_groups
-from ctl_jax.experiment.progress import Progress
-from ctl_jax.experiment.trials import TaskInfo, make_trials
-from ctl_jax.experiment.worker import Workplace
+from ctl_jax.experiment.config import budgets, validate
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.plan import Plan
+from ctl_jax.experiment.plan import make_plan as plan_of
+from ctl_jax.experiment.steps import KINDS, Output, Step
+from ctl_jax.experiment.store import Store
+from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
+from ctl_jax.experiment.teamwork import Job
 
 
 @pytest.fixture
@@ -88,28 +91,63 @@ def _thirds(kind):
     return data.Task(spec, 6, splits, fingerprint(6, splits))
 
 
+@pytest.fixture
+def make_plan():
+    """The plan of a config, of a run whose folder is not there."""
+
+    def make(config):
+        checked = validate(config)
+        place = Workplace(checked, TaskLoader(checked), Store("nowhere", {}), pytest.fail)
+        return plan_of(place)
+
+    return make
+
+
 # Compiled once for all tests.
 _make_step = functools.cache(finetune.make_step)
 
 
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A step that can be run without a run's folder."""
+
+    step: Step
+    place: Workplace
+    task: data.Task
+
+    def run(self, scratch=None) -> Output:
+        """What it gives; it goes on from the checkpoints that are in `scratch`."""
+        return KINDS[self.step.kind].run(self.step, self.place, Job(self.step, None, scratch))
+
+    def with_(self, **params) -> "Trial":
+        """The same with other parameters."""
+        step = dataclasses.replace(self.step, params={**self.step.params, **params})
+        return dataclasses.replace(self, step=step)
+
+
+class _Loader:
+    """Of one task that is not on disk."""
+
+    def __init__(self, task):
+        self.load = lambda spec, **options: task
+
+
 @pytest.fixture
 def one_trial(config, console):
-    """What `run_trial` needs for the last trial from scratch on a task: (place, ..., trial)."""
+    """The last trial on a task, by the run's last method; from scratch if there are no weights."""
     config.methods = ("scratch",)
     config.weights = ""
 
     def make(task):
         checked = validate(config)
-        module = make_module(checked)
-        abstract = abstract_variables(checked, module)
-        groups = trace_groups(checked, module, abstract)
-        network = make_network(checked, groups, parse_method("scratch"), abstract)
-        cost = cost_by_classes(module, network.recipe, abstract, batch_size=8, image_size=16)
+        store = Store("nowhere", {})
+        place = Workplace(checked, _Loader(task), store, pytest.fail)
+        place.compiled = functools.partial(_make_step, place.module)
         examples = {name: len(split) for name, split in task.splits.items()}
         info = TaskInfo(task.spec, task.num_classes, examples, task.fingerprint)
-        trial = make_trials(checked, [info], [network.method], {"scratch": cost}, "")[-1]
-        step = _make_step(module, network.recipe)
-        place = Workplace(checked, module, Progress(console, 1), pytest.fail)
-        return place, step, network, task, trial
+        place.tasks[task.spec.name] = info
+        methods = {name: parse_method(name) for name in checked.methods}
+        plan = Plan(place, (info,), (), methods, budgets(checked.budgets), None, None)
+        return Trial(plan.trial(plan.points()[-1]), place, task)
 
     return make

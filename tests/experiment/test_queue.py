@@ -9,13 +9,30 @@ import pytest
 from ctl_jax import files
 from ctl_jax.cluster import Worker
 from ctl_jax.experiment import leases
-from ctl_jax.experiment.leases import FINISHED, RELEASED, Leases
+from ctl_jax.experiment import store as stores
+from ctl_jax.experiment.leases import RELEASED, Leases
 from ctl_jax.experiment.processes import Process
 from ctl_jax.experiment.queue import Queue
+from ctl_jax.experiment.steps import KINDS, Kind, Step
 from ctl_jax.experiment.store import Store
+from ctl_jax.records import PretrainRecord
 
-IDS = [f"trial{number}" for number in range(8)]
+KIND = Kind(1, lambda *args: 1, lambda *args: None, lambda *args: None)
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.setitem(KINDS, "fake", KIND)
+    STEPS = [Step("fake", {"number": number}) for number in range(8)]
+    IDS = [step.id for step in STEPS]
 LEASE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def kind(monkeypatch):
+    monkeypatch.setitem(KINDS, "fake", KIND)
+
+
+def line(author, weights=""):
+    """A record that says whose it is."""
+    return PretrainRecord(task=author, steps=1, flops=1, metric=None, weights=weights)
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -73,7 +90,7 @@ class Far:
 
     def commits(self, lease):
         assert lease.is_held()
-        assert self.store.save_trial(lease.id, [{"by": "far"}])
+        assert self.store.save(lease.id, [line("far")])
         lease.remove()
 
 
@@ -84,7 +101,13 @@ def far(store):
 
 def make(store, time, *, index=0, count=2, **options):
     worker = Worker(index, count)
-    return Queue(store, IDS, [1.0] * 8, worker, LEASE_S, clock=time, sleep=time.sleep, **options)
+    strategy = options.pop("strategy", lambda finished: STEPS)
+    flops = options.pop("flops", lambda step: 1.0)
+    return Queue(store, strategy, flops, worker, LEASE_S, clock=time, sleep=time.sleep, **options)
+
+
+def number_of(claim):
+    return claim.step.params["number"]
 
 
 def work(queue, each=lambda claim: None):
@@ -93,15 +116,14 @@ def work(queue, each=lambda claim: None):
     for claim in queue.take():
         with claim:
             each(claim)
-            taken.append(claim.index)
-            assert claim.id == IDS[claim.index]
-            assert claim.commit([{"by": "me", "id": claim.id}])
+            taken.append(number_of(claim))
+            assert claim.commit([line("me")])
             assert claim.committed
     return taken
 
 
 def authors(store):
-    return [store.load_trial(id)[0]["by"] for id in IDS]
+    return [store.load(id)[0].task for id in IDS]
 
 
 def test_a_single_worker_takes_all_in_their_order_and_leaves_nothing_behind(store, time):
@@ -117,10 +139,10 @@ def test_its_own_share_first_then_the_others_from_their_end(store, time):
 
 
 def test_what_others_did_before_or_meanwhile_is_not_done_again(store, time, far):
-    store.save_trial(IDS[4], [{"by": "far"}])
+    store.save(IDS[4], [line("far")])
 
     def meanwhile(claim):
-        if claim.index == 5:
+        if number_of(claim) == 5:
             far.commits(far.takes(IDS[6]))
             far.commits(far.takes(IDS[0]))
 
@@ -129,13 +151,18 @@ def test_what_others_did_before_or_meanwhile_is_not_done_again(store, time, far)
     assert time.now == 0
 
 
+def authors_of(store, id):
+    (record,) = store.load(id)
+    return record.task
+
+
 def work_side_by_side(store, seconds):
     """What two workers that start together do, by worker; each trial takes so many seconds."""
     taken = {0: [], 1: []}
     together = threading.Barrier(2)
 
     def run(index):
-        queue = Queue(store, IDS, [1.0] * 8, Worker(index, 2), LEASE_S)
+        queue = Queue(store, lambda finished: STEPS, KIND.flops, Worker(index, 2), LEASE_S)
         together.wait()
         taken[index] = work(queue, lambda claim: real_time.sleep(seconds))
 
@@ -159,7 +186,7 @@ def test_does_not_try_what_others_did_while_it_was_busy(store, time, far, monkey
     queue, tried, take = make(store, time), [], Leases.take
 
     def busy(claim):
-        if claim.index == 7:
+        if number_of(claim) == 7:
             time.now += LEASE_S
             for id in IDS[4:7]:
                 far.commits(far.takes(id))
@@ -170,9 +197,9 @@ def test_does_not_try_what_others_did_while_it_was_busy(store, time, far, monkey
 
 
 def test_a_claim_is_renewed_until_it_is_given_back(store):
-    queue = Queue(store, IDS, [1.0] * 8, Worker(), lease_s=0.01)
+    queue = Queue(store, lambda finished: STEPS, KIND.flops, Worker(), lease_s=0.01)
     for claim in queue.take():
-        path = store.leases / f"{claim.id}.0"
+        path = store.leases / f"{claim.step.id}.0"
         seen = {files.read_bytes(path)}
         deadline = real_time.monotonic() + 10
         while len(seen) < 3 and real_time.monotonic() < deadline:
@@ -221,7 +248,7 @@ def test_takes_over_at_once_what_was_given_back(store, time, far):
 def test_what_fails_is_given_back(store, time):
     with pytest.raises(MemoryError):
         work(make(store, time), _fail)
-    assert files.names(store.leases) == ["trial0.0"]
+    assert files.names(store.leases) == [f"{IDS[0]}.0"]
     assert work(make(store, time)) == [1, 2, 3, 0, 7, 6, 5, 4]
     assert time.now == 0
 
@@ -233,9 +260,9 @@ def _fail(claim):
 def test_what_was_not_committed_comes_again_and_does_not_spin(store, time):
     seen = []
     for claim in make(store, time).take():
-        seen.append(claim.index)
-        if seen.count(claim.index) == 3:
-            claim.commit([])
+        seen.append(number_of(claim))
+        if seen.count(number_of(claim)) == 3:
+            claim.commit([line("me")])
     assert sorted(seen) == sorted(3 * list(range(8)))
     assert time.now > 0
 
@@ -244,14 +271,14 @@ def test_a_paused_worker_that_lost_its_claim_saves_nothing(store, time, far):
     taken = []
     for claim in make(store, time, count=1).take():
         with claim:
-            taken.append(claim.index)
-            if claim.index != 3:
-                assert claim.commit([{"by": "me"}])
+            taken.append(number_of(claim))
+            if number_of(claim) != 3:
+                assert claim.commit([line("me")])
                 continue
             other = far.takes(IDS[3], generation=1)
             time.meanwhile = lambda other=other: store.is_done(IDS[3]) or far.commits(other)
             assert not claim.lost
-            assert not claim.commit([{"by": "me"}])
+            assert not claim.commit([line("me")])
             assert claim.lost
             assert not claim.committed
     assert taken == list(range(8))
@@ -264,8 +291,8 @@ def test_a_worker_that_is_paused_while_it_commits_replaces_nothing(store, time, 
     other = far.takes(IDS[0], generation=1)
     monkeypatch.setattr(claim._lease, "is_held", lambda: True)
     far.commits(other)
-    assert not claim.commit([{"by": "me"}])
-    assert store.load_trial(IDS[0]) == [{"by": "far"}]
+    assert not claim.commit([line("me")])
+    assert authors_of(store, IDS[0]) == "far"
     taking.close()
 
 
@@ -273,19 +300,19 @@ def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):
     queue = make(store, time)
     for claim in queue.take():
         with claim:
-            files.write_text(store.scratch(claim.id) / "1" / "state", "checkpoint")
-            if claim.index == 2:
+            files.write_text(store.scratch(claim.step.id) / "1" / "state", "checkpoint")
+            if number_of(claim) == 2:
                 break
-            claim.commit([])
+            claim.commit([line("me")])
     assert store.scratches() == {IDS[2]}
     # A worker that was killed just after its trial was saved.
-    store.save_trial(IDS[7], [])
+    store.save(IDS[7], [line("far")])
     far.takes(IDS[7])
     files.write_text(store.scratch(IDS[7]) / "state", "checkpoint")
     found = {}
     work(
         make(store, time),
-        lambda claim: found.update({claim.index: files.names(store.scratch(claim.id))}),
+        lambda claim: found.update({number_of(claim): files.names(store.scratch(claim.step.id))}),
     )
     assert found == {2: ["1"], 3: [], 4: [], 5: [], 6: []}
     assert store.scratches() == set()
@@ -293,13 +320,15 @@ def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):
 
 
 def _damage(store, *ids):
+    """Damages records; the folder as another command finds it."""
     for id in ids:
-        files.write_bytes(store.workdir / "trials" / f"{id}.jsonl", b'{"type": "tri')
+        files.write_bytes(store.workdir / "steps" / f"{id}.jsonl", b'{"type": "tri')
+    return Store(store.workdir, {})
 
 
 def test_what_is_damaged_is_taken_again(store, time, far):
     work(make(store, time))
-    _damage(store, IDS[2], IDS[6])
+    store = _damage(store, IDS[2], IDS[6])
     assert work(make(store, time)) == [2, 6]
     assert authors(store) == ["me"] * 8
     assert files.names(store.leases) == []
@@ -307,7 +336,7 @@ def test_what_is_damaged_is_taken_again(store, time, far):
 
 def test_damage_that_another_worker_sees_to_is_left_to_it(store, time, far):
     work(make(store, time))
-    _damage(store, IDS[2], IDS[6])
+    store = _damage(store, IDS[2], IDS[6])
     lease = far.takes(IDS[6])
 
     def meanwhile():
@@ -321,28 +350,15 @@ def test_damage_that_another_worker_sees_to_is_left_to_it(store, time, far):
 
 
 def test_of_two_workers_that_see_the_same_damage_one_does_it_again(store):
-    work(Queue(store, IDS, [1.0] * 8, Worker(), LEASE_S))
-    _damage(store, *IDS)
+    work(Queue(store, lambda finished: STEPS, KIND.flops, Worker(), LEASE_S))
+    store = _damage(store, *IDS)
     taken = work_side_by_side(store, 0.002)
     assert sorted(taken[0] + taken[1]) == list(range(8))
     assert authors(store) == ["me"] * 8
 
 
-def test_exclusive_work_that_is_not_intact_is_done_again(store, time, far):
-    store.save_trial("pretrain", [{"by": "far"}])
-    intact = []
-    queue = make(store, time)
-    claim = queue.exclusively("pretrain", lambda: bool(intact))
-    with claim:
-        assert not store.is_done("pretrain")
-        intact.append(1)
-        assert claim.commit([{"by": "me"}])
-    assert queue.exclusively("pretrain", lambda: bool(intact)) is None
-    assert store.load_trial("pretrain") == [{"by": "me"}]
-
-
 def test_what_was_left_half_written_goes(store, time):
-    rubbish = [store.workdir / name / ".a.12-0123abcd.tmp.x" for name in ("trials", "", "figures")]
+    rubbish = [store.workdir / name / ".a.12-0123abcd.tmp.x" for name in ("steps", "", "figures")]
     for path in rubbish:
         files.write_text(path, "half")
     queue = make(store, time)
@@ -352,34 +368,141 @@ def test_what_was_left_half_written_goes(store, time):
         assert [files.exists(path) for path in rubbish] == [False, False, False]
 
 
-def test_exclusive_work_is_done_by_one_and_awaited_by_the_others(store, time, far):
-    lines, lease = [], far.takes("pretrain")
+PRETRAIN, CUT = "pretrain", "cut"
+
+
+def graph(monkeypatch, *, keep=False):
+    """A strategy of a pretraining, and of trials from it and from what was cut of it."""
+    nothing = lambda *args: None  # noqa: E731
+    monkeypatch.setitem(KINDS, CUT, Kind(1, nothing, nothing, nothing, restore=nothing))
+    source = Step("fake", {"number": PRETRAIN})
+    cut = Step(CUT, {"number": CUT}, {"weights": source})
+    whole, small = (
+        Step("fake", {"number": i}, {"weights": w}) for i, w in enumerate((source, cut))
+    )
+    wanted = [whole.kept() if keep else whole, small]
+    return lambda finished: wanted
+
+
+class Model:
+    """What `save_model` is given here: its name becomes a folder with a file."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """Models are folders with their name."""
+    monkeypatch.setattr(
+        stores.models, "save", lambda folder, model: files.write_text(folder / "name", model.name)
+    )
+
+
+def work_on_graph(queue, store, weights="w"):
+    """Takes everything there is; (what, whether its model was needed) in the order of coming."""
+    taken = []
+    for claim in queue.take():
+        with claim:
+            taken.append((number_of(claim), claim.needed))
+            for each in claim.step.inputs.values():
+                assert store.is_done(each.id)
+            model = Model(str(number_of(claim))) if claim.needed else None
+            assert claim.commit([line("me", weights)], model)
+    return taken
+
+
+def test_what_others_need_is_done_first_and_its_model_is_kept(store, time, monkeypatch, saved):
+    queue = make(store, time, count=1, strategy=graph(monkeypatch))
+    assert work_on_graph(queue, store) == [(PRETRAIN, True), (CUT, False), (0, False), (1, False)]
+    assert len(store.finished().models) == 1
+    assert work_on_graph(queue, store) == []
+
+
+def test_a_model_that_is_gone_is_made_again_where_it_is_needed(store, time, monkeypatch, saved):
+    strategy = graph(monkeypatch)
+    first = make(store, time, count=1, strategy=strategy)
+    work_on_graph(first, store)
+    _, small = strategy(None)
+    before = files.read_bytes(store.workdir / "steps" / f"{small.inputs['weights'].id}.jsonl")
+    store.remove_models(store.finished().models)
+    # Nothing is left to do, so nobody needs it.
+    assert work_on_graph(first, store) == []
+    files.remove(store.workdir / "steps" / f"{small.id}.jsonl")
+    assert work_on_graph(first, store) == [(PRETRAIN, True), (1, False)]
+    after = files.read_bytes(store.workdir / "steps" / f"{small.inputs['weights'].id}.jsonl")
+    assert before == after
+
+
+def test_other_variables_than_before_are_told_of(store, time, monkeypatch, saved):
+    lines = []
+    monkeypatch.setattr(store, "_on_damage", lines.append)
+    strategy = graph(monkeypatch)
+    work_on_graph(make(store, time, count=1, strategy=strategy), store)
+    source = strategy(None)[0].inputs["weights"]
+    store.remove_models(store.finished().models)
+    files.remove(store.workdir / "steps" / f"{strategy(None)[1].id}.jsonl")
+    again = make(store, time, count=1, strategy=strategy)
+    assert work_on_graph(again, store, "other") == [(PRETRAIN, True), (1, False)]
+    assert lines == [
+        f"the variables of step {source.id} are not those of before; steps that were done before "
+        f"started from others"
+    ]
+    assert store.result(source.id).weights == "other"
+
+
+def test_a_model_that_is_asked_for_later_is_made_and_the_record_stays(
+    store, time, monkeypatch, saved
+):
+    work_on_graph(make(store, time, count=1, strategy=graph(monkeypatch)), store)
+    store.remove_models(store.finished().models)
+    names = files.names(store.workdir / "steps")
+    before = {name: files.read_bytes(store.workdir / "steps" / name) for name in names}
+    kept = make(store, time, count=1, strategy=graph(monkeypatch, keep=True))
+    assert work_on_graph(kept, store) == [(PRETRAIN, True), (0, True)]
+    assert {n: files.read_bytes(store.workdir / "steps" / n) for n in names} == before
+
+
+def test_what_is_wanted_may_follow_from_what_is_finished(store, time):
+    """Each number asks for the next one."""
+
+    def strategy(finished):
+        done = 0
+        while done < 7 and STEPS[done] in finished:
+            assert finished.record(STEPS[done]).task == "me"
+            done += 1
+        return STEPS[: done + 1]
+
+    looks = []
+    queue = make(
+        store,
+        time,
+        strategy=strategy,
+        on_look=lambda wanted, left, finished: looks.append((len(wanted), len(left))),
+    )
+    assert work(queue) == list(range(8))
+    assert looks[0] == (1, 1)
+    assert looks[-1] == (8, 0)
+    assert time.now == 0
+
+
+def test_inputs_of_another_worker_are_awaited(store, time, far, monkeypatch, saved):
+    lines, strategy = [], graph(monkeypatch)
+    source = strategy(None)[0].inputs["weights"]
+    lease = far.takes(source.id)
 
     def meanwhile():
         if time.now > 2 * LEASE_S:
+            files.write_text(store.model(source.id) / "name", "far")
             far.commits(lease)
         else:
             far.renews(lease)
 
     time.meanwhile = meanwhile
-    queue = make(store, time, on_wait=lines.append)
-    assert queue.exclusively("pretrain") is None
+    queue = make(store, time, on_wait=lines.append, strategy=strategy)
+    assert work_on_graph(queue, store) == [(CUT, False), (0, False), (1, False)]
     assert lines == ["waiting for what other workers hold: far:1 (1)"]
-    waited = time.now
-    assert waited > 2 * LEASE_S
-    assert queue.exclusively("pretrain") is None
-    with queue.exclusively("more") as claim:
-        assert (claim.id, claim.index) == ("more", -1)
-        assert claim.commit([{"by": "me"}])
-    assert time.now == waited
-
-
-def test_exclusive_work_of_a_dead_worker_is_taken_over(store, time, far):
-    far.takes("pretrain")
-    claim = make(store, time).exclusively("pretrain")
-    assert time.now >= LEASE_S
-    with claim:
-        assert claim.commit([])
+    assert time.now > 2 * LEASE_S
 
 
 def test_one_worker_writes_the_complete_report(store, time, far):
@@ -416,8 +539,8 @@ def test_a_report_that_was_not_finished_is_written_by_the_next(store, time, far)
 
 
 def test_a_complete_report_of_another_is_awaited(store, time, far):
-    queue, lease = make(store, time), far.takes("report")
-    time.meanwhile = lambda: lease.end(FINISHED)
+    queue, lease = make(store, time, key="key"), far.takes("report")
+    time.meanwhile = lambda: lease.end("complete key")
     with queue.reporting(complete=True) as mine:
         assert not mine
     assert 0 < time.now < LEASE_S
@@ -433,3 +556,22 @@ def test_what_sleep_raises_ends_the_waiting(store, time, far):
     with pytest.raises(KeyboardInterrupt):
         work(make(store, time))
     assert files.names(store.leases) == [f"{IDS[2]}.0"]
+
+
+def test_the_complete_report_of_another_config_is_not_this_ones(store, time):
+    queue = make(store, time, key="one")
+    with make(store, time, key="another").reporting(complete=True):
+        pass
+    with queue.reporting(complete=True) as mine:
+        assert mine
+
+
+def test_half_written_files_stay_while_another_config_is_at_work(store, time, far):
+    rubbish = store.workdir / "steps" / ".a.12-0123abcd.tmp.x"
+    files.write_text(rubbish, "half")
+    lease = far.takes("0123456789abcdef")
+    work(make(store, time))
+    assert files.exists(rubbish)
+    lease.end(RELEASED)
+    work(make(store, time))
+    assert not files.exists(rubbish)

@@ -1,13 +1,23 @@
-"""The run's folder: whose it is, and what it keeps, on a disk and in an object store."""
+"""The run's folder: what it keeps, on a disk and in an object store."""
 
 import json
 import os
 
+import chex
+import jax
 import pytest
 
-from ctl_jax import files
+from ctl_jax import files, models, records
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.store import Store
+from ctl_jax.records import DevRecord
+
+ABC, DEF, GHI = (16 * digit for digit in "abc")
+
+
+def line(number):
+    """A record that holds a number."""
+    return DevRecord(trial="x", step=number, flops=0, dev=None, dev_top5=None)
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -23,35 +33,32 @@ def store(place):
     return store
 
 
-def test_a_finished_trial_is_never_replaced(store):
-    assert not store.is_done("abc")
-    assert store.save_trial("abc", [{"n": 1}, {"n": 2}])
-    assert not store.save_trial("abc", [{"n": 3}])
-    assert store.is_done("abc")
-    assert store.load_trial("abc") == [{"n": 1}, {"n": 2}]
+def test_a_finished_step_is_never_replaced(store):
+    assert not store.is_done(ABC)
+    assert store.save(ABC, [line(1), line(2)])
+    assert not store.save(ABC, [line(3)])
+    assert store.is_done(ABC)
+    assert store.load(ABC) == [line(1), line(2)]
+    assert store.result(ABC) == line(2)
 
 
 def test_lists_what_is_done_and_nothing_half_written(store):
-    ids = ("abc", "def", "ghi")
-    assert store.done(ids) == set()
-    store.save_trial("abc", [])
-    store.save_trial("def", [])
-    files.write_text(store.workdir / "trials" / ".ghi.123.tmp.jsonl", "half")
-    assert store.done(ids) == {"abc", "def"}
-    assert store.done(("abc", "ghi")) == {"abc"}
-    files.remove(store.workdir / "trials" / "abc.jsonl")
-    assert store.done(ids) == {"def"}
+    assert store.finished().records == set()
+    for step in (ABC, DEF):
+        store.save(step, [line(1)])
+    for stray in (f".{GHI}.123.tmp.jsonl", "notes.jsonl", f"{GHI}.jsonl.part"):
+        files.write_text(store.workdir / "steps" / stray, "half")
+    assert store.finished().records == {ABC, DEF}
+    files.remove(store.workdir / "steps" / f"{ABC}.jsonl")
+    assert store.finished().records == {DEF}
 
 
-def test_of_two_configs_at_once_one_has_the_folder(place):
+def test_another_config_is_noted(place):
     first, second = Store(f"{place}/run", {"seed": 1}), Store(f"{place}/run", {"seed": 2})
-    first.check()
-    second.check()
-    first.create()
-    with pytest.raises(UserError, match=r"another config.*config\.seed=2 \(there: 1\)"):
-        second.create()
-    first.create()
-    assert json.loads(files.read_text(first.workdir / "config.json")) == {"seed": 1}
+    for store, seed in ((first, 1), (second, 2), (first, 1)):
+        store.check()
+        store.create()
+        assert json.loads(files.read_text(store.workdir / "config.json")) == {"seed": seed}
 
 
 def test_a_place_that_cannot_be_a_runs_folder_is_said_before_any_work(tmp_path, monkeypatch):
@@ -73,54 +80,108 @@ def test_a_damaged_config_is_set_aside(place, content):
     lines = []
     store = Store(f"{place}/run", {"seed": 1}, lines.append)
     store.create()
-    store.save_trial("abc", [])
+    store.save(ABC, [line(1)])
     files.write_bytes(store.workdir / "config.json", content)
     for _ in range(2):
         store.check()
     store.create()
     store.check()
-    (line,) = lines
-    assert line.startswith("config.json is ")
-    assert line.endswith(" (damaged); it is written again")
+    (told,) = lines
+    assert told.startswith("config.json is ")
+    assert told.endswith(" (damaged); it is written again")
     assert json.loads(files.read_text(store.workdir / "config.json")) == {"seed": 1}
     aside = [name for name in files.names(store.workdir) if ".damaged-" in name]
     assert [files.read_bytes(store.workdir / name) for name in aside] == [content]
 
 
-def test_a_damaged_trial_is_not_done_and_told_of_once(place):
+def test_a_damaged_step_is_not_done_and_told_of_once(place):
     lines = []
     store = Store(f"{place}/run", {}, lines.append)
     store.create()
-    for trial in ("abc", "def"):
-        store.save_trial(trial, [{"n": 1}])
-    path = store.workdir / "trials" / "abc.jsonl"
+    for step in (ABC, DEF):
+        store.save(step, [line(1)])
+    path = store.workdir / "steps" / f"{ABC}.jsonl"
     files.write_bytes(path, files.read_bytes(path)[:-9])
     for _ in range(2):
-        assert store.done(["abc", "def", "ghi"]) == {"def"}
-        assert not store.is_done("abc")
-    assert lines == ["trials/abc.jsonl is cut off (damaged); that trial is done again"]
-    with pytest.raises(UserError, match=r"trials/abc\.jsonl is cut off \(damaged\); the same"):
-        store.load_trial("abc")
-    with pytest.raises(UserError, match=r"trials/ghi\.jsonl is gone; the same command"):
-        store.load_trial("ghi")
-    assert not store.save_trial("abc", [])
-    store.set_aside("abc")
-    assert store.save_trial("abc", [{"n": 2}])
-    assert store.done(["abc"]) == {"abc"}
+        assert store.finished().records == {DEF}
+        assert not store.is_done(ABC)
+    assert lines == [f"steps/{ABC}.jsonl is cut off (damaged); that step is done again"]
+    with pytest.raises(UserError, match=rf"steps/{ABC}\.jsonl is cut off \(damaged\); the same"):
+        store.load(ABC)
+    with pytest.raises(UserError, match=rf"steps/{GHI}\.jsonl is gone; the same command"):
+        store.load(GHI)
+    assert not store.save(ABC, [line(1)])
+    store.set_aside(ABC)
+    assert store.save(ABC, [line(2)])
+    assert store.finished().records == {ABC, DEF}
 
 
 def test_what_is_committed_while_damage_is_set_aside_stays(store):
-    store.save_trial("abc", [{"n": 1}])
-    store.set_aside("abc")
-    assert store.load_trial("abc") == [{"n": 1}]
-    store.set_aside("abc", whole=True)
-    assert store.done(["abc"]) == set()
-    store.set_aside("abc")
+    store.save(ABC, [line(1)])
+    store.set_aside(ABC)
+    assert store.load(ABC) == [line(1)]
+    store.set_aside(ABC, whole=True)
+    assert store.finished().records == set()
+    store.set_aside(ABC)
 
 
-def test_scratch_folders_are_a_trials_own(store):
-    for trial in ("abc", "def"):
-        files.write_text(store.scratch(trial) / "1" / "state", trial)
+@pytest.fixture(scope="module")
+def model():
+    module = models.create("resnet18", num_outputs=3, stages=(1,), width=4)
+    variables = jax.device_get(models.init(module, jax.random.key(0), 8))
+    return models.Model("resnet18", {"stages": (1,), "width": 4}, variables, "nevis", 8)
+
+
+def test_a_model_is_kept_once_and_found_by_its_step(store, model):
+    assert not store.has_model(ABC)
+    for _ in range(2):
+        store.save_model(ABC, model)
+    assert store.has_model(ABC)
+    assert store.finished().models == {ABC}
+    found = models.load(store.model(ABC))
+    chex.assert_trees_all_equal(found.variables, model.variables)
+    assert [name for name in files.names(store.workdir / "models") if name != ABC] == []
+    store.remove_models([ABC, DEF])
+    assert store.finished().models == set()
+
+
+def test_of_two_workers_that_save_a_model_at_once_one_is_kept(tmp_path, model, monkeypatch):
+    """Both have written all of it before either gives it its name."""
+    store, move = Store(tmp_path, {}), files.move
+
+    def late(source, target):
+        monkeypatch.setattr(files, "move", move)
+        store.save_model(ABC, model)
+        move(source, target)
+
+    monkeypatch.setattr(files, "move", late)
+    store.save_model(ABC, model)
+    assert files.names(tmp_path / "models") == [ABC]
+    models.load(store.model(ABC))
+
+
+def test_a_damaged_model_makes_way_and_is_told_of(place, model):
+    lines = []
+    store = Store(f"{place}/run", {}, lines.append)
+    store.save_model(ABC, model)
+    store.set_aside_model(ABC, "it is bent")
+    assert lines == [f"models/{ABC} is damaged (it is bent); it is made again"]
+    assert not store.has_model(ABC)
+    store.save_model(ABC, model)
+    assert store.finished().models == {ABC}
+
+
+def test_what_killed_workers_left_half_written_goes(store, model):
+    left = store.workdir / "models" / f".{ABC}.12-0123abcd.tmp"
+    files.write_text(left / "params" / "part", "half")
+    store.save_model(DEF, model)
+    store.sweep_steps()
+    assert files.names(store.workdir / "models") == [DEF]
+
+
+def test_scratch_folders_are_a_steps_own(store):
+    for step in ("abc", "def"):
+        files.write_text(store.scratch(step) / "1" / "state", step)
     assert store.scratches() == {"abc", "def"}
     store.remove_scratch(["abc", "never"])
     assert store.scratches() == {"def"}
@@ -129,8 +190,8 @@ def test_scratch_folders_are_a_trials_own(store):
 
 def test_what_a_run_keeps_besides(store):
     store.save_keep("filters@0.5", "{}")
-    path = store.save_records([{"n": 1}])
-    assert files.read_text(path) == '{"n": 1}\n'
+    path = store.save_records([line(1)])
+    assert json.loads(files.read_text(path)) == records.to_json(line(1))
     assert files.read_text(store.workdir / "keep" / "filters@0.5.json") == "{}\n"
 
 
@@ -142,7 +203,7 @@ def test_a_folder_out_of_reach(bucket, monkeypatch):
 
     for name, call, what in (
         ("read_bytes", store.check, "read"),
-        ("create_bytes", store.create, "written"),
+        ("write_text", store.create, "written"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(files, name, refuse)

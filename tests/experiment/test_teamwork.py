@@ -2,52 +2,76 @@
 
 from typing import NamedTuple
 
+import jax
 import pytest
 
 from ctl_jax import interrupts
 from ctl_jax.experiment import teamwork
+from ctl_jax.experiment.steps import KINDS, Kind, Step
+from ctl_jax.experiment.store import Store
 from ctl_jax.finetune import group
+
+KIND = Kind(1, lambda *args: 1, lambda *args: None, lambda *args: None)
+STORE = Store("nowhere", {})
 
 
 class Claim(NamedTuple):
-    index: int
+    step: Step
+
+
+@pytest.fixture(autouse=True)
+def kind(monkeypatch):
+    monkeypatch.setitem(KINDS, "fake", KIND)
+
+
+def step(number):
+    source = Step("fake", {"number": "source"}, keep=True)
+    return Step("fake", {"number": number}, {"weights": source})
 
 
 @pytest.fixture
 def said(monkeypatch):
-    """What the first process says."""
-    numbers = []
-    monkeypatch.setattr(group, "of_first", lambda number: numbers.append(number) or number)
-    return numbers
+    """What the first process of two says."""
+    told = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(group, "of_first", lambda number: told.append(number) or number)
+    monkeypatch.setattr(group, "bytes_of_first", lambda text: told.append(text) or text)
+    monkeypatch.setattr(group, "stop_requested", lambda: False)
+    return told
 
 
-def hearing(monkeypatch, numbers):
+def hearing(monkeypatch, told):
     """Another process, that hears these."""
-    numbers = iter(numbers)
-    monkeypatch.setattr(group, "of_first", lambda number: next(numbers))
-    return [index for index, claim in teamwork.jobs(None) if claim is None]
+    told = iter(told)
+    monkeypatch.setattr(group, "of_first", lambda number: next(told))
+    monkeypatch.setattr(group, "bytes_of_first", lambda text: next(told))
+    return list(teamwork.jobs(None, STORE))
 
 
 def test_the_others_do_what_the_first_does(said, monkeypatch):
-    claims = [Claim(4), Claim(-1), Claim(0)]
+    claims = [Claim(step(number)) for number in (4, 1, 0)]
     done = []
-    for index, claim in teamwork.jobs(iter(claims)):
-        done.append((index, claim))
-        if index == -1:
+    for job in teamwork.jobs(iter(claims), STORE):
+        done.append(job)
+        assert job.scratch == STORE.scratch(job.step.id)
+        if len(done) == 2:
             teamwork.pause(0)  # As it waits for another worker.
-    assert done == [(claim.index, claim) for claim in claims]
-    assert hearing(monkeypatch, said) == [4, -1, 0]
+    assert [job.claim for job in done] == claims
+    heard = hearing(monkeypatch, said)
+    assert [job.step.id for job in heard] == [claim.step.id for claim in claims]
+    assert all(job.claim is job.scratch is None for job in heard)
+    assert heard[0].step.inputs["weights"].keep
 
 
 def test_nothing_to_do(said, monkeypatch):
-    assert list(teamwork.jobs(iter([]))) == []
+    assert list(teamwork.jobs(iter([]), STORE)) == []
     assert hearing(monkeypatch, said) == []
 
 
 @pytest.mark.parametrize("waiting", [True, False])
 def test_a_group_that_agrees_to_stop_takes_nothing_more(said, monkeypatch, waiting):
-    monkeypatch.setattr(group, "stop_requested", lambda: len(said) == 2)
-    jobs = teamwork.jobs(iter([Claim(1), Claim(2)]))
-    assert next(jobs)[0] == 1
+    monkeypatch.setattr(group, "stop_requested", lambda: len(said) == 3)
+    jobs = teamwork.jobs(iter([Claim(step(1)), Claim(step(2))]), STORE)
+    assert next(jobs).step.params["number"] == 1
     with pytest.raises(interrupts.Stopped):
         teamwork.pause(0) if waiting else next(jobs)

@@ -1,0 +1,95 @@
+"""Which trained models stay in a run's folder."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ctl_jax import files, models, records
+from ctl_jax.experiment.steps import Finished, Step, Strategy
+
+TRIAL = "finetune"
+# In the notes of a model.
+_PROVISIONAL = "provisional"
+
+
+def _none(steps: list[Step], finished: Finished) -> set[str]:
+    return set()
+
+
+def _all(steps: list[Step], finished: Finished) -> set[str]:
+    return {step.id for step in steps if step.kind == TRIAL}
+
+
+def _best(steps: list[Step], finished: Finished) -> set[str]:
+    return {step.id for step in winners(steps, finished)}
+
+
+# `config.keep_models`: from the steps of a run and what is finished to the ids that keep theirs.
+MODES: dict[str, Callable[[list[Step], Finished], set[str]]] = {
+    "none": _none,
+    "best": _best,
+    "all": _all,
+}
+
+
+def keeping(strategy: Strategy, mode: str) -> Strategy:
+    """The strategy with those of its steps marked whose models stay.
+
+    Args:
+      strategy: says which steps are wanted.
+      mode: "none", "best" (of each task, once all of its trials that are wanted are done) or "all".
+    """
+
+    def wanted(finished: Finished) -> list[Step]:
+        steps = list(strategy(finished))
+        kept = MODES[mode](steps, finished)
+        return [step.kept() if step.id in kept else step for step in steps]
+
+    return wanted
+
+
+def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
+    """The rank of the best finished trial of each task, by the task's name."""
+    found: dict[str, Any] = {}
+    for step in trials:
+        if step in finished:
+            record = _result(finished, step)
+            rank = records.rank(record)
+            found[record.task] = min(rank, found.get(record.task, rank))
+    return found
+
+
+def provisional(model: models.Model) -> models.Model:
+    """A model that is kept only as long as it may be the best of its task."""
+    return dataclasses.replace(model, notes={**model.notes, _PROVISIONAL: True})
+
+
+def is_provisional(folder: files.Path) -> bool:
+    """Whether a model's folder says so; no if it cannot be read."""
+    try:
+        return bool(json.loads(files.read_bytes(folder / "model.json"))["notes"][_PROVISIONAL])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _result(finished: Finished, trial: Step) -> records.TrialRecord:
+    record = finished.record(trial)
+    assert isinstance(record, records.TrialRecord)
+    return record
+
+
+def winners(steps: Iterable[Step], finished: Finished) -> list[Step]:
+    """The best trial of each task whose trials are all done and did not all diverge."""
+    by_task: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.kind == TRIAL:
+            by_task.setdefault(step.params["task"]["name"], []).append(step)
+    found = []
+    for trials in by_task.values():
+        if all(step in finished for step in trials):
+            best = records.winner(map(_result, itertools.repeat(finished), trials))
+            if not best.diverged:
+                found += [step for step in trials if step.id == best.id]
+    return found

@@ -1,0 +1,371 @@
+"""One finetuning on one task: a trial."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from ctl_jax import data, finetune, interrupts, models, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment import networks
+from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.keeping import Dev, Keeper
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.tasks import loaded
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.training import Leg, fit_phases
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
+from ctl_jax.finetune.checkpoints import Checkpoints
+from ctl_jax.finetune.step import Tree
+
+# What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
+# multi-label tasks and for fewer than five classes.
+SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
+# The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
+_LOOK_EVERY = 10
+
+
+class Stretch(NamedTuple):
+    """One phase of a trial.
+
+    Attributes:
+      recipe: constants of its program.
+      cost: of its network on the task.
+      updates: that its share of the budget pays for.
+      rate: its peak learning rate.
+    """
+
+    recipe: Recipe
+    cost: Cost
+    updates: int
+    rate: float
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of all its updates, and of its evaluations."""
+    stretches, params = plan(step, place), step.params
+    updates = sum(stretch.updates for stretch in stretches)
+    counts, forward = params["task"]["examples"], stretches[-1].cost.forward
+    evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1
+    trained = sum(stretch.updates * stretch.cost.step for stretch in stretches)
+    return trained + forward * (evaluations * counts["dev"] + counts["dev_test"])
+
+
+def evaluations_before_end(updates: int, every: int) -> int:
+    """How many of a training's updates but its last are multiples of `every`."""
+    return (updates - 1) // every if every else 0
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of the network that it starts from, with the task's head."""
+    start = place.shapes(step.inputs.get("weights"))
+    outputs = step.params["task"]["num_classes"]
+    return jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), start)
+
+
+def plan(step: Step, place: Workplace) -> list[Stretch]:
+    """The phases of a trial, with the updates that the budget pays for."""
+    params, start = step.params, step.inputs.get("weights")
+    phases = [phase_of(each) for each in params["phases"]]
+    shares = sum(phase.share for phase in phases)
+    left, stretches = params["budget_flops"], []
+    for number, phase in enumerate(phases, start=1):
+        each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
+        costs = place.costs(each, start, params["finetune"]["batch_size"])
+        cost = costs(params["task"]["num_classes"])
+        # The last one has what is left, so that little of the budget is.
+        amount = int(params["budget_flops"] * (phase.share / shares))
+        updates = (left if number == len(phases) else min(left, amount)) // cost.step
+        left -= updates * cost.step
+        stretches.append(Stretch(each, cost, updates, params["learning_rate"] * phase.rate))
+    return stretches
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Finetunes, evaluates on dev and dev_test, and accounts for every FLOP.
+
+    Returns:
+      A "task" record, a "train" record every `finetune.log_every` steps, a "dev" record every
+      `finetune.evaluate_every`, then the "trial" record: the same after an interruption, but for
+      the time it took. The model has the weights that are reported.
+
+    Raises:
+      Stopped: the run was told to stop; the trial is saved.
+      Lost: another worker has it.
+    """
+    began = time.monotonic()
+    info = place.tasks[step.params["task"]["name"]]
+    task, stretches = place.loader.load(info.spec), plan(step, place)
+    settings, evaluate = step.params["finetune"], functools.partial(_evaluate, step, place, task)
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if job.scratch is not None:
+            checkpoints = stack.enter_context(Checkpoints(job.scratch, warn=place.warn))
+        keeper = Keeper(
+            checkpoints,
+            sum(stretch.updates for stretch in stretches),
+            every_s=place.config.checkpoint.every_s,
+            look_every=min(settings["log_every"], _LOOK_EVERY),
+            evaluate=functools.partial(evaluate, "dev"),
+            evaluate_every=settings["evaluate_every"],
+            keep_best=settings["report"] == "best",
+            is_lost=job.is_lost,
+        )
+        stack.enter_context(keeper.kept())
+        result, before_s = _fit(step, place, task, stretches, keeper)
+        dev_flops, test_flops = (
+            stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
+        )
+        ledger = Ledger(train=_spent(stretches, result.steps))
+        ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
+        scores: dict[str, Any] = dict.fromkeys(SCORES)
+        reported_step, variables = result.steps, None
+        if not result.diverged:
+            reported_step, scores, variables = _scores(evaluate, result, keeper)
+            ledger = ledger.add("validate", dev_flops + test_flops)
+    trial = records.TrialRecord(
+        **describe(step, place),
+        steps=result.steps,
+        reported_step=reported_step,
+        spent_flops=ledger.train,
+        **scores,
+        diverged=result.diverged,
+        ledger=ledger,
+        wall_s=before_s + time.monotonic() - began,
+    )
+    lines: list[records.Record] = [
+        records.TaskRecord(**loaded(task)),
+        *(_train_record(step, stretches, entry) for entry in result.history),
+        *(_dev_record(step, stretches, dev) for dev in keeper.dev),
+        trial,
+    ]
+    return Output(lines, None if variables is None else _model(step, place, variables))
+
+
+def label(step: Step, place: Workplace) -> tuple[str, int]:
+    """What a progress bar says, and how many updates there are."""
+    title = place.tasks[step.params["task"]["name"]].spec.title
+    updates = sum(stretch.updates for stretch in plan(step, place))
+    return f"{title}, {step.params['method']}", updates
+
+
+def describe(step: Step, place: Workplace) -> dict[str, Any]:
+    """What a trial's record says of it beforehand."""
+    params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
+    stretches = plan(step, place)
+    cut = _cut(step)
+    updates = sum(stretch.updates for stretch in stretches)
+    return {
+        "id": step.id,
+        "variant": place.config.stream.variant,
+        "task": spec.name,
+        "title": spec.title,
+        "dataset": spec.dataset,
+        "domain": spec.domain,
+        "year": spec.year,
+        "method": params["method"],
+        "scope": cut.get("scope"),
+        "ratio": cut.get("ratio"),
+        "criterion": cut.get("criterion"),
+        "budget": params["budget"],
+        "budget_flops": params["budget_flops"],
+        "learning_rate": params["learning_rate"],
+        "seed": params["seed"],
+        # Of several phases the mean.
+        "flops_per_step": round(_spent(stretches, updates) / updates),
+        "forward_flops": stretches[-1].cost.forward,
+        "params": stretches[-1].cost.params,
+        "metric": spec.metric,
+    }
+
+
+def padded_outputs(num_classes: int) -> int:
+    """Outputs of the head: a power of two, at least 64, so that tasks share compiled programs.
+
+    Padded outputs get no probability and stay zero; they are not counted as FLOPs. Most
+    tasks have fewer classes, and 64 outputs are under 1% of even the quickstart's network.
+    """
+    return max(64, 1 << (num_classes - 1).bit_length())
+
+
+def phase_of(params: Mapping[str, Any]) -> Phase:
+    """A phase, of the plain values that steps have of it."""
+    return Phase(**{**params, "train": tuple(params["train"])})
+
+
+def recipe(
+    settings: Mapping[str, Any], model: Mapping[str, Any], phase: Mapping[str, Any]
+) -> Recipe:
+    """Constants of a phase's program.
+
+    Args:
+      settings: "finetune" of a step's parameters.
+      model: "model" of them.
+      phase: one of its "phases".
+    """
+    return Recipe(
+        preprocess=model["preprocess"],
+        augmentation=Augmentation(
+            crop_area=tuple(settings["crop_area"]),
+            crop_aspect=tuple(settings["crop_aspect"]),
+            flip=settings["flip"],
+        ),
+        momentum=settings["momentum"],
+        weight_decay=settings["weight_decay"],
+        # What differs between phases of one program is a value: the schedule's.
+        phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0),
+        compute_dtype=settings["compute_dtype"],
+    )
+
+
+def _cut(step: Step) -> Mapping[str, Any]:
+    """The parameters of the cut that it starts from; none where nothing was cut."""
+    start = step.inputs.get("weights")
+    return start.params if start is not None and start.kind == "prune" else {}
+
+
+def _spent(stretches: list[Stretch], updates: int) -> int:
+    """FLOPs of the first updates of a training."""
+    spent = 0
+    for stretch in stretches:
+        made = min(updates, stretch.updates)
+        spent, updates = spent + made * stretch.cost.step, updates - made
+    return spent
+
+
+# Otherwise each trial from random weights would trace the network anew.
+_random = jax.jit(models.init, static_argnums=(0, 2))
+
+
+def _fit(
+    step: Step, place: Workplace, task: data.Task, stretches: list[Stretch], keeper: Keeper
+) -> tuple[finetune.FitResult, float]:
+    """The training, and how many seconds of it were spent before this call."""
+    params, settings = step.params, step.params["finetune"]
+    if params["start"] == "random":
+        key = jax.random.key(params["seed"])
+        variables = _random(place.module, key, params["image_size"])
+    else:
+        variables = place.variables(step.inputs.get("weights"))
+    outputs = padded_outputs(task.num_classes)
+    variables = models.with_head(variables, outputs)
+    start = keeper.resume(
+        lambda phase=0: jax.eval_shape(
+            functools.partial(finetune.init_state, stretches[phase].recipe, seed=params["seed"]),
+            variables,
+        )
+    )
+    place.show(int(start.state.step) if start else 0)
+    legs = [
+        Leg(
+            place.compiled(stretch.recipe),
+            stretch.recipe,
+            Hyper(
+                stretch.rate,
+                stretch.updates,
+                int(settings["warmup_fraction"] * stretch.updates),
+                task.num_classes,
+            ),
+        )
+        for stretch in stretches
+    ]
+    train = task.splits["train"]
+    with interrupts.deferred():
+        result = fit_phases(
+            legs,
+            variables,
+            train.images,
+            finetune.pad_labels(train.labels, outputs),
+            batch_size=settings["batch_size"],
+            seed=params["seed"],
+            log_every=settings["log_every"],
+            on_log=lambda entry: place.show(entry.step),
+            start=start,
+            on_chunk=keeper,
+        )
+    return result, start.wall_s if start else 0.0
+
+
+def _scores(
+    evaluate: Callable[[str, Tree], finetune.Scores], result: finetune.FitResult, keeper: Keeper
+) -> tuple[int, dict[str, Any], Tree]:
+    """Which step's weights a trial reports, their `SCORES`, and they: of equal ones the earlier."""
+    last = evaluate("dev", result.variables)
+    step, dev, top5, variables = result.steps, last.value, last.top5, result.variables
+    if keeper.best is not None and keeper.best.dev.value >= dev:
+        (step, dev, top5), variables = keeper.best
+    test = evaluate("dev_test", variables)
+    scores = dict(zip(SCORES, (dev, test.value, top5, test.top5), strict=True))
+    return step, scores, variables
+
+
+def _evaluate(
+    step: Step, place: Workplace, task: data.Task, name: str, variables: Tree
+) -> finetune.Scores:
+    """Scores of a split."""
+    split = task.splits[name]
+    return finetune.evaluate(
+        place.module,
+        step.params["model"]["preprocess"],
+        variables,
+        split.images,
+        split.labels,
+        num_classes=task.num_classes,
+        compute_dtype=step.params["finetune"]["compute_dtype"],
+    )
+
+
+def _model(step: Step, place: Workplace, variables: Tree) -> Callable[[], models.Model]:
+    """The network with those outputs alone that the task has."""
+    params = step.params
+
+    return functools.partial(
+        networks.as_model,
+        place.config.model,
+        variables,
+        params["image_size"],
+        params["finetune"]["compute_dtype"],
+        num_outputs=params["task"]["num_classes"],
+        notes={"step": step.id, "task": params["task"]["name"], "method": params["method"]},
+    )
+
+
+def _train_record(
+    step: Step, stretches: list[Stretch], entry: finetune.LogEntry
+) -> records.TrainRecord:
+    return records.TrainRecord(
+        trial=step.id,
+        step=entry.step,
+        flops_per_step=_now(stretches, entry.step).cost.step,
+        flops=_spent(stretches, entry.step),
+        loss=entry.loss,
+        learning_rate=entry.learning_rate,
+        wall_s=entry.wall_s,
+    )
+
+
+def _now(stretches: list[Stretch], updates: int) -> Stretch:
+    """The phase that the last of some updates is of."""
+    for stretch in stretches:
+        updates -= stretch.updates
+        if updates <= 0:
+            break
+    return stretch
+
+
+def _dev_record(step: Step, stretches: list[Stretch], dev: Dev) -> records.DevRecord:
+    return records.DevRecord(
+        trial=step.id,
+        step=dev.step,
+        flops=_spent(stretches, dev.step),
+        dev=dev.value,
+        dev_top5=dev.top5,
+    )
+
+
+register("finetune", Kind(4, flops, run, shapes, label=label))

@@ -1,0 +1,170 @@
+"""Weights that a run makes itself, on a source task, where none are given."""
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+
+from ctl_jax import data, finetune, interrupts, models, records
+from ctl_jax.errors import UserError
+from ctl_jax.experiment import networks
+from ctl_jax.experiment.config import Config
+from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.keeping import Keeper
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.tasks import TaskInfo
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.training import Leg, fit_phases
+from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.finetune.checkpoints import Checkpoints
+from ctl_jax.finetune.step import Tree
+
+# Steps between two looks at the loss and at the clock.
+_LOG_EVERY = 10
+
+
+def make(config: Config, task: TaskInfo) -> Step:
+    """The pretraining that a config asks for, on its source task."""
+    return Step(
+        "pretrain",
+        {
+            "pretrain": dataclasses.asdict(config.pretrain),
+            "task": task.identity,
+            "compute_dtype": networks.compute_dtype(config.finetune),
+            "image_size": config.data.image_size,
+            "model": dataclasses.asdict(config.model),
+        },
+    )
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of all its updates, and of its evaluation on dev."""
+    cost, task = _cost(step, place), step.params["task"]
+    return step.params["pretrain"]["steps"] * cost.step + task["examples"]["dev"] * cost.forward
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of the whole network, with one output."""
+    return place.whole
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Trains from random weights, or goes on from the job's last checkpoint.
+
+    Raises:
+      UserError: the loss stopped being finite, and nothing is kept of such weights: another call
+        would take them for done.
+      Stopped: the run was told to stop; what was trained so far is kept.
+      Lost: another worker has it.
+    """
+    settings, recipe, cost = step.params["pretrain"], _recipe(step), _cost(step, place)
+    assert place.source is not None
+    task = place.loader.load(place.source.spec, whole=True)
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if job.scratch is not None:
+            checkpoints = Checkpoints(job.scratch, warn=place.warn)
+            stack.enter_context(checkpoints)
+        keeper = Keeper(
+            checkpoints,
+            settings["steps"],
+            every_s=place.config.checkpoint.every_s,
+            look_every=_LOG_EVERY,
+            is_lost=job.is_lost,
+        )
+        stack.enter_context(keeper.kept())
+        result = _fit(step, place, recipe, task, keeper)
+        if result.diverged:
+            raise UserError(
+                f"config.pretrain.learning_rate={settings['learning_rate']!r}: the loss was not "
+                f"finite after {result.steps} steps; expected a rate at which pretraining converges"
+            )
+        accuracy = _accuracy(place, recipe, task, result.variables)
+    record = records.PretrainRecord(
+        id=step.id,
+        task=task.spec.name,
+        steps=result.steps,
+        flops_per_step=cost.step,
+        flops=result.steps * cost.step + len(task.splits["dev"]) * cost.forward,
+        metric=accuracy,
+        loss=result.history[-1].loss,
+        seed=settings["seed"],
+        wall_s=result.history[-1].wall_s,
+        weights=models.content_hash(result.variables),
+    )
+    model = functools.partial(
+        networks.as_model,
+        place.config.model,
+        result.variables,
+        step.params["image_size"],
+        recipe.compute_dtype,
+        notes={"step": step.id, "task": task.spec.name},
+    )
+    return Output([record], model)
+
+
+def label(step: Step, place: Workplace) -> tuple[str, int]:
+    """What a progress bar says, and how many updates there are."""
+    assert place.source is not None
+    return f"pretrain on {place.source.spec.title}", step.params["pretrain"]["steps"]
+
+
+def _recipe(step: Step) -> Recipe:
+    settings = step.params["pretrain"]
+    return Recipe(
+        preprocess=step.params["model"]["preprocess"],
+        augmentation=Augmentation(crop_area=tuple(settings["crop_area"]), flip=settings["flip"]),
+        weight_decay=settings["weight_decay"],
+        compute_dtype=step.params["compute_dtype"],
+    )
+
+
+def _cost(step: Step, place: Workplace) -> Cost:
+    batch_size = step.params["pretrain"]["batch_size"]
+    return place.costs(_recipe(step), None, batch_size)(step.params["task"]["num_classes"])
+
+
+def _fit(
+    step: Step, place: Workplace, recipe: Recipe, task: data.Task, keeper: Keeper
+) -> finetune.FitResult:
+    settings, train = step.params["pretrain"], task.splits["train"]
+    seed, total = settings["seed"], settings["steps"]
+    variables = models.init(place.module, jax.random.key(seed), step.params["image_size"])
+    variables = models.with_head(variables, task.num_classes)
+    init = functools.partial(finetune.init_state, recipe, seed=seed)
+    start = keeper.resume(lambda phase=0: jax.eval_shape(init, variables))
+    hyper = Hyper(
+        settings["learning_rate"], total, int(settings["warmup_fraction"] * total), task.num_classes
+    )
+    with interrupts.deferred():
+        return fit_phases(
+            [Leg(place.compiled(recipe), recipe, hyper)],
+            variables,
+            train.images,
+            train.labels,
+            batch_size=settings["batch_size"],
+            seed=seed,
+            log_every=_LOG_EVERY,
+            on_log=lambda entry: place.show(entry.step),
+            start=start,
+            on_chunk=keeper,
+        )
+
+
+def _accuracy(place: Workplace, recipe: Recipe, task: data.Task, variables: Tree) -> float:
+    """On dev of the source task."""
+    dev = task.splits["dev"]
+    return finetune.evaluate(
+        place.module,
+        recipe.preprocess,
+        variables,
+        dev.images,
+        dev.labels,
+        num_classes=task.num_classes,
+        compute_dtype=recipe.compute_dtype,
+    ).value
+
+
+register("pretrain", Kind(4, flops, run, shapes, label=label))

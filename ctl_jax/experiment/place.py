@@ -1,0 +1,209 @@
+"""What the steps of a run share in a process: the network, the tasks, and what was computed."""
+
+import collections
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+from flax import linen as nn
+
+from ctl_jax import finetune, models, pruning
+from ctl_jax.errors import UserError
+from ctl_jax.experiment import networks
+from ctl_jax.experiment.config import Config
+from ctl_jax.experiment.costs import Cost, cost_by_classes
+from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.steps import KINDS, Step
+from ctl_jax.experiment.store import Store
+from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
+from ctl_jax.finetune import Recipe, group
+from ctl_jax.finetune.step import Tree
+
+# Variables of steps that stay in memory: those of a run's networks, and a few trained ones.
+_MOST_VARIABLES = 16
+# What stands for the whole network where no step made its weights.
+_WHOLE = ""
+
+T = TypeVar("T")
+
+
+class DamagedModel(Exception):
+    """Variables of a finished step that cannot be read back: it has to be done again.
+
+    Attributes:
+      step: which.
+    """
+
+    def __init__(self, step: Step, reason: object):
+        super().__init__(f"model of step {step.id}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+class Workplace:
+    """What the steps of a run share in a process, each computed when it is first needed.
+
+    Attributes:
+      config: the run's.
+      module: the network's Linen module.
+      given: variables that `config.weights` names; None where none are given.
+      tasks: those of the stream, by name.
+      source: the task to pretrain on.
+      loader: of their images.
+      store: the run's folder.
+      progress: shown meanwhile; None in a plan.
+      warn: called with a line about what is wrong and yet no reason to stop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        loader: TaskLoader,
+        store: Store,
+        warn: Callable[[str], None] = lambda line: None,
+    ):
+        self.config = config
+        self.module: nn.Module = networks.make_module(config.model)
+        self.given: Tree | None = None
+        self.tasks: dict[str, TaskInfo] = {}
+        self.source: TaskInfo | None = None
+        self.loader = loader
+        self.store = store
+        self.progress: Progress | None = None
+        self.warn = warn
+        # One compiled step a recipe; within it jax keeps one program an architecture.
+        self.compiled = functools.cache(functools.partial(finetune.make_step, self.module))
+        self._variables: collections.OrderedDict[str, Tree] = collections.OrderedDict()
+        self._memory: dict[Any, Any] = {}
+
+    def show(self, updates: int) -> None:
+        """Shows how many updates the step at hand has made."""
+        if self.progress is not None:
+            self.progress.step(updates)
+
+    @functools.cached_property
+    def whole(self) -> Tree:
+        """Shapes of the whole network's variables, with one output."""
+        return networks.abstract_variables(
+            self.module, self.config.model, self.config.data.image_size
+        )
+
+    @functools.cached_property
+    def groups(self) -> pruning.Groups:
+        """Channel groups of the whole network."""
+        return networks.trace_groups(self.module, self.whole, self.config.data.image_size)
+
+    def flops(self, step: Step) -> int:
+        """What a step costs."""
+        return self.once(("flops", step.id), lambda: KINDS[step.kind].flops(step, self))
+
+    def shapes(self, step: Step | None) -> Tree:
+        """Shapes of the variables that a step makes; of the whole network without one."""
+        if step is None:
+            return self.whole
+        return self.once(("shapes", step.id), lambda: KINDS[step.kind].shapes(step, self))
+
+    def variables(self, step: Step | None) -> Tree:
+        """The variables that a finished step made, or those that were given.
+
+        They are read back from the folder also where they were made here: an interrupted run and an
+        undisturbed one go on from the same numbers.
+
+        Raises:
+          DamagedModel: they cannot be read back.
+        """
+        if step is None:
+            if self.given is None:
+                raise UserError("config.weights='': expected weights to start from")
+            return self.given
+        # All processes of a group ask for the same ones, in the same order.
+        if step.id not in self._variables:
+            found, problem = None, None
+            try:
+                found = self.local_variables(step) if group.is_first() else None
+            except DamagedModel as error:
+                problem = error
+            if group.of_first(int(problem is not None)):
+                raise problem or DamagedModel(step, "found by the first process")
+            self._variables[step.id] = group.tree_of_first(found, self.shapes(step))
+            if len(self._variables) > _MOST_VARIABLES:
+                self._variables.popitem(last=False)
+        self._variables.move_to_end(step.id)
+        return self._variables[step.id]
+
+    def local_variables(self, step: Step | None) -> Tree:
+        """As `variables`, in this process alone, which reads the folder."""
+        if step is None or step.id in self._variables:
+            return self.variables(step)
+        restore = KINDS[step.kind].restore
+        if restore is not None:
+            return restore(step, self)
+        try:
+            found = models.load(self.store.model(step.id)).variables
+            # Of a model that is not this step's, or of another program.
+            expected = getattr(self.store.result(step.id), "weights", None)
+            if expected and models.content_hash(found) != expected:
+                raise UserError("they are not those of its record")
+            return fitted(found, self.shapes(step))
+        except UserError as error:
+            raise DamagedModel(step, error) from None
+
+    def costs(self, recipe: Recipe, start: Step | None, batch_size: int) -> Callable[[int], Cost]:
+        """What a network costs, by the number of classes.
+
+        Args:
+          recipe: how it is trained.
+          start: the step that made its weights, as for `shapes`.
+          batch_size: images an update.
+        """
+        # Networks of one architecture, such as those of dense and scratch, share a count.
+        key = (recipe, batch_size, self._architecture(start))
+        return self.once(
+            key,
+            lambda: cost_by_classes(
+                self.module,
+                recipe,
+                self.shapes(start),
+                batch_size=batch_size,
+                image_size=self.config.data.image_size,
+            ),
+        )
+
+    def _architecture(self, start: Step | None) -> Any:
+        def described() -> Any:
+            leaves, structure = jax.tree.flatten(models.with_head(self.shapes(start), 1))
+            return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+        return self.once(("architecture", start.id if start else _WHOLE), described)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave when it was first called for this key."""
+        if key not in self._memory:
+            self._memory[key] = make()
+        return self._memory[key]
+
+
+def fitted(variables: Tree, like: Tree) -> Tree:
+    """The variables with as many outputs as `like` has, whose shapes the others must have.
+
+    Raises:
+      UserError: they are of another network.
+    """
+    try:
+        outputs = like["params"]["head"]["kernel"].shape[-1]
+        if variables["params"]["head"]["kernel"].shape[-1] != outputs:
+            variables = models.with_head(variables, outputs)
+    except LookupError:
+        raise UserError("they have no head") from None
+    if _described(variables) != _described(like):
+        raise UserError("they are of another network")
+    return variables
+
+
+def _described(variables: Tree) -> Mapping[str, Any]:
+    """Shape and type of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {
+        jax.tree_util.keystr(path): (tuple(leaf.shape), leaf.dtype.name) for path, leaf in leaves
+    }

@@ -1,0 +1,94 @@
+"""Records of the run itself and of its methods; steps make their own."""
+
+import importlib.metadata
+import platform
+
+import jax
+
+import ctl_jax
+from ctl_jax import records
+from ctl_jax.experiment.kinds import prune
+from ctl_jax.experiment.plan import Plan
+from ctl_jax.experiment.steps import Step
+from ctl_jax.experiment.tasks import TaskInfo
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def run_record(plan: Plan) -> records.RunRecord:
+    """What was run, on what, with which versions."""
+    config = plan.config
+    return records.RunRecord(
+        variant=config.stream.variant,
+        model=config.model.name,
+        tasks=tuple(map(_task, plan.tasks)),
+        missing=tuple(
+            records.MissingTask(name=spec.name, title=spec.title, reason=reason)
+            for spec, reason in plan.missing
+        ),
+        methods=tuple(plan.methods),
+        budgets=tuple(map(str, plan.budgets)),
+        learning_rates=config.finetune.learning_rates,
+        seeds=config.seeds,
+        config=config.to_dict(),
+        versions={
+            "ctl_jax": ctl_jax.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        device=jax.devices()[0].device_kind,
+    )
+
+
+def _task(task: TaskInfo) -> records.RunTask:
+    counts = {f"{name}_examples": task.examples[name] for name in ("train", "dev", "dev_test")}
+    return records.RunTask(
+        name=task.spec.name,
+        title=task.spec.title,
+        dataset=task.spec.dataset,
+        domain=task.spec.domain,
+        year=task.spec.year,
+        kind=task.spec.kind,
+        num_classes=task.num_classes,
+        **counts,
+        notes=tuple(task.notes),
+        passed_over=dict(task.passed_over),
+    )
+
+
+def method_records(plan: Plan) -> list[records.MethodRecord]:
+    """What each method makes of the network, without the task's head."""
+    found = []
+    for name, method in plan.methods.items():
+        costs, start, cut = plan.costs(method, 0), plan.start(method), method.cut
+        keep = prune.planned(start, plan.place) if cut is not None and start is not None else None
+        shrunk = [] if keep is None else [n for n, k in keep.items() if len(k) < keep.sizes[n]]
+        found.append(
+            records.MethodRecord(
+                method=name,
+                scope=cut.scope if cut else None,
+                ratio=cut.ratio if cut else None,
+                criterion=plan.config.pruning.criterion if cut else None,
+                params=costs[-1].params,
+                forward_flops=costs[-1].forward,
+                # Of several phases that of the last.
+                flops_per_step=costs[-1].step,
+                groups=len(plan.place.groups),
+                cut_groups=len(shrunk),
+                notes=() if keep is None else tuple(prune.notes(plan.place.groups, keep)),
+            )
+        )
+    return found
+
+
+def pending_record(step: Step) -> records.PendingRecord:
+    """A trial that is wanted and not done."""
+    params = step.params
+    return records.PendingRecord(
+        id=step.id,
+        task=params["task"]["name"],
+        method=params["method"],
+        budget=params["budget"],
+        seed=params["seed"],
+        learning_rate=params["learning_rate"],
+    )

@@ -1,0 +1,206 @@
+"""Steps: computations named by all that decides their numbers; strategies say which are wanted.
+
+    weights = Step("pretrain", {...})
+    trial = Step("finetune", {...}, {"weights": weights})
+
+A step is plain data, so every worker that reads the same config names the same steps. How a step of
+a kind is computed stands in `ctl_jax/experiment/kinds/`, one file a kind.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ctl_jax import models, records
+from ctl_jax.errors import UserError
+
+# Plain values: None, bool, int, float, str, and lists and mappings of them.
+Json = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One computation, wholly determined.
+
+    Attributes:
+      kind: a key of `KINDS`.
+      params: all that decides its numbers besides its inputs, and nothing else.
+      inputs: the steps whose outputs it starts from, by what they are to it.
+      keep: whether the model that it makes stays in the run's folder; no part of the id.
+    """
+
+    kind: str
+    params: Mapping[str, Json]
+    inputs: Mapping[str, "Step"] = dataclasses.field(default_factory=dict)
+    keep: bool = False
+
+    @functools.cached_property
+    def id(self) -> str:
+        """A hash of the kind and its version, of the parameters, and of the inputs' ids."""
+        inputs = {name: step.id for name, step in self.inputs.items()}
+        return content_id([self.kind, KINDS[self.kind].version, self.params, inputs])
+
+    def kept(self) -> "Step":
+        """The same step, whose model stays."""
+        return dataclasses.replace(self, keep=True)
+
+
+def content_id(content: Json) -> str:
+    """A short hash of plain values: the same on every machine and in every process."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def to_json(step: Step) -> Json:
+    """The step as plain values, for another process."""
+    inputs = {name: to_json(each) for name, each in step.inputs.items()}
+    return {"kind": step.kind, "params": dict(step.params), "inputs": inputs, "keep": step.keep}
+
+
+def from_json(content: Json) -> Step:
+    """The step that `to_json` was given."""
+    inputs = {name: from_json(each) for name, each in content["inputs"].items()}
+    return Step(content["kind"], content["params"], inputs, content["keep"])
+
+
+class Finished(Protocol):
+    """The steps that are done, as a strategy sees them."""
+
+    def __contains__(self, step: object) -> bool:
+        """Whether the step is done."""
+
+    def record(self, step: Step) -> records.Record:
+        """What a finished step came to: the last of its records."""
+
+
+# From the finished steps to those that are wanted. Pure, so that all workers agree; and monotone:
+# when more is finished, no step that was wanted before is missing from what is returned.
+Strategy = Callable[[Finished], Sequence[Step]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How steps of a kind are computed.
+
+    The functions that take a `place` get the `Workplace` of the run, see kinds/.
+
+    Attributes:
+      version: a part of the ids; to be raised when a change of the program changes numbers.
+      flops: what a step costs, before it is computed: `flops(step, place)`.
+      run: computes it: `run(step, place, job)` gives an `Output`.
+      shapes: the variables that it makes, abstract: `shapes(step, place)`.
+      restore: makes its variables again from its records and inputs: `restore(step, place)`. None:
+        they are kept as a checkpoint where they are needed.
+      label: for a progress bar: `label(step, place)` gives its text and how many updates there are.
+    """
+
+    version: int
+    flops: Callable[[Step, Any], int]
+    run: Callable[[Step, Any, Any], "Output"]
+    shapes: Callable[[Step, Any], Any]
+    restore: Callable[[Step, Any], Any] | None = None
+    label: Callable[[Step, Any], tuple[str, int]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a step gave.
+
+    Attributes:
+      records: what it came to is the last one.
+      model: gives the network that it made, where it is to be kept; None where it makes none.
+    """
+
+    records: Sequence[records.Record]
+    model: Callable[[], models.Model] | None = None
+
+
+# Filled by the modules of `ctl_jax.experiment.kinds`.
+KINDS: dict[str, Kind] = {}
+
+
+def register(name: str, kind: Kind) -> None:
+    """Makes steps of a kind known.
+
+    Raises:
+      UserError: there is a kind of this name.
+    """
+    if name in KINDS:
+        raise UserError(f"kind of steps {name!r}: there is one of this name; expected a new name")
+    KINDS[name] = kind
+
+
+def closure(steps: Iterable[Step]) -> dict[str, Step]:
+    """The steps and all that they depend on, each once, by id; inputs come before their readers."""
+    found: dict[str, Step] = {}
+    for step in steps:
+        _add(step, found)
+    return found
+
+
+def _add(step: Step, found: dict[str, Step]) -> None:
+    there = found.get(step.id)
+    if there is None:
+        for each in step.inputs.values():
+            _add(each, found)
+        found[step.id] = step
+    elif step.keep and not there.keep:
+        found[step.id] = step
+
+
+def stored(step: Step) -> list[Step]:
+    """The steps whose checkpoints must be there so that this one's variables can be had."""
+    if KINDS[step.kind].restore is None:
+        return [step]
+    return [found for each in step.inputs.values() for found in stored(each)]
+
+
+class Done(Protocol):
+    """Ids of what a run's folder holds.
+
+    Attributes:
+      records: of the steps that have records.
+      models: of the steps that have checkpoints.
+    """
+
+    @property
+    def records(self) -> Collection[str]: ...
+    @property
+    def models(self) -> Collection[str]: ...
+
+
+def pending(wanted: Mapping[str, Step], done: "Done") -> tuple[dict[str, Step], set[str]]:
+    """What is left to do of the steps that are wanted.
+
+    Args:
+      wanted: from `closure`.
+      done: which steps have their records, and which their models.
+
+    Returns:
+      The steps that are not done, by id, inputs first: one without records, or without its
+      checkpoint where that is to stay or a step that is left needs it. And the ids of those whose
+      checkpoints are needed.
+    """
+    left: dict[str, Step] = {}
+    needed = {id for id, step in wanted.items() if step.keep and stored(step) == [step]}
+    for id, step in reversed(list(wanted.items())):
+        if id not in done.records or (id in needed and id not in done.models):
+            left[id] = step
+            needed.update(found.id for each in step.inputs.values() for found in stored(each))
+    return dict(reversed(left.items())), needed
+
+
+def ready(left: Mapping[str, Step]) -> dict[str, Step]:
+    """Those of the steps that are left whose inputs are all done."""
+    return {id: step for id, step in left.items() if not _waits(step, left)}
+
+
+def _waits(step: Step, left: Mapping[str, Step]) -> bool:
+    # What is restored needs its own inputs; what is kept as a checkpoint needs nothing else.
+    return any(
+        each.id in left or (KINDS[each.kind].restore is not None and _waits(each, left))
+        for each in step.inputs.values()
+    )
