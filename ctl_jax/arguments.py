@@ -11,7 +11,7 @@ from absl import flags
 
 from ctl_jax import experiment
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.config import flatten
+from ctl_jax.experiment.config import KEYS, reference
 from ctl_jax.values import is_truth
 
 _TEXTS = {
@@ -25,9 +25,9 @@ _PLAN = "Print the plan (tasks, trials, FLOPs) and stop."
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _HELP = ("help", "helpfull", "helpshort", "h", "?")
 _KEYS = """
-  --config.KEY=VALUE: A value in place of the config file's; --helpfull has all
-    keys. A list is written a,b (or as in Python, ('a,b', 'c'), where a comma is
-    part of a value), or the flag is given once a value."""
+  --config.KEY=VALUE: A value in place of the config file's. A list is written
+    a,b (or as in Python, ('a,b', 'c'), where a comma is part of a value), or
+    the flag is given once a value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +100,7 @@ def help_text(argv: Sequence[str], description: str) -> str:
     if not asked:
         return ""
     lines = [description.rstrip(), "\nFlags:", _flags().get_help().rstrip(), _KEYS.strip("\n")]
-    if "helpfull" in asked:
-        lines.append("\nKeys of the config, at their defaults:\n")
-        config = experiment.default_config()
-        lines += [f"  --config.{key}={value!r}" for key, value in flatten(config)]
+    lines += ["", reference.help_text("helpfull" in asked)]
     return "\n".join(lines)
 
 
@@ -118,7 +115,7 @@ def _flags() -> flags.FlagValues:
 
 def _hint(known: flags.FlagValues, name: str) -> str:
     """What may be meant by an unknown flag: one like it, or a key without its beginning."""
-    keys = [f"config.{key}" for key, _ in flatten(experiment.default_config())]
+    keys = [f"config.{key}" for key in sorted(KEYS)]
     close = [key for key in keys if key.endswith(f".{name}")]
     close += difflib.get_close_matches(name, [*known, *keys], n=1)
     return f"did you mean --{close[0]}?" if close else "see --help"

@@ -88,6 +88,19 @@ def read_list(name: str, text: str, kind: type) -> tuple[Any, ...]:
     return tuple(elements)
 
 
+def as_text(value: Any) -> str:
+    """Writes a value, or a tuple of values, as `read_scalar` and `read_list` read it."""
+    if isinstance(value, tuple):
+        texts = [as_text(each) for each in value]
+        # Quotes, brackets, commas, spaces and empty texts need Python's quotes.
+        plain = all(re.fullmatch(r"[\w./~@:+-]+", text) for text in texts)
+        return ",".join(texts) if plain else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
+
+
 def _integer(text: str) -> int:
     number = decimal.Decimal(text.strip())
     if not number.is_finite() or number.adjusted() > _MOST_DIGITS or number != int(number):

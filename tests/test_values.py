@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax.errors import UserError
-from ctl_jax.values import is_truth, read_list, read_scalar
+from ctl_jax.values import as_text, is_truth, read_list, read_scalar
 
 TRUTHS = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
 
@@ -136,3 +136,26 @@ def test_any_text_is_read_or_refused(text, kind):
             continue
     if kind is bool:
         assert is_truth(text) == (text.strip().lower() in TRUTHS)
+
+
+VALUES = {
+    bool: st.booleans(),
+    int: st.integers(-(10**30), 10**30),
+    float: st.floats(allow_nan=False),
+    str: st.text(st.characters(codec="utf-8"), max_size=5),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@given(data=st.data())
+def test_what_is_written_is_read_back(kind, data):
+    values = data.draw(st.lists(VALUES[kind], max_size=3).map(tuple))
+    assert read_list("--k", as_text(values), kind) == values
+    for value in values:
+        assert read_scalar("--k", as_text(value), kind) == value
+
+
+def test_values_are_written_as_one_would():
+    assert as_text((True, 3, 1e10, 0.1, 60.0, 4 / 3)) == "true,3,1e+10,0.1,60,1.3333333333333333"
+    assert as_text(("/a", "b@0.5")) == "/a,b@0.5"
+    assert as_text(("a,b", "c")) == "('a,b', 'c')"

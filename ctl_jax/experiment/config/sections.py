@@ -25,15 +25,15 @@ class Stream:
     )
     ablation: str = key(
         "",
-        "What is left out of a variant; random keeps num_tasks tasks. Held-out tasks stay, as far "
-        "as stop_year lets them.",
+        "Which tasks of a variant are left out; random keeps num_tasks of them. Held-out tasks "
+        "stay, unless stop_year leaves them out.",
         rules.ABLATION,
     )
     num_tasks: int = key(0, "How many tasks ablation=random keeps.", rules.TASKS)
     shuffle: str = key(
         "", "Shuffles the tasks of each year among themselves, or all of them.", rules.SHUFFLE
     )
-    seed: int = key(0, "Of the random tasks and of the shuffle.", rules.SEED)
+    seed: int = key(0, "Seed of the random tasks and of the shuffle.", rules.SEED)
     missing: str = key(
         "error",
         "What happens where a task's data is missing: error stops the run before any work, skip "
@@ -84,7 +84,7 @@ class Model:
     )
     width: int = key(0, "Channels of the stem, which the others are multiples of.", rules.WIDTH)
     conv_bias: bool = key(False, "Whether convolutions have biases, as Keras' ResNets have.")
-    epsilon: float = key(0.0, "Of BatchNorm.", rules.EPSILON)
+    epsilon: float = key(0.0, "Epsilon of BatchNorm.", rules.EPSILON)
     preprocess: str = key(
         "nevis", "What the weights expect of an image, see models.PREPROCESS.", rules.PREPROCESS
     )
@@ -95,25 +95,25 @@ class Pretrain:
     """How the run pretrains a network itself, where no weights are given."""
 
     task: str = key("", "The source task, e.g. embedded_source; '' where config.weights are given.")
-    steps: int = key(1000, "Updates.", rules.STEPS)
-    batch_size: int = key(64, "Examples an update.", rules.BATCH)
-    learning_rate: float = key(0.1, "The schedule's peak.", rules.POSITIVE)
+    steps: int = key(1000, "Training steps.", rules.STEPS)
+    batch_size: int = key(64, "Images per batch.", rules.BATCH)
+    learning_rate: float = key(0.1, "Peak of the schedule.", rules.POSITIVE)
     warmup_fraction: float = key(
-        0.1, "Part of the updates in which the rate rises to its peak.", rules.FRACTION
+        0.1, "Fraction of the steps in which the learning rate rises to its peak.", rules.FRACTION
     )
-    weight_decay: float = key(1e-4, "Of kernels.", rules.NOT_NEGATIVE)
+    weight_decay: float = key(1e-4, "L2 coefficient, on kernels only.", rules.NOT_NEGATIVE)
     crop_area: tuple[float, float] = key(
-        (0.25, 1.0), "Least and most area of a random crop, of the image's.", rules.AREA
+        (0.25, 1.0), "Least and most area of a random crop, as a fraction of the image.", rules.AREA
     )
-    flip: bool = key(True, "Whether half of the images are mirrored.")
-    seed: int = key(0, "Of the weights, the order, crops and flips.", rules.SEED)
+    flip: bool = key(True, "Whether images are flipped at random.")
+    seed: int = key(0, "Seed of the initial weights, the order, crops and flips.", rules.SEED)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pruning:
-    """How methods that cut choose the channels that stay."""
+    """How methods that prune choose the channels that stay."""
 
-    criterion: str = key("l2", "What a channel matters.", rules.CRITERION)
+    criterion: str = key("l2", "How the importance of a channel is scored.", rules.CRITERION)
     round_to: int = key(
         0, "Kept widths are rounded to multiples of it; 0: of 8, on TPU of 16.", rules.MULTIPLE
     )
@@ -121,11 +121,11 @@ class Pruning:
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """Training compute of a trial: a log-spaced range of FLOPs, or a list."""
+    """Training compute of a trial: a range of FLOPs, or a list of amounts."""
 
-    min_flops: float = key(1e10, "The least budget of the range, in FLOPs.", rules.FLOPS)
-    max_flops: float = key(1e11, "The most, in FLOPs.", rules.FLOPS)
-    num: int = key(3, "How many budgets the range has.", rules.BUDGETS)
+    min_flops: float = key(1e10, "The least budget, in FLOPs.", rules.FLOPS)
+    max_flops: float = key(1e11, "The largest budget, in FLOPs.", rules.FLOPS)
+    num: int = key(3, "Number of budgets, log-spaced from the least to the most.", rules.BUDGETS)
     amounts: tuple[str, ...] = key(
         (),
         "Budgets in place of the range, each an amount and a unit: 2e12 (flops), 0.5epochs, "
@@ -139,28 +139,28 @@ class Budgets:
 class Finetune:
     """How a network is finetuned."""
 
-    batch_size: int = key(32, "Examples an update.", rules.BATCH)
+    batch_size: int = key(32, "Images per batch.", rules.BATCH)
     learning_rates: tuple[float, ...] = key(
         (0.01, 0.03, 0.1),
         "Peaks of the schedule. Each is tried; the one that is best on dev is reported.",
         rules.RATES,
     )
-    momentum: float = key(0.9, "Of SGD, in Nesterov's form.", rules.MOMENTUM)
-    weight_decay: float = key(1e-4, "Of kernels.", rules.NOT_NEGATIVE)
+    momentum: float = key(0.9, "Nesterov momentum of SGD.", rules.MOMENTUM)
+    weight_decay: float = key(1e-4, "L2 coefficient, on kernels only.", rules.NOT_NEGATIVE)
     warmup_fraction: float = key(
-        0.1, "Part of the updates in which the rate rises to its peak.", rules.FRACTION
+        0.1, "Fraction of the steps in which the learning rate rises to its peak.", rules.FRACTION
     )
     crop_area: tuple[float, float] = key(
-        (0.08, 1.0), "Least and most area of a random crop, of the image's.", rules.AREA
+        (0.08, 1.0), "Least and most area of a random crop, as a fraction of the image.", rules.AREA
     )
     crop_aspect: tuple[float, float] = key(
-        (3 / 4, 4 / 3), "Least and most width of a random crop, of its height.", rules.ASPECT
+        (3 / 4, 4 / 3), "Least and most ratio of a random crop's width to its height.", rules.ASPECT
     )
-    flip: bool = key(True, "Whether half of the images are mirrored.")
-    log_every: int = key(10, "Updates between two training records.", rules.STEPS)
+    flip: bool = key(True, "Whether images are flipped at random.")
+    log_every: int = key(10, "Steps between two training records.", rules.STEPS)
     evaluate_every: int = key(
         0,
-        "Updates between two evaluations on dev while it trains, a multiple of log_every; 0: only "
+        "Steps between two evaluations on dev while it trains, a multiple of log_every; 0: only "
         "at the end.",
         rules.STEPS_OR_ZERO,
     )
@@ -171,8 +171,8 @@ class Finetune:
     )
     compute_dtype: str = key(
         "",
-        "Of convolutions, products and activations, here and in pretraining; '': bfloat16 on GPU "
-        "and TPU, else float32. Weights, statistics and the loss are float32.",
+        "Data type of convolutions, products and activations, here and in pretraining; '': "
+        "bfloat16 on GPU and TPU, else float32. Weights, statistics and the loss are float32.",
         rules.one_of("", "float32", "bfloat16"),
     )
 
@@ -201,7 +201,7 @@ class Config:
     pretrain: Pretrain = Pretrain()
     methods: tuple[str, ...] = key(
         ("dense", "filters@0.5"),
-        "How tasks are learnt: dense, filters@RATIO, channels@RATIO, all@RATIO, scratch, "
+        "How each task is learnt: dense, filters@RATIO, channels@RATIO, all@RATIO, scratch, "
         "linear_probe.",
         rules.METHODS,
         canonical=rules.canonical_methods,
@@ -211,10 +211,12 @@ class Config:
     finetune: Finetune = Finetune()
     checkpoint: Checkpoint = Checkpoint()
     seeds: tuple[int, ...] = key(
-        (0,), "Of the head, order, crops and flips: everything is done with each.", rules.SEEDS
+        (0,),
+        "Seeds of the head, order, crops and flips; every trial is run with each.",
+        rules.SEEDS,
     )
     strategy: str = key(
-        "grid", "Which trials there are: grid is the product of all.", rules.one_of("grid")
+        "grid", "How trials are chosen; grid runs every combination.", rules.one_of("grid")
     )
     keep_models: str = key(
         "none",
