@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -19,18 +19,9 @@ from ctl_jax.experiment.kinds import finetune, pretrain, prune
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
+from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo, find_tasks
 from ctl_jax.finetune.step import MAX_STEPS
-
-
-class Point(NamedTuple):
-    """A place on the axes of a run: what makes a trial."""
-
-    task: TaskInfo
-    method: Method
-    budget: Budget
-    seed: int
-    learning_rate: float
 
 
 @dataclasses.dataclass(frozen=True)

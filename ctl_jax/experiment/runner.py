@@ -68,10 +68,10 @@ def run(
     loader = TaskLoader(checked, on_prepare)
     place = Workplace(checked, loader, store, warn)
     plan = make_plan(place)
-    wanted = steps.closure(plan.strategy(store.finished()))
     _check_devices(plan)
     if group.is_first():
         finished = store.finished()
+        wanted = steps.closure(plan.strategy(finished))
         store.tell_of_lost(wanted)
         tables.print_plan(console, plan, wanted, finished)
     if plan_only:
@@ -141,6 +141,7 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
     _load_tasks(plan, console)
     with Progress(console) as progress:
         place.progress = progress
+        damaged: set[str] = set()
         tally = _Tally(plan, progress)
         if queue is not None:
             queue.on_look = tally.look
@@ -153,7 +154,13 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
                 try:
                     output = KINDS[job.step.kind].run(job.step, place, job)
                 except DamagedModel as error:
+                    if error.step.id in damaged:
+                        raise UserError(
+                            f"--workdir={place.store.workdir}: expected a place that keeps what is "
+                            f"written; models/{error.step.id} cannot be read back"
+                        ) from None
                     # It is done again, and then this step.
+                    damaged.add(error.step.id)
                     if group.is_first():
                         place.store.set_aside_model(error.step.id, error.reason)
                     continue
@@ -168,9 +175,12 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
 def _load_tasks(plan: Plan, console: rich.console.Console) -> None:
     """Decodes the images of the tasks that something is left to do on: what is wrong stops here."""
     place = plan.place
-    finished = place.store.finished()
-    left, _ = steps.pending(steps.closure(plan.strategy(finished)), finished)
-    names = {step.params["task"]["name"] for step in left.values() if step.kind == TRIAL}
+    names = set(place.tasks)
+    # Only a group's first process knows what is done.
+    if group.is_first():
+        finished = place.store.finished()
+        left, _ = steps.pending(steps.closure(plan.strategy(finished)), finished)
+        names = {step.params["task"]["name"] for step in left.values() if step.kind == TRIAL}
     for name, info in place.tasks.items():
         if name in names:
             tables.print_loaded(console, info, place.loader.load(info.spec))

@@ -11,27 +11,54 @@ A module here makes its strategies known with `strategy`; it is found by being h
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol, TypeAlias
 
+from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.steps import Strategy
-
-if TYPE_CHECKING:
-    from ctl_jax.experiment.plan import Plan
-
-_MAKERS: dict[str, Callable[["Plan"], Strategy]] = {}
+from ctl_jax.experiment.methods import Method
+from ctl_jax.experiment.steps import Finished, Step, Strategy
+from ctl_jax.experiment.tasks import TaskInfo
 
 
-def strategy(
-    name: str,
-) -> Callable[[Callable[["Plan"], Strategy]], Callable[["Plan"], Strategy]]:
+class Point(NamedTuple):
+    """A place on the axes of a run: what makes a trial."""
+
+    task: TaskInfo
+    method: Method
+    budget: Budget
+    seed: int
+    learning_rate: float
+
+
+class Plan(Protocol):
+    """What a strategy may ask of a run's plan."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a budget depends on what this device does: then trials follow measurements."""
+
+    def points(self) -> list[Point]:
+        """Tasks x methods x budgets x seeds x learning rates, in that order."""
+
+    def trial(
+        self, point: Point, weights: Step | None = None, finished: Finished | None = None
+    ) -> Step:
+        """The step of a trial; see `experiment.plan.Plan.trial`."""
+
+
+Maker: TypeAlias = Callable[[Plan], Strategy]
+
+_MAKERS: dict[str, Maker] = {}
+
+
+def strategy(name: str) -> Callable[[Maker], Maker]:
     """Makes a function from a run's plan to a strategy known under a name.
 
     Raises:
       UserError: there is a strategy of this name.
     """
 
-    def add(maker: Callable[["Plan"], Strategy]) -> Callable[["Plan"], Strategy]:
+    def add(maker: Maker) -> Maker:
         if name in _MAKERS:
             raise UserError(f"strategy {name!r}: there is one of this name; expected a new name")
         _MAKERS[name] = maker
@@ -45,7 +72,7 @@ def names() -> tuple[str, ...]:
     return tuple(_MAKERS)
 
 
-def make(name: str, plan: "Plan") -> Strategy:
+def make(name: str, plan: Plan) -> Strategy:
     """The strategy of a name, for a run."""
     return _MAKERS[name](plan)
 

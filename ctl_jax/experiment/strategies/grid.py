@@ -1,16 +1,11 @@
 """Every task with every method, budget, seed and learning rate: it looks at nothing finished."""
 
-from typing import TYPE_CHECKING
-
 from ctl_jax.experiment.steps import Finished, Step, Strategy
-from ctl_jax.experiment.strategies import strategy
-
-if TYPE_CHECKING:
-    from ctl_jax.experiment.plan import Plan
+from ctl_jax.experiment.strategies import Plan, strategy
 
 
 @strategy("grid")
-def grid(plan: "Plan") -> Strategy:
+def grid(plan: Plan) -> Strategy:
     """The product of the run's axes."""
     points = plan.points()
     fixed = None if plan.is_measured else [plan.trial(point) for point in points]
