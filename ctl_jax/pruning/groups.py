@@ -122,7 +122,11 @@ class Groups(Mapping[str, Group]):
     @functools.cached_property
     def structure(self) -> Structure:
         """What a `Keep` of these groups is for: names, sizes, positions and shapes alone."""
-        return Structure.of(self)
+        members = {
+            name: {(member.path, member.axis): member.positions for member in group.members}
+            for name, group in self.items()
+        }
+        return Structure({n: group.size for n, group in self.items()}, members, self.shapes)
 
     @functools.cached_property
     def other_sizes(self) -> frozenset[int]:

@@ -5,13 +5,10 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from ctl_jax.pruning.groups import Groups
 
 Positions = npt.NDArray[np.int64]
 Slot = tuple[str, int]  # a parameter's path and one of its axes
@@ -56,18 +53,6 @@ class Structure:
         self.shapes = dict(shapes)
         # What `prune` found out about trees: their structure -> the parameter that each leaf is.
         self.owners: dict[Any, Sequence[str | None]] = {}
-
-    @classmethod
-    def of(cls, groups: "Groups") -> "Structure":
-        """The structure of a trace; `groups.structure` keeps it."""
-        return cls(
-            {name: group.size for name, group in groups.items()},
-            {
-                name: {(member.path, member.axis): member.positions for member in group.members}
-                for name, group in groups.items()
-            },
-            groups.shapes,
-        )
 
     @functools.cached_property
     def axes(self) -> dict[str, dict[int, Lying]]:
