@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ctl_jax.compute.budgets import Budget
+from ctl_jax.errors import naming
 from ctl_jax.records.schema import read_fields
 from ctl_jax.records.trial import TrialRecord, check_trial
 from ctl_jax.records.types import (
@@ -52,7 +54,8 @@ def from_json(given: Mapping[str, Any], line: int = 1) -> Record | None:
         return None
     name = given.get("method" if kind == "method" else "id")
     where = f"record {line} ({kind})" if name is None else f"record {line} ({kind} {name})"
-    given = _upgraded(given)
+    with naming(where):
+        given = _upgraded(given)
     cls: Callable[..., Record] = TYPES[kind]
     record = read_fields(cls, given, where)
     if isinstance(record, RunRecord):
@@ -78,7 +81,7 @@ def _upgraded(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _text(budget: Any) -> Any:
-    return f"{int(budget)} flops" if _is_count(budget) else budget
+    return str(Budget(int(budget))) if _is_count(budget) else budget
 
 
 def _is_count(value: Any) -> bool:

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ctl_jax.errors import UserError
+from ctl_jax.compute.budgets import Budget
+from ctl_jax.errors import UserError, naming
 from ctl_jax.records.schema import check_unique, positive
 
 
@@ -291,6 +292,9 @@ def check_run(run: RunRecord, where: str) -> None:
     for key in ("methods", "budgets", "learning_rates", "seeds"):
         check_unique(getattr(run, key), f"{where}: {key}")
     check_unique(names, f"{where}: names of tasks")
+    with naming(f"{where}: budgets"):
+        for budget in run.budgets:
+            Budget.parse(budget)
     for name in names:
         # Figures are files named after their tasks.
         if not name or name.startswith(".") or set(name) & set("/\\\0"):

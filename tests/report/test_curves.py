@@ -6,13 +6,13 @@ import pytest
 
 from ctl_jax.report.curves import means, task_curves, values
 
-BUDGET = 10**12
+BUDGET = "2 epochs"
 
 
 def _rows(table):
     """Rows from {task: {method: [dev_test by seed]}}."""
     return [
-        {"task": t, "method": m, "budget_flops": BUDGET, "seed": seed, "dev_test": number}
+        {"task": t, "method": m, "budget": BUDGET, "seed": seed, "dev_test": number}
         for t, by_method in table.items()
         for m, numbers in by_method.items()
         for seed, number in enumerate(numbers)

@@ -5,15 +5,17 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ctl_jax.report import figures
 from ctl_jax.report.curves import Point
 
 CURVES = {
-    "dense": {10**11: Point(0.4, 0.02, 2), 10**12: Point(0.8, 0.01, 2)},
-    "filters@0.5": {10**11: Point(0.6, None, 1)},
+    "dense": {"1e11 flops": Point(0.4, 0.02, 2), "1e12 flops": Point(0.8, 0.01, 2)},
+    "filters@0.5": {"1e11 flops": Point(0.6, None, 1)},
 }
+BUDGETS = {"1e11 flops": 10**11, "1e12 flops": 10**12}
 
 
 def _pixels(png):
@@ -30,7 +32,7 @@ def _has(pixels, colour):
 
 def test_lines_have_the_colours_of_their_methods():
     methods = ["dense", "filters@0.5", "absent"]
-    pixels = _pixels(figures.accuracy("A task", "accuracy", CURVES, methods, chance=0.1))
+    pixels = _pixels(figures.accuracy("A task", "accuracy", CURVES, methods, BUDGETS, chance=0.1))
     chosen = figures.styles(methods)
     assert _has(pixels, chosen["dense"].colour)
     assert _has(pixels, chosen["filters@0.5"].colour)
@@ -38,23 +40,24 @@ def test_lines_have_the_colours_of_their_methods():
 
 
 def test_bytes_do_not_depend_on_the_users_style():
-    first = figures.relative("Gain", "accuracy", CURVES, ["dense", "filters@0.5"])
+    drawn = ("Gain", "accuracy", CURVES, ["dense", "filters@0.5"], BUDGETS)
+    first = figures.relative(*drawn)
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 22}):
-        assert figures.relative("Gain", "accuracy", CURVES, ["dense", "filters@0.5"]) == first
+        assert figures.relative(*drawn) == first
         assert matplotlib.rcParams["font.size"] == 22
 
 
 def test_spread_is_drawn():
     flat = {"dense": {b: Point(p.mean, None, 1) for b, p in CURVES["dense"].items()}}
-    with_bars = figures.accuracy("t", "accuracy", {"dense": CURVES["dense"]}, ["dense"])
-    assert figures.accuracy("t", "accuracy", flat, ["dense"]) != with_bars
+    with_bars = figures.accuracy("t", "accuracy", {"dense": CURVES["dense"]}, ["dense"], BUDGETS)
+    assert figures.accuracy("t", "accuracy", flat, ["dense"], BUDGETS) != with_bars
 
 
 @pytest.mark.parametrize("title", ["costs $5 and $6", r"$\frac$", "<b>", "_x"])
 def test_titles_are_no_formulas(title):
     method = f"filters {title}"
-    curves = {method: {10**11: Point(0.5, None, 1)}}
-    _pixels(figures.accuracy(title, "accuracy", curves, [method]))
+    curves = {method: {"1e11 flops": Point(0.5, None, 1)}}
+    _pixels(figures.accuracy(title, "accuracy", curves, [method], BUDGETS))
 
 
 def test_styles_keep_to_their_methods_and_differ():
@@ -66,5 +69,17 @@ def test_styles_keep_to_their_methods_and_differ():
 
 
 def test_many_budgets_keep_their_labels_apart():
-    budgets = {int(10**11 * 1.5**i): Point(0.1 + 0.02 * i, None, 1) for i in range(20)}
-    _pixels(figures.accuracy("many", "accuracy", {"dense": budgets}, ["dense"]))
+    budgets = {f"{i} epochs": int(10**11 * 1.5**i) for i in range(1, 21)}
+    curve = {name: Point(0.1 + 0.02 * i, None, 1) for i, name in enumerate(budgets)}
+    _pixels(figures.accuracy("many", "accuracy", {"dense": curve}, ["dense"], budgets))
+
+
+def test_budgets_are_named_as_the_config_does():
+    """FLOPs by their number, since the axis says their unit; others with their unit."""
+    names = []
+    flops, both = {"100000000000 flops": 10**11}, {"30 seconds": 10**9, "1e11 flops": 10**11}
+    for budgets in (flops, {"2 epochs": 10**11}, both):
+        axes = Figure().add_subplot()
+        figures._budget_axis(axes, budgets)
+        names.append([label.get_text() for label in axes.get_xticklabels()])
+    assert names == [["100 G"], ["2 epochs"], ["30 s", "100 GFLOP"]]

@@ -44,7 +44,7 @@ def _lines(records, folder):
 
 
 def test_groups_of_a_run(records):
-    groups = {(g.by, g.name): g.tasks for g in group_tasks(records[0]["tasks"])}
+    groups = {(g.by, g.name): g.tasks for g in group_tasks(read(records).tasks)}
     assert groups == {
         ("all", "all"): ("digits", "glyphs", "textures"),
         ("metric", "accuracy"): ("digits", "glyphs"),

@@ -173,9 +173,9 @@ def test_what_was_found_in_the_data_is_listed(make_records, page):
         report.summary(records)
 
 
-def test_unfinished_trials_are_counted(make_records, page):
+def test_unfinished_trials_are_counted(make_records, pending, page):
     records = make_records()
-    got = page(records[:-1])
+    got = page([*records[:-1], pending(records[-1])])
     assert "1 of 216 trials are not done yet" in got.text
     assert "1 of 72 rows" in got.text
     assert "1 of 2 seeds" in got.text
@@ -211,8 +211,9 @@ def test_one_seed_is_said_to_have_no_spread(make_records, page):
     assert "\N{PLUS-MINUS SIGN}" not in got.text
 
 
-def test_only_a_run_record(make_records, page):
-    got = page(make_records()[:1])
+def test_nothing_done_yet(make_records, pending, page):
+    run, *lines = make_records()
+    got = page([run, *(pending(line) for line in lines if line["type"] == "trial")])
     assert "216 of 216 trials are not done yet" in got.text
     assert "There is no mean over tasks yet" in got.text
     assert got.text.count("No result yet.") == 3

@@ -30,11 +30,11 @@ def test_it_fits_into_80_characters_and_into_ascii(make_records):
     assert text.count("budget ") == 2
 
 
-def test_what_is_wrong_is_said(make_records):
+def test_what_is_wrong_is_said(make_records, pending):
     records = make_records()
     records[0]["missing"] = [{"name": "cars", "title": "Cars", "reason": "no folder"}]
     records[-2].update(diverged=True, dev=None)
-    text = report.summary(records[:-1])
+    text = report.summary([*records[:-1], pending(records[-1])])
     assert "Missing tasks (1): cars" in text
     assert "Trials not done yet: 1 of 216 (rows held up: 1)" in text
     assert "Diverged trials: 1 of 215" in text
@@ -46,6 +46,8 @@ def test_no_dense_no_percent(make_records):
     assert "0." in text
 
 
-def test_nothing_to_say(make_records):
+def test_nothing_to_say(make_records, pending):
     assert "no run" in report.summary([])
-    assert "Trials not done yet: 216 of 216" in report.summary(make_records()[:1])
+    run, *lines = make_records()
+    left = [pending(line) for line in lines if line["type"] == "trial"]
+    assert "Trials not done yet: 216 of 216" in report.summary([run, *left])
