@@ -10,9 +10,11 @@ from ctl_jax.errors import UserError
 
 Places = Mapping[Source, Dirs]
 
-EXPECTED = "folders as KIND:PATH, KIND one of " + ", ".join(
-    source.name for source in sources.registered()
-)
+
+def expected() -> str:
+    """What a folder is written as, for messages."""
+    kinds = ", ".join(source.name for source in sources.registered())
+    return f"folders as KIND:PATH, KIND one of {kinds}"
 
 
 def resolve(dirs: Iterable[str]) -> Places:
@@ -43,7 +45,7 @@ def kind_and_path(text: str) -> tuple[str, str]:
       UserError: a text without a source's name in front, or without a path.
     """
     if not has_kind(text):
-        raise UserError(f"{text!r}: expected {EXPECTED}")
+        raise UserError(f"{text!r}: expected {expected()}")
     kind, _, path = text.partition(":")
     return kind, path
 

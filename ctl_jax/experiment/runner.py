@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import ml_collections
 import rich.console
 
 from ctl_jax import files, finetune, interrupts, models, records, report
@@ -29,7 +30,7 @@ _ALONE = Worker()
 
 
 def run(
-    config: Any,
+    config: ml_collections.ConfigDict,
     workdir: files.PathLike,
     console: rich.console.Console,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 from ctl_jax import data
 from ctl_jax.data import images
 from ctl_jax.errors import UserError, naming
+from ctl_jax.experiment.config import Config
 
 # Images that stay in memory between trials. Beyond it the oldest task is dropped, and read again
 # when its trials come.
@@ -53,7 +54,7 @@ class TaskInfo:
 
 
 def find_tasks(
-    config: Any, loader: "TaskLoader"
+    config: Config, loader: "TaskLoader"
 ) -> tuple[tuple[data.TaskSpec, ...], tuple[tuple[data.TaskSpec, str], ...]]:
     """Which tasks of the stream there is data for.
 
@@ -105,7 +106,7 @@ class TaskLoader:
 
     def __init__(
         self,
-        config: Any,
+        config: Config,
         on_prepare: Callable[[str], None] | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ):

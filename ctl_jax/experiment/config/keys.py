@@ -7,10 +7,20 @@ from typing import Any, NamedTuple
 
 
 class Check(NamedTuple):
-    """Whether a value makes sense, and the words for what does: "expected ..."."""
+    """Whether a value makes sense, and the words for what does.
+
+    Attributes:
+      holds: whether a value of the key's type makes sense.
+      words: what is expected; a function where that may still change, as names do that are added.
+    """
 
     holds: Callable[[Any], bool]
-    expected: str
+    words: str | Callable[[], str]
+
+    @property
+    def expected(self) -> str:
+        """What is expected, now."""
+        return self.words if isinstance(self.words, str) else self.words()
 
 
 @dataclasses.dataclass(frozen=True)

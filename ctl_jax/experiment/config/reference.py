@@ -4,12 +4,14 @@ python -m ctl_jax.experiment.config.reference > docs/config.md
 """
 
 import dataclasses
+import inspect
 import textwrap
 from collections.abc import Iterator
 
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.experiment.config.keys import Key
 from ctl_jax.experiment.config.sections import KEYS, Config
+from ctl_jax.experiment.tunings import TUNINGS
 from ctl_jax.values import as_text
 
 _WIDTH = 80
@@ -20,6 +22,15 @@ _HEAD = """# Config keys
 Each key is set in a config file, `config.SECTION.KEY = VALUE`, or on the command line,
 `--config.SECTION.KEY=VALUE`. Defaults stand here as the command line writes them; of a list that is
 its values with commas between them.
+"""
+_TUNINGS = """
+## Tunings
+
+A tuning stands behind a `+` in the name of a method, `filters@0.5+head_bn`, and its arguments
+behind `@`, `dense+freeze@2`.
+
+| tuning | what is trained |
+|---|---|
 """
 _UNITS = """
 ## Units of budgets
@@ -59,6 +70,11 @@ def markdown() -> str:
             default = f"`{shown}`" if (shown := as_text(key.default)) else ""
             allowed = key.check.expected if key.check else ""
             text += f"| `{key.name}` | {kind} | {default} | {key.sentence} | {allowed} |\n"
+    text += _TUNINGS
+    for name, function in TUNINGS.items():
+        arguments = list(inspect.signature(function).parameters)[1:]
+        form = "@".join([name, *map(str.upper, arguments)])
+        text += f"| `{form}` | {(function.__doc__ or '').splitlines()[0]} |\n"
     text += _UNITS
     for name, unit in UNITS.items():
         text += f"| `{name}` | {unit.sentence} | {'yes' if unit.measured else 'no'} |\n"

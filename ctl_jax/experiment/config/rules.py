@@ -1,7 +1,7 @@
 """What values of the config's keys make sense."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,14 @@ def _rates(value: tuple[float, ...]) -> bool:
     return all(map(_positive, value)) and _distinct(tuple(map(np.float32, value)))
 
 
-DIRS = Check(lambda dirs: all(map(places.has_kind, dirs)), places.EXPECTED)
+DIRS = Check(lambda dirs: all(map(places.has_kind, dirs)), places.expected)
 
 
-def one_of(*names: str) -> Check:
-    """One of some texts."""
+def one_of(names: Collection[str]) -> Check:
+    """One of some texts, to which others may be added later."""
     return Check(
-        lambda value: value in names, "one of " + ", ".join(name or "''" for name in names)
+        lambda value: value in names,
+        lambda: "one of " + ", ".join(name or "''" for name in names),
     )
 
 
@@ -100,5 +101,8 @@ BLOCKS = Check(lambda v: all(0 < n <= 1000 for n in v), "blocks a stage, each 1 
 WIDTH = Check(lambda v: 0 <= v <= _SIZE, "0 (the standard one) or a number of channels")
 EPSILON = Check(_not_negative, f"0 (the standard one) or {_A_POSITIVE}")
 MULTIPLE = Check(lambda v: 0 <= v <= _SIZE, f"0 or a width, at most {_SIZE}")
-ABLATION, SHUFFLE = one_of("", *ABLATIONS), one_of("", *SHUFFLES)
-PREPROCESS, CRITERION = one_of(*models.PREPROCESS), one_of(*pruning.ZERO_SHOT)
+ABLATION, SHUFFLE = one_of(("", *ABLATIONS)), one_of(("", *SHUFFLES))
+PREPROCESS, CRITERION = one_of(models.PREPROCESS), one_of(pruning.ZERO_SHOT)
+# Filled by experiment.strategies, which rests on the config, so that it cannot be asked from here.
+STRATEGIES: dict[str, Callable[..., Any]] = {}
+STRATEGY = one_of(STRATEGIES)

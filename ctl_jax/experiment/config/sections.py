@@ -38,7 +38,7 @@ class Stream:
         "error",
         "What happens where a task's data is missing: error stops the run before any work, skip "
         "goes on without the task, and the report says so.",
-        rules.one_of("error", "skip"),
+        rules.one_of(("error", "skip")),
     )
 
 
@@ -75,12 +75,12 @@ class Model:
     version: str = key(
         "",
         "Of a ResNet: v1 strides on a bottleneck's first 1x1 (Keras), v1.5 on its 3x3 (torch).",
-        rules.one_of("", "v1", "v1.5"),
+        rules.one_of(("", "v1", "v1.5")),
     )
     stem: str = key(
         "",
         "Of a ResNet: imagenet is a 7x7 of stride 2 and max-pooling, cifar a 3x3.",
-        rules.one_of("", "imagenet", "cifar"),
+        rules.one_of(("", "imagenet", "cifar")),
     )
     width: int = key(0, "Channels of the stem, which the others are multiples of.", rules.WIDTH)
     conv_bias: bool = key(False, "Whether convolutions have biases, as Keras' ResNets have.")
@@ -167,13 +167,13 @@ class Finetune:
     report: str = key(
         "last",
         "The weights that a trial reports: its last, or those that were best on dev.",
-        rules.one_of("last", "best"),
+        rules.one_of(("last", "best")),
     )
     compute_dtype: str = key(
         "",
         "Data type of convolutions, products and activations, here and in pretraining; '': "
         "bfloat16 on GPU and TPU, else float32. Weights, statistics and the loss are float32.",
-        rules.one_of("", "float32", "bfloat16"),
+        rules.one_of(("", "float32", "bfloat16")),
     )
 
 
@@ -201,8 +201,8 @@ class Config:
     pretrain: Pretrain = Pretrain()
     methods: tuple[str, ...] = key(
         ("dense", "filters@0.5"),
-        "How each task is learnt: dense, filters@RATIO, channels@RATIO, all@RATIO, scratch, "
-        "linear_probe.",
+        "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO, all@RATIO, "
+        "perhaps with +TUNING, or linear_probe.",
         rules.METHODS,
         canonical=rules.canonical_methods,
     )
@@ -216,12 +216,12 @@ class Config:
         rules.SEEDS,
     )
     strategy: str = key(
-        "grid", "How trials are chosen; grid runs every combination.", rules.one_of("grid")
+        "grid", "How trials are chosen; grid runs every combination.", rules.STRATEGY
     )
     keep_models: str = key(
         "none",
         "Trained models that stay in the run's folder: none, the best of each task, or all.",
-        rules.one_of("none", "best", "all"),
+        rules.one_of(("none", "best", "all")),
     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
+from ctl_jax.experiment.config import rules
 from ctl_jax.experiment.methods import Method
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 from ctl_jax.experiment.tasks import TaskInfo
@@ -48,7 +49,8 @@ class Plan(Protocol):
 
 Maker: TypeAlias = Callable[[Plan], Strategy]
 
-_MAKERS: dict[str, Maker] = {}
+# Here the config finds what may stand in it.
+_MAKERS: dict[str, Maker] = rules.STRATEGIES
 
 
 def strategy(name: str) -> Callable[[Maker], Maker]:
@@ -65,11 +67,6 @@ def strategy(name: str) -> Callable[[Maker], Maker]:
         return maker
 
     return add
-
-
-def names() -> tuple[str, ...]:
-    """Of the strategies that there are."""
-    return tuple(_MAKERS)
 
 
 def make(name: str, plan: Plan) -> Strategy:

@@ -7,6 +7,7 @@ import pytest
 
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.experiment.config import KEYS, read_value, reference
+from ctl_jax.experiment.tunings import TUNINGS
 
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
@@ -14,8 +15,8 @@ DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 def test_the_page_is_that_of_the_keys():
     page = (DOCS / "config.md").read_text()
     assert page == reference.markdown(), "python -m ctl_jax.experiment.config.reference > docs/..."
-    rows = re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE)
-    assert sorted(rows) == sorted([*KEYS, *UNITS])
+    rows = re.findall(r"^\| `([a-z_.]+)[@A-Z]*` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted([*KEYS, *TUNINGS, *UNITS])
 
 
 def test_help_fits_a_terminal_and_names_every_key():
