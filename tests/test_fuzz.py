@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from ctl_jax import experiment, files
 from ctl_jax.data import catalogue, commands, picture, prepare
 from ctl_jax.errors import UserError
-from ctl_jax.experiment.config import flatten
+from ctl_jax.experiment.config import KEYS
 from ctl_jax.main import main
+from ctl_jax.values import as_text
 
 TRIES = int(os.environ.get("CTL_JAX_FUZZ_TRIES", "50"))
 
@@ -66,7 +67,6 @@ WORDS = st.sampled_from(
 )
 TEXTS = st.one_of(WORDS, NUMBERS, NASTY, st.lists(NUMBERS, max_size=3).map(",".join))
 
-DEFAULTS = dict(flatten(experiment.default_config()))
 ODD_KEYS = st.one_of(
     st.sampled_from(["finetune", "data.dirs.x", "", ".", "finetune.batch_sizes", "seed"]),
     NASTY,
@@ -76,16 +76,26 @@ RIGHT = {
     bool: ["true", "False", "0", "yes"],
     int: ["0", "1", "2", "16", "1e1", "1_0", "2030"],
     float: ["0", "0.5", ".1", "1e9", "5e9", "1e-4"],
-    str: ["", "best", "error", "skip", "cifar", "v1", "l1", "bfloat16", "resnet18", "vit_s16"],
-    tuple: ["0,1", "(0.5, 1.0)", "[1]", "1, 2,", "dense,scratch", "scratch", "/a,'~/b'", "0.1", ""],
+    str: ["", "folder:/a", "'tfds:~/b'", "scratch", "dense+head_bn", "2epochs", "1e9 flops", "1 s"],
 }
+# As lists of none, one and two values.
+LISTS = ["", "{}", "[{}]", "{},", "{}, {}", "({}, {})"]
+
+
+def right(key):
+    """Texts that may be right for a key: of its type, what its check names, its default."""
+    named = re.findall(r"[\w.]+", key.check.expected) if key.check else []
+    one = st.one_of(st.sampled_from(RIGHT[key.kind]), st.sampled_from(named or [""]))
+    form = st.sampled_from(LISTS if key.is_list else ["{}"])
+    texts = st.builds(lambda form, *values: form.format(*values), form, one, one)
+    return st.one_of(texts, st.just(as_text(key.default)))
 
 
 @st.composite
 def words(draw):
     """One or two words of a command line."""
-    key = draw(st.sampled_from(list(DEFAULTS)))
-    text = draw(st.sampled_from([*RIGHT[type(DEFAULTS[key])], repr(DEFAULTS[key])]))
+    key = draw(st.sampled_from(list(KEYS)))
+    text = draw(right(KEYS[key]))
     forms = ["equals", "equals", "equals", "two", "switch"]
     form = draw(st.sampled_from(forms))
     wrong = draw(st.sampled_from(["", "", "key", "text", "text", "form"]))
@@ -143,7 +153,7 @@ def config_files(draw):
     for _ in range(draw(st.integers(1, 2))):
         at = draw(st.integers(_BODY, len(lines) - 1))
         token = draw(st.one_of(st.sampled_from(TOKENS), st.sampled_from(TOKENS), NASTY))
-        key = draw(st.sampled_from([*DEFAULTS, "nowhere", "finetune", "a.b"]))
+        key = draw(st.sampled_from([*KEYS, "nowhere", "finetune", "a.b"]))
         pieces = re.split(r"(\W+)", lines[at])
         piece = draw(st.integers(0, len(pieces) - 1))
         change = draw(st.sampled_from(["value", "set", "set", "token", "insert", "double", "cut"]))

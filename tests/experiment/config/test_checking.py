@@ -7,9 +7,10 @@ import pathlib
 import ml_collections
 import pytest
 
+from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import config_arguments, default_config, validate
-from ctl_jax.experiment.config import flatten
+from ctl_jax.experiment.config import KEYS, Budgets, budgets, flatten
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[3] / "configs").glob("*.py"))
 
@@ -62,21 +63,27 @@ def test_the_name_of_a_folder_may_hold_a_comma():
     assert config.data.dirs == ("tfds:/a", "folder:/c")
 
 
-FLOATS = [
-    key
-    for key, default in flatten(default_config())
-    if isinstance(default[0] if isinstance(default, tuple) and default else default, float)
-]
+FLOATS = [name for name, key in KEYS.items() if key.kind is float]
 
 
 @pytest.mark.parametrize("key", FLOATS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
 def test_every_number_is_one(key, value):
-    default = dict(flatten(default_config()))[key]
+    default = KEYS[key].default
     if isinstance(default, tuple):
         value = (*default[:-1], value)
     with pytest.raises(UserError, match=r"^config\.[^\n]*[:;] expected "):
         validate(_set(_valid(), key, value))
+
+
+def test_budgets_are_a_range_or_a_list():
+    found = budgets(Budgets(min_flops=1e9, max_flops=1e11))
+    assert found == (Budget(1e9), Budget(1e10), Budget(1e11))
+    config = _set(_valid(), "budgets.amounts", ["0.5epochs, 2 epoch", "30seconds", "2e12"])
+    config.budgets.min_flops = 1e12  # More than the most, which is not asked for.
+    found = validate(config).budgets
+    assert found.amounts == ("0.5 epochs", "2 epochs", "30 seconds", "2000000000000 flops")
+    assert [str(budget) for budget in budgets(found)] == list(found.amounts)
 
 
 def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
@@ -121,6 +128,16 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("model.stages", (10**12,), "1 to 1000"),
         ("budgets.min_flops", float("inf"), "positive number of FLOPs"),
         ("budgets.max_flops", 1e9, r"at least config\.budgets\.min_flops"),
+        ("budgets.amounts", ("2 epochs", "2.0epochs"), "amounts: '2 epochs' twice; expected each "),
+        ("budgets.amounts", ("2e9", "2000000000 flops"), "'2000000000 flops' twice"),
+        ("budgets.amounts", ("2 days",), r"config\.budgets\.amounts: budget of 2 'days': unknown"),
+        ("budgets.amounts", ("0 epochs",), r"config\.budgets\.amounts: budget of 0 epochs: exp"),
+        ("budgets.amounts", ("inf",), "'inf': expected an amount and a unit"),
+        ("budgets.amounts", ("1.5",), r"budget of 1\.5 flops: expected a whole number"),
+        ("budgets.amounts", ("1epoch",) * 1001, "at most 1000 budgets"),
+        ("budgets.amounts", (1,), r"amounts\[0\]=1: expected str, found int"),
+        ("strategy", "grids", r"config\.strategy='grids': expected one of grid"),
+        ("keep_models", "last", "one of none, best, all"),
         ("methods", ("dense", "dens"), "unknown method 'dens'"),
         ("methods", ("dense", "dense"), "each once"),
         ("methods", (), "at least one method"),
