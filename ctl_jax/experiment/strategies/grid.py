@@ -11,6 +11,8 @@ def grid(plan: Plan) -> Strategy:
     fixed = None if plan.is_measured else [plan.trial(point) for point in points]
 
     def wanted(finished: Finished) -> list[Step]:
-        return fixed or [plan.trial(point, finished=finished) for point in points]
+        if fixed is not None:
+            return fixed
+        return [plan.trial(point, finished=finished) for point in points]
 
     return wanted

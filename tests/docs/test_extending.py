@@ -1,0 +1,97 @@
+"""The examples of docs/extending/ do what their pages say, each from its one file."""
+
+import importlib.util
+import io
+import json
+import pathlib
+
+import jax
+import pytest
+import rich.console
+
+from ctl_jax import experiment, models
+from ctl_jax.experiment import strategies, tunings
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "extending"
+
+
+def load(name):
+    """Runs an example, as an import does of a module in its room."""
+    spec = importlib.util.spec_from_file_location(f"docs_extending_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def registries():
+    """What examples register is forgotten."""
+    there = (strategies._MAKERS, tunings.TUNINGS)
+    before = [dict(registry) for registry in there]
+    yield
+    for registry, entries in zip(there, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.fixture
+def run(registries, tmp_path):
+    """Runs a small config; gives its trials, and the folder."""
+    module = models.create("resnet18", num_outputs=1, stages=(1,), width=4)
+    models.save_checkpoint(tmp_path / "weights", models.init(module, jax.random.key(1), 16))
+
+    def run(**changes):
+        config = experiment.default_config()
+        config.stream.variant = "digits"
+        config.data.image_size = 16
+        config.data.max_eval_examples = 40
+        config.model.name, config.model.stages, config.model.width = "resnet18", (1,), 4
+        config.weights = str(tmp_path / "weights")
+        config.budgets.min_flops = config.budgets.max_flops = 1e7
+        config.budgets.num = 1
+        config.finetune.batch_size = 8
+        config.finetune.learning_rates = (0.1,)
+        config.update_from_flattened_dict(changes)
+        experiment.run(config, tmp_path / "run", rich.console.Console(file=io.StringIO()))
+        lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+        return [each for each in map(json.loads, lines) if each["type"] == "trial"]
+
+    run.folder = tmp_path / "run"
+    return run
+
+
+def test_a_tuning(run):
+    load("biases")
+    (trial,) = run(methods=("filters@0.5+biases",), keep_models="all")
+    assert trial["method"] == "filters@0.5+biases"
+    trained = models.load(run.folder / "models" / trial["id"]).variables["params"]
+    before = models.load_checkpoint(run.folder.parent / "weights")["params"]
+    # No kernel but the head's has changed, and that of the stem was not cut.
+    assert (trained["stem_conv"]["kernel"] == before["stem_conv"]["kernel"]).all()
+    assert (trained["stem_bn"]["scale"] == before["stem_bn"]["scale"]).all()
+    assert (trained["stem_bn"]["bias"] != before["stem_bn"]["bias"]).any()
+    assert trained["head"]["kernel"].any()
+
+
+def test_a_strategy(run):
+    load("halving")
+    rates = (0.01, 0.03, 0.1, 0.3)
+    budgets = ("1e7", "2e7", "4e7")
+    trials = run(
+        **{
+            "strategy": "halving",
+            "methods": ("dense",),
+            "finetune.learning_rates": rates,
+            "budgets.amounts": budgets,
+        }
+    )
+    rungs = {}
+    for trial in trials:
+        rungs.setdefault(trial["budget_flops"], []).append(trial)
+    assert [len(rung) for _, rung in sorted(rungs.items())] == [4, 2, 1]
+    for smaller, larger in ((10**7, 2 * 10**7), (2 * 10**7, 4 * 10**7)):
+        scores = sorted(rungs[smaller], key=lambda t: (-t["dev"], t["learning_rate"]))
+        best = {trial["learning_rate"] for trial in scores[: len(rungs[larger])]}
+        assert {trial["learning_rate"] for trial in rungs[larger]} == best
+    rows = (run.folder / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(budgets)
