@@ -10,6 +10,8 @@ import pytest
 import rich.console
 
 from ctl_jax import experiment, models
+from ctl_jax.compute import Budget, Pace
+from ctl_jax.compute.budgets import UNITS
 from ctl_jax.experiment import strategies, tunings
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "extending"
@@ -26,7 +28,7 @@ def load(name):
 @pytest.fixture
 def registries():
     """What examples register is forgotten."""
-    there = (strategies._MAKERS, tunings.TUNINGS)
+    there = (strategies._MAKERS, tunings.TUNINGS, UNITS)
     before = [dict(registry) for registry in there]
     yield
     for registry, entries in zip(there, before, strict=True):
@@ -95,3 +97,11 @@ def test_a_strategy(run):
         assert {trial["learning_rate"] for trial in rungs[larger]} == best
     rows = (run.folder / "results.csv").read_text().splitlines()
     assert len(rows) == 1 + len(budgets)
+
+
+def test_a_budget_unit(run):
+    load("cents")
+    assert Budget.parse("2cents").flops(Pace(1e12, lambda: 1e9)) == 1800 * 10**9
+    (trial,) = run(**{"budgets.amounts": ("0.0005 cents",), "methods": ("dense",)})
+    assert trial["budget"] == "0.0005 cents"
+    assert 0 < trial["spent_flops"] <= trial["budget_flops"]
