@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -186,25 +186,6 @@ def loaded(task: data.Task) -> dict[str, Any]:
         "passed_over": dict(task.passed_over),
         "content": task.fingerprint,
     }
-
-
-def describe(tasks: Sequence[TaskInfo]) -> list[dict[str, Any]]:
-    """The tasks as the run's record names them."""
-    return [
-        {
-            **{
-                field: getattr(task.spec, field)
-                for field in ("name", "title", "dataset", "domain", "year", "kind")
-            },
-            "num_classes": task.num_classes,
-            **{f"{name}_examples": count for name, count in task.examples.items()},
-            # Known once it is decoded: see `loaded`.
-            "corrupt_examples": 0,
-            "notes": list(task.notes),
-            "passed_over": dict(task.passed_over),
-        }
-        for task in tasks
-    ]
 
 
 def _limit(split: data.Split, examples: int) -> data.Split:

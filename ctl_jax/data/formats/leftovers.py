@@ -94,10 +94,12 @@ def of_file(name: str) -> str | None:
     if name.endswith("~") or name.startswith("~$"):
         return UNFINISHED
     suffix = os.path.splitext(name)[1]
-    # Of an image's name and a suffix, as in Google's x.jpg.json or x.jpg.xmp.
-    beside = os.path.splitext(name.removesuffix(suffix))[1] in (".jpg", ".jpeg", ".png")
     kind = _KIND_OF_SUFFIX.get(suffix)
-    return SIDECARS if kind == NOTES and beside else kind
+    if kind == NOTES:
+        # Of an image's name and a suffix, as in Google's x.jpg.json or x.jpg.xmp.
+        beside = os.path.splitext(name.removesuffix(suffix))[1] in (".jpg", ".jpeg", ".png")
+        return SIDECARS if beside else NOTES
+    return kind
 
 
 def thumbnails(folders: Mapping[int, tuple[str, ...]], names: Mapping[int, str]) -> list[int]:

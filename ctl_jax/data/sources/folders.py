@@ -147,7 +147,7 @@ def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
                     if _is(entry.is_dir) and not (below and entry.is_symlink()):
                         waiting.append((f"{name}/", above | {here}, below))
                         folders.append(name)
-                    elif below or leftovers.of_file(entry.name) or _is(entry.is_file):
+                    elif below or _is(entry.is_file) or leftovers.of_file(entry.name):
                         names.append(name)
                     elif entry.is_symlink():
                         raise UserError(f"{entry.path!r} is a link to nothing")
