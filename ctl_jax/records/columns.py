@@ -104,18 +104,3 @@ def row(best: Any, lost: Sequence[Any]) -> dict[str, Any]:
         lost: Its other trials.
     """
     return {column.name: column.value(best, lost) for column in COLUMNS}
-
-
-def reference() -> str:
-    """Returns docs/columns.md: a table of all columns."""
-    lines = [
-        "# Columns of results.csv",
-        "",
-        "A line is a task, method, budget and seed: the trial that won the search over learning",
-        "rates. Made by `python -m ctl_jax.records.columns > docs/columns.md`.",
-        "",
-        "| column | values | unit | what |",
-        "|---|---|---|---|",
-    ]
-    lines += [f"| `{c.name}` | {c.words} | {c.unit} | {c.help} |" for c in COLUMNS]
-    return "\n".join(lines) + "\n"

@@ -42,7 +42,7 @@ class TrialRecord:
     steps: int = column("training steps that it took")
     flops_per_step: int = column("what a training step costs", unit="FLOP", positive=True)
     learning_rate: float = column("the learning rate that won on dev")
-    seed: int = column("the seed of the head, of the order of examples and of crops")
+    seed: int = column("the seed of random weights, of the order of examples and of crops")
     dev: float | None = column("the score on dev, which chose the learning rate")
     dev_test: float | None = column("the score on dev_test, which chose nothing: the result")
     metric: str = column("what the scores are: accuracy, or mAP for several labels an image")

@@ -92,13 +92,13 @@ def accuracy(
     Returns:
         A PNG.
     """
-    with _figure(title) as (figure, axes):
+    with canvas(title) as (figure, axes):
         _draw(axes, curves, methods, budgets, scale=1.0)
         axes.set_ylabel(f"{metric} (dev_test)")
         if chance is not None:
             label = f"chance ({text.metric(chance)})"
             axes.axhline(chance, color="#777777", linewidth=1.2, linestyle=(0, (1, 2)), label=label)
-        return _png(figure, axes)
+        return png(figure, axes)
 
 
 def relative(
@@ -120,15 +120,16 @@ def relative(
     Returns:
         A PNG.
     """
-    with _figure(title) as (figure, axes):
+    with canvas(title) as (figure, axes):
         axes.axhline(0, color=_BLACK, linewidth=1.9, label=DENSE)
         _draw(axes, curves, methods, budgets, scale=100.0)
         axes.set_ylabel(f"{metric} relative to dense (%)")
-        return _png(figure, axes)
+        return png(figure, axes)
 
 
 @contextlib.contextmanager
-def _figure(title: str) -> Iterator[tuple[Figure, Axes]]:
+def canvas(title: str) -> Iterator[tuple[Figure, Axes]]:
+    """Gives an empty figure in the style of all; `png` makes bytes of it."""
     # A user's matplotlibrc must not change the bytes.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -196,10 +197,11 @@ def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
         axes.set_xlim(budgets[0] / room, budgets[-1] * room)
 
 
-def _png(figure: Figure, axes: Axes) -> bytes:
-    handles, labels = axes.get_legend_handles_labels()
-    columns = len(labels) if len(labels) <= 4 else 3
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+def png(figure: Figure, axes: Axes) -> bytes:
+    """Returns a figure with its legend as PNG."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = len(names) if len(names) <= 4 else 3
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
     content = io.BytesIO()
     # Without the writer's version, so that another matplotlib's file differs only if it looks so.
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})

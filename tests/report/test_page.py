@@ -292,3 +292,19 @@ def test_the_ledger_is_on_the_page(make_records, page):
     assert "pretraining, shared" in ledger
     assert f"{total / 1e12:.3g} T" in ledger.split("total")[1]
     assert read(records).pretrain is not None
+
+
+def test_budgets_in_epochs(make_records, page):
+    """The same run, whose budgets are epochs: of each task as many FLOPs as its epoch costs."""
+    records = make_records()
+    epochs = {text: f"{4**i} epochs" for i, text in enumerate(records[0]["budgets"], start=1)}
+    records[0]["budgets"] = list(epochs.values())
+    for record in records:
+        if record["type"] == "trial":
+            record["budget"] = epochs[record["budget"]]
+            record["budget_flops"] *= 2 if record["task"] == "digits" else 1
+    got = page(records)
+    assert "At the smallest budget (4 epochs)" in got.text
+    assert got.text.count("Method 4 epochs 16 epochs 64 epochs") == 3 + 3
+    # Steps in the mean over tasks of an epoch's FLOPs: 4/3 of what they were.
+    assert f"{int(10**11 * 4 / 3 // 4e9)} \N{EN DASH}" in got.text

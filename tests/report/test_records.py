@@ -157,9 +157,7 @@ def test_trials_that_are_left_come_in_the_order_of_the_run(make_records, pending
     lines = [record for record in records if record["type"] != "trial"]
     table = read([*lines, *map(pending, reversed(trials))])
     assert [left.id for left in table.pending] == [trial["id"] for trial in trials]
-    with pytest.raises(
-        UserError, match=r"pending .*: seed 7 is not in the run, expected one of 0,"
-    ):
+    with pytest.raises(UserError, match=r"pending .*: seed 7 is not in the run, expected one of 0"):
         read([*lines, pending(trials[0]) | {"seed": 7}])
 
 
