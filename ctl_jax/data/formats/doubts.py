@@ -57,9 +57,11 @@ def notes(inner: Mapping[int, tuple[str, ...]], names: Sequence[str]) -> list[st
             f"the classes are {listed(below)}, and each holds the same folders, {listed(first)}; "
             "if those are the classes, move them up"
         )
-    stems = collections.Counter(os.path.splitext(names[index])[0] for index in inner)
-    if twice := sum(count > 1 for count in stems.values()):
-        lines.append(f"pictures that may be there in several formats, by their names: {twice:,}")
+    # Of one suffix, names that differ differ without it too.
+    if len({os.path.splitext(names[index])[1] for index in inner}) > 1:
+        stems = collections.Counter(os.path.splitext(names[index])[0] for index in inner)
+        if twice := sum(count > 1 for count in stems.values()):
+            lines.append(f"pictures that may be there in several formats, by their names: {twice:,}")
     return lines
 
 

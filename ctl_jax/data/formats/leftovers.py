@@ -109,16 +109,14 @@ def thumbnails(folders: Mapping[int, tuple[str, ...]], names: Mapping[int, str])
       folders: of each image, from its class's on.
       names: of each image in its folder.
     """
-    stems = {index: os.path.splitext(names[index])[0] for index in folders}
-    pictures = {(folders[index], stem) for index, stem in stems.items()}
-    found = []
+    originals: dict[int, tuple[tuple[str, ...], str]] = {}
     for index, parts in folders.items():
-        if (match := _THUMBNAIL_STEM.fullmatch(stems[index])) is not None:
-            original = parts, match[1] or match[2]
+        stem = os.path.splitext(names[index])[0]
+        if (match := _THUMBNAIL_STEM.fullmatch(stem)) is not None:
+            originals[index] = parts, match[1] or match[2]
         elif len(parts) > 1 and parts[-1].casefold() in _MAYBE_THUMBNAIL_FOLDERS:
-            original = parts[:-1], stems[index]
-        else:
-            continue
-        if original in pictures:
-            found.append(index)
-    return found
+            originals[index] = parts[:-1], stem
+    if not originals:
+        return []
+    pictures = {(parts, os.path.splitext(names[i])[0]) for i, parts in folders.items()}
+    return [index for index, original in originals.items() if original in pictures]
