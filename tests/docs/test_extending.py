@@ -4,14 +4,19 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
+import sys
 
 import jax
 import pytest
 import rich.console
+from PIL import Image
 
-from ctl_jax import experiment, models
+from ctl_jax import data, experiment, models
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
+from ctl_jax.data import source, sources
+from ctl_jax.errors import UserError
 from ctl_jax.experiment import strategies, tunings
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "extending"
@@ -28,7 +33,7 @@ def load(name):
 @pytest.fixture
 def registries():
     """What examples register is forgotten."""
-    there = (strategies._MAKERS, tunings.TUNINGS, UNITS)
+    there = (strategies._MAKERS, tunings.TUNINGS, UNITS, source._SOURCES)
     before = [dict(registry) for registry in there]
     yield
     for registry, entries in zip(there, before, strict=True):
@@ -105,3 +110,26 @@ def test_a_budget_unit(run):
     (trial,) = run(**{"budgets.amounts": ("0.0005 cents",), "methods": ("dense",)})
     assert trial["budget"] == "0.0005 cents"
     assert 0 < trial["spent_flops"] <= trial["budget_flops"]
+
+
+def test_a_source(run, tmp_path, monkeypatch):
+    (tmp_path / "sources").mkdir()
+    shutil.copy(EXAMPLES / "csv_source.py", tmp_path / "sources" / "tables.py")
+    # As if the file lay in the room of the sources.
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "sources")])
+    monkeypatch.delitem(sys.modules, "ctl_jax.data.sources.tables", raising=False)
+    sources.load_modules()
+    lines = ["path,label,split"]
+    for number, split in enumerate(data.SPLITS * 3):
+        label = "ab"[number % 3 == 0]
+        Image.new("RGB", (20, 20), (80 * (number % 3), 0, 0)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{label},{split}")
+    (tmp_path / "umist.csv").write_text("\n".join(lines))
+    given = {"stream.variant": "umist", "data.dirs": (f"csv:{tmp_path}",), "methods": ("dense",)}
+    (trial,) = run(**given, **{"finetune.batch_size": 2})
+    assert (trial["task"], trial["diverged"]) == ("umist", False)
+    dataset = data.open_set(data.stream("umist")[0], [f"csv:{tmp_path}"])
+    assert (dataset.class_names, len(dataset.splits["train"])) == (("a", "b"), 3)
+    (tmp_path / "umist.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=r"umist\.csv' has columns .*; expected path, label, split"):
+        data.open_set(data.stream("umist")[0], [f"csv:{tmp_path}"])

@@ -61,7 +61,9 @@ def notes(inner: Mapping[int, tuple[str, ...]], names: Sequence[str]) -> list[st
     if len({os.path.splitext(names[index])[1] for index in inner}) > 1:
         stems = collections.Counter(os.path.splitext(names[index])[0] for index in inner)
         if twice := sum(count > 1 for count in stems.values()):
-            lines.append(f"pictures that may be there in several formats, by their names: {twice:,}")
+            lines.append(
+                f"pictures that may be there in several formats, by their names: {twice:,}"
+            )
     return lines
 
 
