@@ -103,6 +103,9 @@ def test_records_at_any_places(
     places = tfrecord.index(path)
     assert len(places) == len(records)
     assert places.lengths.tolist() == [len(record) for record in records]
+    assert [frame(record)[-4:] for record in records] == [
+        checksum.tobytes() for checksum in places.checksums.astype("<u4")
+    ]
     # So that a run of neighbours is read in pieces.
     monkeypatch.setattr(tfrecord, "_READ", at_once)
     positions = chosen.draw(st.lists(st.integers(0, len(records) - 1), max_size=20))
