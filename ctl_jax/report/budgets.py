@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from ctl_jax import text
-from ctl_jax.compute.budgets import Budget
+from ctl_jax.compute.budgets import UNITS, Budget
 from ctl_jax.records import TrialRecord
 
 # Budget, such as "2 epochs", to its FLOPs, ascending; None (and last) where no trial tells yet.
@@ -40,3 +40,9 @@ def _mean(by_task: Mapping[str, Sequence[int]]) -> int | None:
 def labels(names: Iterable[str]) -> list[str]:
     """Returns budgets as people read them: `4 GFLOP`, `2 epochs`."""
     return text.budgets(map(Budget.parse, names))
+
+
+def units(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns the units of budgets besides FLOPs, each with the sentence that says what one is."""
+    found = {Budget.parse(name).unit for name in names} - {"flops"}
+    return [(name, UNITS[name].sentence) for name in sorted(found)]

@@ -12,7 +12,7 @@ import jinja2
 from ctl_jax import text
 from ctl_jax.records import PURPOSES, PretrainRecord, RunRecord, RunTask, TrialRecord
 from ctl_jax.report import costs, figures, groups, sections
-from ctl_jax.report.budgets import labels
+from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
 from ctl_jax.report.gallery import FIGURES, Results, task_figure
 from ctl_jax.report.grids import grid, percent, relative_grid
@@ -58,6 +58,7 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "run": run,
         "metric": metric,
         "budgets": labels(budgets),
+        "units": units(budgets),
         "rows": len(rows),
         "trials": len(table.trials),
         "corrupt": [task for task in table.tasks if task.corrupt_examples],
@@ -232,8 +233,14 @@ def _ledger(table: Table) -> dict[str, Any]:
     if table.pretrain:
         once = {**dict.fromkeys(PURPOSES, 0), "pretrain": table.pretrain.flops}
         lines.append(("pretraining, shared by the methods", once, text.DASH))
+    total_s = sum(seconds.values())
+    if table.paces:
+        pace_s = sum(pace.wall_s for pace in table.paces)
+        once = {**dict.fromkeys(PURPOSES, 0), "search": sum(pace.flops for pace in table.paces)}
+        lines.append(("measuring this device, for budgets in seconds", once, text.duration(pace_s)))
+        total_s += pace_s
     totals = {purpose: sum(by[purpose] for _, by, _ in lines) for purpose in PURPOSES}
-    lines.append(("total", totals, text.duration(sum(seconds.values()))))
+    lines.append(("total", totals, text.duration(total_s)))
     return {
         "head": PURPOSES,
         "body": [

@@ -15,6 +15,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.records import (
     MethodRecord,
     MissingTask,
+    PaceRecord,
     PendingRecord,
     PretrainRecord,
     RunRecord,
@@ -28,9 +29,9 @@ from ctl_jax.report.budgets import Axis, axis
 # run is continued elsewhere, and data sets that were missing may have arrived.
 _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model")
 # Within one record, what the wall clock decides and no comparison may see.
-_CLOCK = ("wall_s",)
+_CLOCK = ("wall_s", "flops_per_second")
 # Records that a report is made from.
-_READ = ("run", "task", "pretrain", "method", "trial", "pending")
+_READ = ("run", "task", "pretrain", "pace", "method", "trial", "pending")
 
 Place = tuple[str, str, str, int]  # task, method, budget, seed: what one search is for
 R = TypeVar("R", bound=records.Record)
@@ -67,6 +68,7 @@ class Table:
             the one with the most.
         machines: Every (device, versions) the run was on, sorted.
         pretrain: The pretraining done by the run itself, or None.
+        paces: What was measured for budgets in seconds.
         tasks: The run's tasks, with what reading their images told.
         missing: Tasks of the stream that the run goes without.
         methods: Names, in the run's order.
@@ -81,6 +83,7 @@ class Table:
     run: RunRecord | None = None
     machines: tuple[tuple[str, str], ...] = ()
     pretrain: PretrainRecord | None = None
+    paces: tuple[PaceRecord, ...] = ()
     tasks: tuple[RunTask, ...] = ()
     missing: tuple[MissingTask, ...] = ()
     methods: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
     run, machines = _one_run(_of(RunRecord, found))
     networks = _unique(_of(MethodRecord, found), lambda record: record.method)
     pretrain = _unique(_of(PretrainRecord, found), lambda record: record.type)
+    paces = _unique(_of(PaceRecord, found), lambda record: record.id)
     trials = _unique(_of(TrialRecord, found), lambda record: record.id)
     if run is None:
         if networks or trials:
@@ -134,6 +138,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
         run=run,
         machines=machines,
         pretrain=pretrain.get(PretrainRecord.type),
+        paces=tuple(paces[id] for id in sorted(paces)),
         tasks=_joined(run.tasks, _of(TaskRecord, found)),
         missing=run.missing,
         methods=run.methods,

@@ -7,6 +7,7 @@ import pytest
 
 from ctl_jax import report
 from ctl_jax.errors import UserError
+from ctl_jax.records import PaceRecord, to_json
 from ctl_jax.report.curves import means, values
 from ctl_jax.report.records import read
 
@@ -291,6 +292,7 @@ def test_the_ledger_is_on_the_page(make_records, page):
     ledger = text[text.index("Ledger") : text.index("How to read this", text.index("Ledger"))]
     assert "pretraining, shared" in ledger
     assert f"{total / 1e12:.3g} T" in ledger.split("total")[1]
+    assert "measuring" not in ledger
     assert read(records).pretrain is not None
 
 
@@ -305,6 +307,17 @@ def test_budgets_in_epochs(make_records, page):
             record["budget_flops"] *= 2 if record["task"] == "digits" else 1
     got = page(records)
     assert "At the smallest budget (4 epochs)" in got.text
+    assert "Budgets in epochs. What an epoch of dense training" in got.text
     assert got.text.count("Method 4 epochs 16 epochs 64 epochs") == 3 + 3
     # Steps in the mean over tasks of an epoch's FLOPs: 4/3 of what they were.
     assert f"{int(10**11 * 4 / 3 // 4e9)} \N{EN DASH}" in got.text
+
+
+def test_measuring_the_device_is_on_the_ledger(make_records, page):
+    records = make_records()
+    fields = {"device": "cpu", "flops_per_second": 1e12, "flops": 7 * 10**15, "wall_s": 120.0}
+    paces = [to_json(PaceRecord(id=id, **fields)) for id in ("a", "b")]
+    again = paces[0] | {"wall_s": 120.0, "flops_per_second": 2e12}
+    text = page([*records, *paces, again]).text
+    line = text[text.index("measuring this device") : text.index("How to read this", 4000)]
+    assert "0 0 14 P 0 0 14 P 4.0 min total" in line
