@@ -6,7 +6,7 @@
 A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 training images):
 
   python -m ctl_jax.main --config=configs/nevis.py:variant=mnist+cifar10+caltech101 \\
-    --workdir=runs/nevis --config.weights=... --config.data.dirs=... \\
+    --workdir=runs/nevis --config.weights=... --config.data.dirs=tfds:... \\
     --config.methods=dense,filters@0.5,channels@0.5,linear_probe \\
     --config.budgets.num=3 --config.budgets.max_flops=2e12 \\
     --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
