@@ -2,8 +2,8 @@
 
 from ctl_jax import records
 from ctl_jax.records import PURPOSES, TrialRecord
-from ctl_jax.report.records import Table, place
 from ctl_jax.report.rows import searches
+from ctl_jax.report.table import Table, place
 
 
 def ledger(table: Table) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.records import RunTask
 from ctl_jax.report import figures, groups
 from ctl_jax.report.curves import Mean, Point, Values, task_curves
-from ctl_jax.report.records import Table
+from ctl_jax.report.table import Table
 
 
 class Results(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ctl_jax.records import MissingTask, RunTask
 from ctl_jax.report.curves import Mean, Point, Values, means
-from ctl_jax.report.records import Table
+from ctl_jax.report.table import Table
 
 COLUMNS = (
     "by",

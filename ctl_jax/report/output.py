@@ -7,8 +7,8 @@ from typing import Any
 from ctl_jax import files
 from ctl_jax.report import gallery, groups, page
 from ctl_jax.report.curves import values
-from ctl_jax.report.records import read
 from ctl_jax.report.rows import rows, to_csv
+from ctl_jax.report.table import read
 
 
 def write(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str]) -> list[files.Path]:

@@ -16,7 +16,7 @@ from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
 from ctl_jax.report.gallery import FIGURES, Results, task_figure
 from ctl_jax.report.grids import grid, percent, relative_grid
-from ctl_jax.report.records import Table
+from ctl_jax.report.table import Table
 
 
 def render(results: Results, images: Mapping[str, bytes]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctl_jax import records
 from ctl_jax.records import TrialRecord
-from ctl_jax.report.records import Place, Table, place, read
+from ctl_jax.report.table import Place, Table, place, read
 
 
 def results(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

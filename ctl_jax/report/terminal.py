@@ -8,8 +8,8 @@ from ctl_jax.report import costs
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
-from ctl_jax.report.records import Table, read
 from ctl_jax.report.rows import rows
+from ctl_jax.report.table import Table, read
 
 _COLUMNS = 4  # budgets side by side: what fits into 80 characters
 

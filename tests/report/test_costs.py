@@ -2,7 +2,7 @@
 
 from ctl_jax import report
 from ctl_jax.report import costs
-from ctl_jax.report.records import read
+from ctl_jax.report.table import read
 
 
 def _spent(records, *purposes):

@@ -8,7 +8,7 @@ import pytest
 from ctl_jax import report
 from ctl_jax.report.curves import values
 from ctl_jax.report.groups import COLUMNS, group_tasks, scores
-from ctl_jax.report.records import read
+from ctl_jax.report.table import read
 
 # Task: domain, year, kind, examples of dev_test, score of dense.
 TASKS = {

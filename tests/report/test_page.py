@@ -9,7 +9,7 @@ from ctl_jax import report
 from ctl_jax.errors import UserError
 from ctl_jax.records import PaceRecord, to_json
 from ctl_jax.report.curves import means, values
-from ctl_jax.report.records import read
+from ctl_jax.report.table import read
 
 GROUPINGS = ("metric", "domain", "year")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
