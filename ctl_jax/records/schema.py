@@ -84,7 +84,8 @@ def read_fields(cls: Callable[..., T], given: Mapping[str, Any], where: str) -> 
             value = given[field.name]
             try:
                 values[field.name] = field.convert(value, f"{where} {field.name}")
-            except TypeError:
+            # A whole number in JSON may be too large for a float.
+            except (TypeError, OverflowError):
                 raise UserError(
                     f"{where}: {field.name} is {value!r}, expected {field.words}"
                 ) from None

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ctl_jax import records
 from ctl_jax.errors import UserError
@@ -35,26 +35,10 @@ _READ = ("run", "task", "pretrain", "pace", "method", "trial", "pending")
 
 Place = tuple[str, str, str, int]  # task, method, budget, seed: what one search is for
 R = TypeVar("R", bound=records.Record)
+P = TypeVar("P", TrialRecord, PendingRecord)
 
 
-class Placed(Protocol):
-    """A record of a search."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def task(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def budget(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-
-
-def place(record: Placed) -> Place:
+def place(record: TrialRecord | PendingRecord) -> Place:
     """Returns which search a trial is part of."""
     return record.task, record.method, record.budget, record.seed
 
@@ -249,9 +233,6 @@ def _product(trials: Iterable[TrialRecord], run: RunRecord) -> list[PendingRecor
         for point in itertools.product(*axes, run.learning_rates)
         if point not in done
     ]
-
-
-P = TypeVar("P", TrialRecord, PendingRecord)
 
 
 def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
