@@ -63,7 +63,7 @@ def test_commands(shown, monkeypatch):
     cluster.worker_from(given.worker, {}, grouped=bool(given.group))
     for key, texts in given.overrides.items():
         section, _, name = key.rpartition(".")
-        value = getattr(config[section] if section else config, name)
+        value = getattr(getattr(config, section) if section else config, name)
         if isinstance(value, tuple):
             assert len(value) == len(texts[0].split(","))
 
