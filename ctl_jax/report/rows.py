@@ -15,8 +15,8 @@ def results(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns the rows of `results.csv`: one for each task x method x budget x seed.
 
     Of the trials that differ only in the learning rate, the one with the highest `dev` is the
-    result, and its `dev_test` is what is reported; see `records.winner`. There is no row before
-    every learning rate is done.
+    result, and its `dev_test` is what is reported; see `records.winner`. There is no row while a
+    trial of it is wanted and not done.
 
     Args:
         lines: Objects of `records.jsonl`, in any order.
