@@ -221,9 +221,12 @@ class _Search:
         known: set[str] = set()
         for split in sorted(there, key=lambda split: split != "train"):
             group = there[split]
-            below = {index: self._parts[index][self._skip + 1 :] for index in group}
-            depth = self._wrappers(split, set(below.values()), known)
-            below = {index: parts[depth:] for index, parts in below.items()}
+            # Files of a folder share what it is cut down to.
+            folders = {self._parts[index] for index in group}
+            cut_down = {parts: parts[self._skip + 1 :] for parts in folders}
+            depth = self._wrappers(split, set(cut_down.values()), known)
+            cut_down = {parts: inside[depth:] for parts, inside in cut_down.items()}
+            below = {index: cut_down[self._parts[index]] for index in group}
             names = {index: self._names[index].rpartition("/")[2] for index in group}
             for index in leftovers.thumbnails(below, names):
                 self._pass_over(index, leftovers.THUMBNAILS)
