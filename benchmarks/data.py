@@ -217,12 +217,10 @@ def measure_memory(examples: int = 200_000, size: int = 64) -> None:
         step = finetune.make_step(module, recipe)
         hyper = finetune.Hyper(0.01, 300, 0, 1)
         finetune.fit(
-            step,
-            recipe,
+            [finetune.Leg(step, recipe, hyper)],
             variables,
             split.images,
             split.labels,
-            hyper=hyper,
             batch_size=256,
             seed=0,
         )

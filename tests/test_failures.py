@@ -74,7 +74,7 @@ def test_a_checkpoint_that_cannot_be_written(small_files, tmp_path):
     assert line.startswith("File too large while saving a checkpoint; raise the limit")
     # And nothing that could be taken for one is there.
     with Checkpoints(tmp_path / "trial") as checkpoints:
-        assert checkpoints.newest(state) is None
+        assert checkpoints.newest(lambda phase: state) is None
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])

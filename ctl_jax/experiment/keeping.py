@@ -94,17 +94,17 @@ class Keeper:
         self._saved_time = time.monotonic()
         self._end: Callable[[], Snapshot] | None = None
 
-    def resume(self, like: Callable[[], TrainState]) -> Snapshot | None:
+    def resume(self, like: Callable[[int], TrainState]) -> Snapshot | None:
         """Where to go on, from the newest checkpoint; None to start from the beginning.
 
         Args:
-          like: gives a state of the training, whose arrays may be abstract.
+          like: gives a state of a phase of the training, by its number from 0; its arrays may be
+            abstract.
         """
         found = None
         if jax.process_count() > 1 or (self._checkpoints and self._checkpoints.exist()):
-            abstract = like()
-            newest = self._checkpoints.newest(abstract) if self._checkpoints else None
-            found = share(newest, abstract)
+            newest = self._checkpoints.newest(like) if self._checkpoints else None
+            found = share(newest, like)
         if found is None:
             return None
         self._saved_step = found.step
@@ -181,7 +181,7 @@ class Keeper:
 
     def _save(self, snapshot: Snapshot) -> None:
         """Starts saving, unless that step is saved or the training is another worker's."""
-        step = int(snapshot.state.step)
+        step = snapshot.step
         if self._checkpoints is None or step == self._saved_step or self._is_lost():
             return
         notes = {"dev": self.dev, "best": self.best.dev if self.best else None}

@@ -1,9 +1,9 @@
-"""One finetuning on one task: state, step, schedule, loop, evaluation."""
+"""One finetuning on one task: phases, state, step, schedule, loop, evaluation."""
 
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
 from ctl_jax.finetune.evaluate import Scores, evaluate
-from ctl_jax.finetune.loop import FitResult, LogEntry, Snapshot, fit
+from ctl_jax.finetune.loop import FitResult, Leg, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
 from ctl_jax.finetune.phases import Phase
 from ctl_jax.finetune.program import Step, default_chunk, make_step
@@ -22,6 +22,7 @@ __all__ = [
     "Augmentation",
     "FitResult",
     "Hyper",
+    "Leg",
     "LogEntry",
     "Metrics",
     "Phase",

@@ -22,8 +22,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from ctl_jax import files, home
-from ctl_jax.finetune.packing import Checkpoint, check, pack, unpack
-from ctl_jax.finetune.step import TrainState
+from ctl_jax.finetune.packing import Checkpoint, Like, check, pack, unpack
 
 # Checkpoints that stay: a newest that is damaged has one before it.
 KEPT = 2
@@ -78,11 +77,12 @@ class Checkpoints:
         """Whether there may be any, whole or not."""
         return bool(files.names(self._folder))
 
-    def newest(self, like: TrainState) -> Checkpoint | None:
+    def newest(self, like: Like) -> Checkpoint | None:
         """The newest checkpoint that is whole; damaged ones are removed.
 
         Args:
-          like: a state of the training, whose arrays may be abstract: what is expected.
+          like: gives a state of a phase of the training, whose arrays may be abstract: what is
+            expected.
 
         Returns:
           The checkpoint, its arrays on the host; None where there is none.
@@ -131,7 +131,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(parts), meta=ocp.args.JsonSave(meta))
         self._open().save(step, args=args)
 
-    def _read(self, manager: ocp.CheckpointManager, step: int, like: TrainState) -> Checkpoint:
+    def _read(self, manager: ocp.CheckpointManager, step: int, like: Like) -> Checkpoint:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         check(meta)
         content = np.empty(meta["size"], np.uint8)

@@ -92,6 +92,7 @@ def chunks(
     batch_size: int,
     seed: int,
     ends: ChunkEnds,
+    before: int = 0,
     device_bytes: int = DEVICE_BYTES,
 ) -> Generator[Chunk, None, None]:
     """The chunks of a training.
@@ -105,6 +106,7 @@ def chunks(
       seed: of their order, see `streaming.Order`.
       ends: of the chunks. Each has as many batches as the longest, those that do not count among
         them. A training that was interrupted goes on with the batch that it would have had.
+      before: updates that `ends` counts and that other data was for: the first batch comes after.
       device_bytes: images that take no more are put on each device at once; of others, threads read
         some chunks ahead.
 
@@ -120,7 +122,7 @@ def chunks(
     def index_of(chunk: int) -> np.ndarray:
         # The last batch fills the chunk up.
         batches = np.minimum(begin(chunk) + np.arange(ends.length), ends[chunk] - 1)
-        return np.stack([order[int(batch)][rows] for batch in batches])
+        return np.stack([order[int(batch) - before][rows] for batch in batches])
 
     counts = (ends[chunk] - begin(chunk) for chunk in range(len(ends)))
     if isinstance(images, np.ndarray) and images.nbytes > device_bytes:

@@ -1,11 +1,12 @@
-"""The loop of a trial."""
+"""The loop of a training: one phase after the other."""
 
 import collections
 import contextlib
 import functools
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,24 +66,52 @@ class Snapshot(NamedTuple):
     """A training at some moment: all that it takes to go on with it, bit for bit.
 
     Attributes:
-      state: on one device of this process; `state.step` tells where in the data it is.
-      history: its log so far.
+      state: of the phase, on one device of this process; `state.step` tells where in its data it
+        is.
+      history: the training's log so far.
       wall_s: seconds that it took so far.
+      phase: the number of the phase, from 0.
+      before: updates of the phases before it.
     """
 
     state: TrainState
     history: tuple[LogEntry, ...]
     wall_s: float
+    phase: int = 0
+    before: int = 0
+
+    @property
+    def step(self) -> int:
+        """Updates made so far, in all phases."""
+        return self.before + int(self.state.step)
+
+
+class Leg(NamedTuple):
+    """A phase of a training, ready to run.
+
+    Attributes:
+      step: compiled, from `make_step(module, recipe)`.
+      recipe: the constants that `step` was made with; its phase says what is trained.
+      hyper: of the phase: its own number of updates and warm-up, and its own peak rate, the
+        training's times `recipe.phase.rate`.
+    """
+
+    step: Step
+    recipe: Recipe
+    hyper: Hyper
+
+    @property
+    def updates(self) -> int:
+        """How many it makes."""
+        return int(np.asarray(self.hyper.total_steps))
 
 
 def fit(
-    step: Step,
-    recipe: Recipe,
+    legs: Sequence[Leg],
     variables: Tree,
     images: jax.Array | np.ndarray,
     labels: jax.Array | np.ndarray,
     *,
-    hyper: Hyper,
     batch_size: int,
     seed: int,
     device_bytes: int = feed.DEVICE_BYTES,
@@ -91,17 +120,20 @@ def fit(
     start: Snapshot | None = None,
     on_chunk: Callable[[int, Callable[[], Snapshot]], None] | None = None,
 ) -> FitResult:
-    """Trains for `hyper.total_steps` updates.
+    """Trains for `hyper.total_steps` updates of each leg, one after the other.
+
+    A leg starts from the variables that the one before left, with an optimiser, a schedule and a
+    running mean of BatchNorm's statistics of its own, and sees the examples in an order, and in
+    crops, of its own. Updates are counted over all of them.
 
     Args:
-      step: a compiled step, from `make_step(module, recipe)`.
-      recipe: the constants that `step` was made with.
+      legs: the training's phases; most trainings have one.
       variables: where training starts, with a head for the task.
       images: uint8 [examples, height, width, 3]; may be memory-mapped.
       labels: int32 [examples], or uint8 [examples, outputs] for a multi-label task.
-      hyper: learning rate, schedule and class count.
       batch_size: examples an update.
-      seed: of the order of the examples, of crops and of flips.
+      seed: of the order of the examples, of crops and of flips; those of the second leg on follow
+        from it and from the leg's number.
       device_bytes: images that take no more are kept on the device while it trains; others are
         streamed to it, in the same order.
       log_every: steps between two looks at the loss.
@@ -112,95 +144,152 @@ def fit(
         training. It is not called after a loss that was seen not to be finite.
 
     Returns:
-      See `FitResult`. A loss that is not finite is seen at the next look, and ends the trial.
+      See `FitResult`. A loss that is not finite is seen at the next look, and ends the training.
+
+    Raises:
+      UserError: a number of updates or a batch size that cannot be, or a `start` of another
+        training.
     """
-    devices.check_batch(step.mesh, batch_size)
-    if not 0 <= int(np.asarray(hyper.total_steps)) <= MAX_STEPS:
-        raise UserError(f"total_steps={hyper.total_steps}: expected 0 to {MAX_STEPS}")
-    # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
-    hyper = Hyper(
-        np.asarray(hyper.learning_rate, np.float32),
-        *(np.asarray(value, np.int32) for value in hyper[1:]),
-    )
-    total = int(np.asarray(hyper.total_steps))
+    for leg in legs:
+        _check(leg, batch_size)
+    ends = list(itertools.accumulate(leg.updates for leg in legs))
+    if start:
+        _check_start(start, ends)
     began = time.monotonic() - (start.wall_s if start else 0.0)
-    state = first = _first_state(step, recipe, variables, seed, start)
     history = list(start.history if start else ())
-    done = int(first.step)
-    if done > total:
-        raise UserError(f"start is after step {done}; expected at most total_steps={total}")
-    length = _chunk_length(step, images, batch_size, log_every)
-    chunks = feed.chunks(
-        images,
-        labels,
-        mesh=step.mesh,
-        batch_size=batch_size,
-        seed=seed,
-        ends=feed.ChunkEnds(done, total, every=log_every, length=length),
-        device_bytes=device_bytes,
-    )
-    with contextlib.closing(chunks):
-        for state, count, metrics in _run(step, first, hyper, chunks):
-            done += count
-            if done % log_every == 0 or done == total:
-                values = jax.device_get(metrics)
-                loss, rate = (float(value[count - 1]) for value in values)
-                history.append(LogEntry(done, loss, rate, time.monotonic() - began))
-                on_log(history[-1])
-                if not math.isfinite(loss):
-                    break
-            if on_chunk:
-                on_chunk(done, functools.partial(_snapshot, state, history, began))
-    diverged = bool(history) and not math.isfinite(history[-1].loss)
-    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    done = start.step if start else 0
+    data = _Data(images, labels, batch_size, device_bytes, log_every)
+    diverged = False
+    for phase in range(start.phase if start else 0, len(legs)):
+        leg, before, own_seed = legs[phase], [0, *ends][phase], _phase_seed(seed, phase)
+        state = _first_state(leg, variables, own_seed, start)
+        start = None
+        with contextlib.closing(_run(leg, state, data, own_seed, before)) as updates:
+            for state, count, metrics in updates:
+                done += count
+                if done % log_every == 0 or done == ends[phase]:
+                    values = jax.device_get(metrics)
+                    loss, rate = (float(value[count - 1]) for value in values)
+                    history.append(LogEntry(done, loss, rate, time.monotonic() - began))
+                    on_log(history[-1])
+                    if not math.isfinite(loss):
+                        break
+                if on_chunk:
+                    at = (state, history, began, phase, before)
+                    on_chunk(done, functools.partial(_snapshot, *at))
+        trained = {"params": state.params, "batch_stats": state.batch_stats}
+        if diverged := bool(history) and not math.isfinite(history[-1].loss):
+            break
+        if phase + 1 < len(legs):
+            variables = devices.local_copy(trained)
     return FitResult(trained, done, diverged, tuple(history))
 
 
+def _check(leg: Leg, batch_size: int) -> None:
+    devices.check_batch(leg.step.mesh, batch_size)
+    if not 0 <= leg.updates <= MAX_STEPS:
+        raise UserError(f"total_steps={leg.hyper.total_steps}: expected 0 to {MAX_STEPS}")
+
+
+def _check_start(start: Snapshot, ends: Sequence[int]) -> None:
+    if start.step > ends[-1]:
+        raise UserError(
+            f"start is after step {start.step}; expected at most total_steps={ends[-1]}"
+        )
+    begins = [0, *ends[:-1]]
+    if start.phase >= len(ends) or not (
+        start.before == begins[start.phase] <= start.step <= ends[start.phase]
+    ):
+        raise UserError(
+            f"start is in phase {start.phase}, after step {start.step}; expected one of phases "
+            f"that end after steps {', '.join(map(str, ends))}"
+        )
+
+
+def _phase_seed(seed: int, phase: int) -> int:
+    """Another for each phase; the first one's is the training's."""
+    if phase == 0:
+        return seed
+    return int(np.random.SeedSequence([seed % 2**64, phase]).generate_state(1)[0])
+
+
+class _Data(NamedTuple):
+    """What all phases are trained on; see `fit`."""
+
+    images: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
+    batch_size: int
+    device_bytes: int
+    log_every: int
+
+
 def _run(
-    step: Step, state: TrainState, hyper: Hyper, chunks: Iterator[feed.Chunk]
-) -> Iterator[tuple[TrainState, int, Metrics]]:
-    """Starts the chunks one after the other; yields each one's state, updates and metrics."""
+    leg: Leg, state: TrainState, data: _Data, seed: int, before: int
+) -> Generator[tuple[TrainState, int, Metrics], None, None]:
+    """Starts a phase's chunks one after the other; yields each one's state, updates and metrics."""
+    step = leg.step
+    # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
+    hyper = Hyper(
+        np.asarray(leg.hyper.learning_rate, np.float32),
+        *(np.asarray(value, np.int32) for value in leg.hyper[1:]),
+    )
+    done = int(state.step)
+    chunks = feed.chunks(
+        data.images,
+        data.labels,
+        mesh=step.mesh,
+        batch_size=data.batch_size,
+        seed=seed,
+        ends=feed.ChunkEnds(
+            before + done,
+            before + leg.updates,
+            every=data.log_every,
+            length=_chunk_length(step, data),
+        ),
+        before=before,
+        device_bytes=data.device_bytes,
+    )
     hyper = devices.replicate(step.mesh, hyper)
     counts = functools.cache(lambda count: devices.replicate(step.mesh, np.int32(count)))
     pending: collections.deque[jax.Array] = collections.deque()
-    with jax.transfer_guard("disallow"):
-        upcoming = next(chunks, None)
-    while upcoming is not None:
-        # Whatever goes to the device or comes from it does so on purpose.
+    with contextlib.closing(chunks):
         with jax.transfer_guard("disallow"):
-            count, images, labels = upcoming
-            state, metrics = step(state, images, labels, hyper, counts(count))
-            # On their way while the device works.
             upcoming = next(chunks, None)
-            pending.append(metrics.loss)
-            if len(pending) > _AHEAD:
-                pending.popleft().block_until_ready()
-        yield state, count, metrics
+        while upcoming is not None:
+            # Whatever goes to the device or comes from it does so on purpose.
+            with jax.transfer_guard("disallow"):
+                count, images, labels = upcoming
+                state, metrics = step(state, images, labels, hyper, counts(count))
+                # On their way while the device works.
+                upcoming = next(chunks, None)
+                pending.append(metrics.loss)
+                if len(pending) > _AHEAD:
+                    pending.popleft().block_until_ready()
+            yield state, count, metrics
 
 
 # One program an architecture: array by array it took 4 ms a trial, even of a small network.
 _initial_state = jax.jit(init_state, static_argnums=0)
 
 
-def _first_state(
-    step: Step, recipe: Recipe, variables: Tree, seed: int, start: Snapshot | None
-) -> TrainState:
+def _first_state(leg: Leg, variables: Tree, seed: int, start: Snapshot | None) -> TrainState:
     """Arrays of its own on all devices: the first update overwrites them."""
     if start is None:
         # As an array, which is cut to its lower 32 bits: jax does so with a Python int.
-        state = _initial_state(recipe, dict(variables), np.int64(seed).astype(np.int32))
+        state = _initial_state(leg.recipe, dict(variables), np.int64(seed).astype(np.int32))
     else:
         state = jax.tree.map(jnp.array, start.state)
-    return devices.replicate(step.mesh, state)
+    return devices.replicate(leg.step.mesh, state)
 
 
-def _snapshot(state: TrainState, history: Sequence[LogEntry], began: float) -> Snapshot:
-    return Snapshot(devices.local_copy(state), tuple(history), time.monotonic() - began)
+def _snapshot(
+    state: TrainState, history: Sequence[LogEntry], began: float, phase: int, before: int
+) -> Snapshot:
+    now = devices.local_copy(state), tuple(history), time.monotonic() - began
+    return Snapshot(*now, phase, before)
 
 
-def _chunk_length(
-    step: Step, images: jax.Array | np.ndarray, batch_size: int, log_every: int
-) -> int:
+def _chunk_length(step: Step, data: _Data) -> int:
     """Updates a call. Nothing that differs between tasks of a run has a part in it."""
-    batch_bytes = batch_size * math.prod(images.shape[1:])
-    return max(1, min(step.chunk, log_every, feed.CHUNK_BYTES // batch_bytes))
+    batch_bytes = data.batch_size * math.prod(data.images.shape[1:])
+    return max(1, min(step.chunk, data.log_every, feed.CHUNK_BYTES // batch_bytes))

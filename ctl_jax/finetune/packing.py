@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from ctl_jax.finetune.loop import LogEntry, Snapshot
 from ctl_jax.finetune.step import TrainState, Tree
 
 # Raised when what is packed changes; others are not read.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Updates made so far."""
-        return int(self.snapshot.state.step)
+        """Updates made so far, in all phases."""
+        return self.snapshot.step
 
 
 def pack(checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
@@ -47,7 +47,7 @@ def pack(checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
       The bytes of all arrays one after the other, copied to the host, uint8 [size]; and the rest as
       JSON values: what the arrays are, the log, and SHA-256 of the bytes and of itself.
     """
-    state, history, wall_s = checkpoint.snapshot
+    state, history, wall_s, phase, before = checkpoint.snapshot
     named = _named(state._replace(key=jax.random.key_data(state.key)), checkpoint.best)
     arrays = [np.asarray(leaf) for leaf in jax.device_get(list(named.values()))]
     parts = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
@@ -59,6 +59,8 @@ def pack(checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
         "key_impl": str(jax.random.key_impl(state.key)),
         "history": [list(entry) for entry in history],
         "wall_s": wall_s,
+        "phase": phase,
+        "before": before,
         "notes": checkpoint.notes,
         "arrays": _described(dict(zip(named, arrays, strict=True))),
         "size": content.size,
@@ -75,42 +77,48 @@ def check(meta: Any) -> None:
         raise ValueError("its log is not what was written")
 
 
-def unpack(content: np.ndarray, meta: dict[str, Any], like: TrainState) -> Checkpoint:
+# Gives a state of a training's phase, by its number; the arrays may be abstract.
+Like = Callable[[int], TrainState]
+
+
+def unpack(content: np.ndarray, meta: dict[str, Any], like: Like) -> Checkpoint:
     """Puts together what `pack` took apart.
 
     Args:
       content: uint8 [size].
       meta: checked before.
-      like: a state of the same training, whose arrays may be abstract.
+      like: gives states of the same training.
 
     Returns:
       The checkpoint, its arrays on the host, and its PRNG key on the default device.
 
     Raises:
-      ValueError: the bytes are not those of `meta`, or the arrays not those of a state like `like`.
+      ValueError: the bytes are not those of `meta`, or the arrays not those of such a state.
     """
     if hashlib.sha256(content.data).hexdigest() != meta["content"]:
         raise ValueError("its arrays are not what was written")
-    key_data = jax.eval_shape(jax.random.key_data, like.key)
-    best_like = {"params": like.params, "batch_stats": like.batch_stats}
-    expected = _named(like._replace(key=key_data), best_like if meta["has_best"] else None)
+    abstract = like(meta["phase"])
+    key_data = jax.eval_shape(jax.random.key_data, abstract.key)
+    best_like = {"params": abstract.params, "batch_stats": abstract.batch_stats}
+    expected = _named(abstract._replace(key=key_data), best_like if meta["has_best"] else None)
     if meta["arrays"] != _described(expected):
         raise ValueError("its arrays are those of another network or optimiser")
     arrays, end = [], 0
     for leaf in expected.values():
         start, end = end, end + leaf.size * leaf.dtype.itemsize
         arrays.append(content[start:end].view(leaf.dtype).reshape(leaf.shape))
-    count = len(jax.tree.leaves(like))
-    state = jax.tree.unflatten(jax.tree.structure(like), arrays[:count])
+    count = len(jax.tree.leaves(abstract))
+    state = jax.tree.unflatten(jax.tree.structure(abstract), arrays[:count])
     state = state._replace(key=jax.random.wrap_key_data(state.key, impl=meta["key_impl"]))
     best = None
     if meta["has_best"]:
         best = jax.tree.unflatten(jax.tree.structure(best_like), arrays[count:])
     history = tuple(LogEntry(*entry) for entry in meta["history"])
-    return Checkpoint(Snapshot(state, history, meta["wall_s"]), best, meta["notes"])
+    snapshot = Snapshot(state, history, meta["wall_s"], meta["phase"], meta["before"])
+    return Checkpoint(snapshot, best, meta["notes"])
 
 
-def share(checkpoint: Checkpoint | None, like: TrainState) -> Checkpoint | None:
+def share(checkpoint: Checkpoint | None, like: Like) -> Checkpoint | None:
     """Gives every process of a group what its first one has.
 
     Args:

@@ -27,11 +27,9 @@ def make_step(module, count):
 def fit(module, variables, split, count, **options):
     step = make_step(module, count)
     return finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, Hyper(0.1, 12, 2, 3))],
         variables,
         *split,
-        hyper=Hyper(0.1, 12, 2, 3),
         batch_size=16,
         seed=0,
         log_every=5,

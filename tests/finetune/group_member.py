@@ -37,12 +37,10 @@ def main(address: str, index: int, given: str, folder: str) -> None:
 
     def fit(total_steps, **options):
         return finetune.fit(
-            step,
-            RECIPE,
+            [finetune.Leg(step, RECIPE, Hyper(0.1, total_steps, 2, 3))],
             variables,
             images,
             labels,
-            hyper=Hyper(0.1, total_steps, 2, 3),
             batch_size=16,
             seed=0,
             log_every=5,

@@ -40,11 +40,13 @@ def fit(digits, start):
 
     def run(dtype, rate, total_steps, seed):
         return finetune.fit(
-            steps[dtype],
-            RECIPES[dtype],
+            [
+                finetune.Leg(
+                    steps[dtype], RECIPES[dtype], Hyper(rate, total_steps, total_steps // 10, 10)
+                )
+            ],
             start,
             *digits[0],
-            hyper=Hyper(rate, total_steps, total_steps // 10, 10),
             batch_size=32,
             seed=seed,
         )

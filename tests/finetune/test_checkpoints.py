@@ -35,7 +35,7 @@ def state(recipe, variables):
 @pytest.fixture(scope="module")
 def like(recipe, variables):
     init = functools.partial(finetune.init_state, recipe, seed=0)
-    return jax.eval_shape(init, variables)
+    return lambda phase: jax.eval_shape(init, variables)
 
 
 def at(state, step):
@@ -196,22 +196,22 @@ def test_half_a_checkpoint_is_not_one(saved, state, like, tmp_path, caplog):
         assert checkpoints.newest(like).step == 8
 
 
-def test_of_another_training(saved, recipe, variables):
+def test_of_another_training(saved, recipe, variables, like):
     params = {**variables["params"], "extra": {"kernel": jnp.zeros(3)}}
     other = finetune.init_state(recipe, {**variables, "params": params}, seed=0)
     lines = []
     with Checkpoints(saved, warn=lines.append) as checkpoints:
-        content, meta = pack(checkpoints.newest(finetune.init_state(recipe, variables, seed=0)))
+        content, meta = pack(checkpoints.newest(like))
     assert not lines
     with pytest.raises(ValueError, match="another network"):
-        unpack(content, meta, other)
+        unpack(content, meta, lambda phase: other)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"step": 5}, "its log is not what was written"),
-        ({"format": 2}, "expected format 1"),
+        ({"format": 1}, "expected format 2"),
         ({"more": 1}, "its log is not what was written"),
     ],
 )
@@ -260,11 +260,9 @@ def test_a_failure_to_write_is_raised_once(tmp_path, state, like, monkeypatch):
 def test_a_training_goes_on_from_its_checkpoint(recipe, variables, split, plain, like, tmp_path):
     fit = functools.partial(
         finetune.fit,
-        plain,
-        recipe,
+        [finetune.Leg(plain, recipe, Hyper(0.1, 12, 2, 3))],
         variables,
         *split,
-        hyper=Hyper(0.1, 12, 2, 3),
         batch_size=8,
         seed=0,
         log_every=5,

@@ -15,11 +15,9 @@ RECIPE = Recipe("nevis", Augmentation())
 
 def fit(step, variables, split, *, steps=23, rate=0.1, seed=0, classes=3, **options):
     return finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, Hyper(rate, steps, steps // 10, classes))],
         variables,
         *split,
-        hyper=Hyper(rate, steps, steps // 10, classes),
         batch_size=8,
         seed=seed,
         log_every=options.pop("log_every", 10),

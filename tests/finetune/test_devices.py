@@ -72,11 +72,9 @@ def group(split, tmp_path_factory):
 def test_two_processes_train_as_one(group, module, variables, split):
     recipe = Recipe("nevis", Augmentation())
     alone = finetune.fit(
-        finetune.make_step(module, recipe),
-        recipe,
+        [finetune.Leg(finetune.make_step(module, recipe), recipe, Hyper(0.1, 12, 2, 3))],
         variables,
         *split,
-        hyper=Hyper(0.1, 12, 2, 3),
         batch_size=16,
         seed=0,
         log_every=5,

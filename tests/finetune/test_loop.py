@@ -40,11 +40,9 @@ def split():
 
 def _fit(step, variables, split, *, steps=20, rate=0.05, recipe=RECIPE, seed=0, classes=CLASSES):
     return finetune.fit(
-        step,
-        recipe,
+        [finetune.Leg(step, recipe, Hyper(rate, steps, steps // 10, classes))],
         variables,
         *split,
-        hyper=Hyper(rate, steps, steps // 10, classes),
         batch_size=BATCH,
         seed=seed,
         log_every=7,
@@ -54,11 +52,9 @@ def _fit(step, variables, split, *, steps=20, rate=0.05, recipe=RECIPE, seed=0, 
 def test_learns_and_logs(step, variables, split):
     entries = []
     result = finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, Hyper(0.05, 40, 4, CLASSES))],
         variables,
         *split,
-        hyper=Hyper(0.05, 40, 4, CLASSES),
         batch_size=BATCH,
         seed=0,
         log_every=15,

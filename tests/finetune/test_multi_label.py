@@ -42,12 +42,10 @@ def step():
 def _fit(step, variables, split, steps=60, rate=0.3, classes=CLASSES, outputs=OUTPUTS, **options):
     images, labels = split
     return finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, finetune.Hyper(rate, steps, steps // 10, classes))],
         variables,
         images,
         finetune.pad_labels(labels, outputs),
-        hyper=finetune.Hyper(rate, steps, steps // 10, classes),
         batch_size=BATCH,
         seed=0,
         **options,

@@ -25,11 +25,9 @@ def step(request):
 def fit(step, variables, split):
     def run(*, steps=17, **options):
         return finetune.fit(
-            step,
-            RECIPE,
+            [finetune.Leg(step, RECIPE, Hyper(0.1, steps, 2, 3))],
             variables,
             *split,
-            hyper=Hyper(0.1, steps, 2, 3),
             batch_size=8,
             seed=0,
             log_every=LOG_EVERY,
@@ -134,11 +132,9 @@ def test_a_snapshot_of_a_longer_training_is_refused(fit, whole):
 def test_nothing_is_called_after_a_loss_that_is_not_finite(step, variables, split):
     steps = []
     result = finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, Hyper(1e30, 100, 0, 3))],
         variables,
         *split,
-        hyper=Hyper(1e30, 100, 0, 3),
         batch_size=8,
         seed=0,
         log_every=LOG_EVERY,

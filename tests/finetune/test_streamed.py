@@ -33,12 +33,10 @@ def test_a_streamed_task_gives_the_same_numbers(module, step, variables, mapped,
 
     def fit(images, device_bytes):
         return finetune.fit(
-            step,
-            RECIPE,
+            [finetune.Leg(step, RECIPE, Hyper(0.05, 12, 1, CLASSES))],
             variables,
             images,
             labels,
-            hyper=Hyper(0.05, 12, 1, CLASSES),
             batch_size=8,
             seed=2,
             device_bytes=device_bytes,
@@ -65,12 +63,10 @@ def test_a_streamed_task_gives_the_same_numbers(module, step, variables, mapped,
 
 def test_a_streamed_training_that_diverges_ends(step, variables, mapped):
     result = finetune.fit(
-        step,
-        RECIPE,
+        [finetune.Leg(step, RECIPE, Hyper(1e30, 100, 0, CLASSES))],
         variables,
         mapped,
         np.zeros(60, np.int32),
-        hyper=Hyper(1e30, 100, 0, CLASSES),
         batch_size=8,
         seed=0,
         device_bytes=0,

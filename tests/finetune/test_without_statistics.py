@@ -21,12 +21,10 @@ def test_fit_and_checkpoint(name, pattern, tmp_path):
     recipe = finetune.Recipe("nevis", augmentation, phase=finetune.Phase((pattern,)))
     hyper = finetune.Hyper(0.05, 12, 2, 3)
     result = finetune.fit(
-        finetune.make_step(module, recipe),
-        recipe,
+        [finetune.Leg(finetune.make_step(module, recipe), recipe, hyper)],
         variables,
         images,
         labels,
-        hyper=hyper,
         batch_size=12,
         seed=0,
     )

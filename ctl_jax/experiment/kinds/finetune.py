@@ -18,8 +18,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.experiment.training import Leg, fit_phases
-from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
 
@@ -255,12 +254,12 @@ def _fit(
     outputs = padded_outputs(task.num_classes)
     variables = models.with_head(variables, outputs)
     start = keeper.resume(
-        lambda phase=0: jax.eval_shape(
+        lambda phase: jax.eval_shape(
             functools.partial(finetune.init_state, stretches[phase].recipe, seed=params["seed"]),
             variables,
         )
     )
-    place.show(int(start.state.step) if start else 0)
+    place.show(start.step if start else 0)
     legs = [
         Leg(
             place.compiled(stretch.recipe),
@@ -276,7 +275,7 @@ def _fit(
     ]
     train = task.splits["train"]
     with interrupts.deferred():
-        result = fit_phases(
+        result = finetune.fit(
             legs,
             variables,
             train.images,

@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctl_jax import models, records
+from ctl_jax import finetune, models, records
 from ctl_jax.experiment.kinds.finetune import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.experiment.training import Leg, fit_phases
-from ctl_jax.finetune import Hyper
+from ctl_jax.finetune import Hyper, Leg
 from ctl_jax.finetune.step import Tree
 
 # Updates of each phase: the first ones compile and warm up.
@@ -43,8 +42,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     total = _WARM_UP + _MEASURED
     seconds_a_flop, shares, began = 0.0, 0.0, time.monotonic()
     for number, (each, cost) in enumerate(_phases(step, place)):
-        times: list[float] = []
-        fit_phases(
+        result = finetune.fit(
             [Leg(place.compiled(each), each, Hyper(1e-3, total, 0, _CLASSES))],
             variables,
             images,
@@ -52,9 +50,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
             batch_size=settings["batch_size"],
             seed=0,
             log_every=1,
-            on_log=lambda entry, times=times: times.append(time.monotonic()),
         )
-        taken = np.diff(times)[_WARM_UP - 1 :]
+        taken = np.diff([entry.wall_s for entry in result.history])[_WARM_UP - 1 :]
         share = phase_of(step.params["phases"][number]).share
         seconds_a_flop += share * statistics.median(taken) / cost
         shares += share

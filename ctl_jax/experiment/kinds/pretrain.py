@@ -16,8 +16,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import TaskInfo
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.experiment.training import Leg, fit_phases
-from ctl_jax.finetune import Augmentation, Hyper, Recipe
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Recipe
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
 
@@ -134,12 +133,12 @@ def _fit(
     variables = models.init(place.module, jax.random.key(seed), step.params["image_size"])
     variables = models.with_head(variables, task.num_classes)
     init = functools.partial(finetune.init_state, recipe, seed=seed)
-    start = keeper.resume(lambda phase=0: jax.eval_shape(init, variables))
+    start = keeper.resume(lambda phase: jax.eval_shape(init, variables))
     hyper = Hyper(
         settings["learning_rate"], total, int(settings["warmup_fraction"] * total), task.num_classes
     )
     with interrupts.deferred():
-        return fit_phases(
+        return finetune.fit(
             [Leg(place.compiled(recipe), recipe, hyper)],
             variables,
             train.images,
