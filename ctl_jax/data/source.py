@@ -1,6 +1,6 @@
 """A source of data: a form in which data sets lie on disk, and the registry of all of them.
 
-Each module of `ctl_jax.data.sources` registers one; docs/extending/source.md shows how to add one.
+Each module of `ctl_jax.data.sources` registers one; docs/extending.md shows how to add one.
 """
 
 import dataclasses
