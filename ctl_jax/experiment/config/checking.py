@@ -133,7 +133,9 @@ def is_switch(name: str) -> bool:
     return name in KEYS and KEYS[name].kind is bool
 
 
-def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(
+    config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
     """Yields ("section.key", value) for each value of a nested config or dict."""
     for name, value in config.items():
         if hasattr(value, "items"):
