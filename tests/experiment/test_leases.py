@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import files
 from ctl_jax.experiment import leases, processes
-from ctl_jax.experiment.leases import FINISHED, RELEASED, Heartbeat, Lease, Leases
+from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases
 from ctl_jax.experiment.processes import Process, this_process
 
 LEASE_S = 9
@@ -218,15 +218,15 @@ def test_of_two_that_see_it_free_one_takes_it(observer):
     assert observer.take("work", 0) is None
 
 
-def test_finished_is_not_released(observer):
-    for generation, state in enumerate((RELEASED, FINISHED)):
+def test_a_holder_may_tell_more_than_that_it_gave_its_lease_back(observer):
+    for generation, state in enumerate((RELEASED, "complete 1234")):
         lease = observer.take("report", generation)
-        assert not observer.is_finished("report", generation)
+        assert observer.state("report", generation) not in (RELEASED, "complete 1234")
         lease.end(state)
         assert observer.holder("report", generation) is None
-    assert not observer.is_finished("report", 0)
-    assert observer.is_finished("report", 1)
-    assert not observer.is_finished("report", 2)
+    assert observer.state("report", 0) == RELEASED
+    assert observer.state("report", 1) == "complete 1234"
+    assert observer.state("report", 2) == ""
 
 
 def test_what_is_given_back_is_not_renewed(observer, tmp_path):

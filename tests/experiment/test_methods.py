@@ -1,34 +1,87 @@
 """Names of methods."""
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import Method, parse_method
+from ctl_jax.experiment.methods import Cut
+from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning
+from ctl_jax.pruning import SCOPES
 
 
 @pytest.mark.parametrize(
-    ("name", "method"),
+    ("name", "method", "canonical"),
     [
-        ("dense", Method("dense")),
-        ("scratch", Method("scratch", pretrained=False)),
-        ("linear_probe", Method("linear_probe", train_backbone=False)),
-        ("filters@0.5", Method("filters@0.5", scope="filters", ratio=0.5)),
-        ("channels@.25", Method("channels@0.25", scope="channels", ratio=0.25)),
-        ("filters@0.50", Method("filters@0.5", scope="filters", ratio=0.5)),
-        ("filters@5e-1", Method("filters@0.5", scope="filters", ratio=0.5)),
-        (" filters @ 00.5 ", Method("filters@0.5", scope="filters", ratio=0.5)),
-        ("all@0.125", Method("all@0.125", scope="all", ratio=0.125)),
-        ("dense ", Method("dense")),
+        ("dense", Method(), "dense"),
+        ("dense ", Method(), "dense"),
+        ("dense+full", Method(), "dense"),
+        ("scratch", Method("random"), "scratch"),
+        ("linear_probe", Method(tuning=Tuning("linear_probe")), "linear_probe"),
+        ("dense+linear_probe", Method(tuning=Tuning("linear_probe")), "linear_probe"),
+        ("filters@0.5", Method(cut=Cut("filters", 0.5)), "filters@0.5"),
+        ("channels@.25", Method(cut=Cut("channels", 0.25)), "channels@0.25"),
+        ("filters@0.50", Method(cut=Cut("filters", 0.5)), "filters@0.5"),
+        ("filters@5e-1", Method(cut=Cut("filters", 0.5)), "filters@0.5"),
+        (" filters @ 00.5 ", Method(cut=Cut("filters", 0.5)), "filters@0.5"),
+        ("all@0.125", Method(cut=Cut("all", 0.125)), "all@0.125"),
+        (
+            " filters@.5 + head_bn",
+            Method(cut=Cut("filters", 0.5), tuning=Tuning("head_bn")),
+            "filters@0.5+head_bn",
+        ),
+        ("head_bn", Method(tuning=Tuning("head_bn")), "dense+head_bn"),
+        ("dense+freeze @ 02", Method(tuning=Tuning("freeze", (2,))), "dense+freeze@2"),
+        ("freeze@2", Method(tuning=Tuning("freeze", (2,))), "dense+freeze@2"),
+        ("scratch+lp_ft", Method("random", tuning=Tuning("lp_ft")), "scratch+lp_ft"),
+        (
+            "channels@.5+linear_probe",
+            Method(cut=Cut("channels", 0.5), tuning=Tuning("linear_probe")),
+            "channels@0.5+linear_probe",
+        ),
     ],
 )
-def test_reads_a_name(name, method):
+def test_reads_a_name(name, method, canonical):
     assert parse_method(name) == method
+    assert method.name == canonical
+    assert method.pretrained == (method.start == "pretrained")
+
+
+def _argument(annotation):
+    numbers = {int: st.integers(), float: st.floats(allow_nan=False)}
+    return numbers.get(annotation, st.text("abc", min_size=1))
+
+
+@st.composite
+def methods(draw):
+    """Any method that there is, however it is written."""
+    scope, ratio = draw(st.sampled_from(SCOPES)), draw(st.floats(1e-300, 1 - 2**-53))
+    start = draw(st.sampled_from(["dense", "scratch", f"{scope}@{ratio!r}", f" {scope} @{ratio}"]))
+    name = draw(st.sampled_from(sorted(TUNINGS)))
+    kinds = [kind for arg, kind in TUNINGS[name].__annotations__.items() if arg != "return"]
+    values = [repr(draw(_argument(kind))) for kind in kinds[1:]]
+    tuning = "@".join([name, *values])
+    return draw(st.sampled_from([start, tuning, f"{start}+{tuning}", f"{start} + {tuning} "]))
+
+
+@hypothesis.given(methods())
+def test_a_name_is_read_back_as_the_same_method_of_the_same_name(name):
+    method = parse_method(name)
+    again = parse_method(method.name)
+    assert (again, again.name) == (method, method.name)
+    assert method.name == method.name.replace(" ", "")
+    assert (method.tuning == FULL) == (
+        "+" not in method.name and method.name not in TUNINGS.keys() - {"full"}
+    )
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "",
+        "+",
+        "+head_bn",
         "Dense",
         "filters",
         "filters@",
@@ -43,6 +96,8 @@ def test_reads_a_name(name, method):
         "filters@0x1",
         "filters@1_0e-2",
         "filters@0.5@0.5",
+        "filters+head_bn",
+        "lienar_probe",
     ],
 )
 def test_an_unknown_name_is_told_the_known_ones(name):
@@ -52,7 +107,12 @@ def test_an_unknown_name_is_told_the_known_ones(name):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("Dense", "'dense'"), ("filter@RATIO", "'filters@RATIO'"), ("scrach", "'scratch'")],
+    [
+        ("Dense", "'dense'"),
+        ("filter@RATIO", "'filters@RATIO'"),
+        ("scrach", "'scratch'"),
+        ("lienar_probe", "'linear_probe'"),
+    ],
 )
 def test_a_hint(name, hint):
     with pytest.raises(UserError, match=rf"; did you mean {hint}\?$"):
@@ -66,9 +126,9 @@ def test_a_hint_is_not_the_name_itself():
 
 
 @pytest.mark.parametrize("ratio", [0.1, 1 / 3, 1e-7, 0.5000000000000001, 1 - 2**-53])
-def test_a_name_is_read_back(ratio):
+def test_a_ratio_is_read_back(ratio):
     method = parse_method(f"filters@{ratio!r}")
-    assert (method.ratio, parse_method(method.name)) == (ratio, method)
+    assert (method.cut.ratio, parse_method(method.name)) == (ratio, method)
 
 
 @pytest.mark.parametrize(
