@@ -219,3 +219,23 @@ def test_a_checkpoint_that_was_read_is_not_written_again(clock, caught, scores):
     with pytest.raises(interrupts.Stopped):
         evaluating(memory, scores).resume(lambda: None)
     assert sorted(memory.saved) == [6]
+
+
+def test_in_which_phase_it_was_is_no_matter(clock, caught):
+    """Steps are counted over all phases."""
+    memory = Memory()
+    keeper = Keeper(memory, TOTAL, every_s=9, look_every=5)
+
+    def later(step):
+        snapshot = now(step)
+        state = snapshot.state._replace(step=np.int32(step - 12))
+        return snapshot._replace(state=state, phase=1, before=12) if step > 12 else snapshot
+
+    for step in range(1, 26):
+        clock[0] += 1
+        keeper(step, lambda step=step: later(step))
+    assert sorted(memory.saved) == [10, 20]
+    asked = []
+    memory.newest = lambda like: asked.append(like(1)) or memory.saved[20]
+    start = Keeper(memory, TOTAL, every_s=9).resume(lambda phase: f"phase {phase}")
+    assert (start.step, start.phase, asked) == (20, 1, ["phase 1"])
