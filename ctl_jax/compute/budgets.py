@@ -138,5 +138,6 @@ class Budget:
         return round(UNITS[self.unit].flops(self.amount, pace))
 
     def __str__(self) -> str:
-        amount = f"{self.amount:.0f}" if self.amount == int(self.amount) else repr(self.amount)
-        return f"{amount} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
+        amount = float(self.amount)
+        shown = f"{amount:.0f}" if amount == int(amount) and amount < 1e16 else repr(amount)
+        return f"{shown} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"

@@ -24,6 +24,7 @@ PACE = Pace(dense_epoch_flops=1e12, flops_per_second=lambda: 5e10)
         (".5epochs", Budget(0.5, "epochs"), "0.5 epochs"),
         ("1e-7 epoch", Budget(1e-7, "epochs"), "1e-07 epochs"),
         ("2e1epochs", Budget(20, "epochs"), "20 epochs"),
+        ("1e16", Budget(10**16), "1e+16 flops"),
         ("30 seconds", Budget(30, "seconds"), "30 seconds"),
     ],
 )
