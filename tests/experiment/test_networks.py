@@ -1,20 +1,17 @@
-"""The module of a config: what is not set is the network's own affair."""
+"""The network of a config: what is not set is as the network has it."""
 
 import jax
 import pytest
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import Config, default_config, parse_method, validate
+from ctl_jax.experiment import default_config, validate
 from ctl_jax.experiment.config import Model
 from ctl_jax.experiment.costs import cost_by_classes
-from ctl_jax.experiment.networks import (
-    abstract_variables,
-    make_module,
-    make_network,
-    make_recipe,
-    trace_groups,
-)
+from ctl_jax.experiment.kinds import prune
+from ctl_jax.experiment.methods import Cut, Method
+from ctl_jax.experiment.networks import abstract_variables, make_module
+from ctl_jax.finetune import Augmentation, Recipe
 
 
 @pytest.fixture
@@ -27,7 +24,7 @@ def config():
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_unset_options_are_the_networks_own(name):
-    module = make_module(Config(model=Model(name=name)))
+    module = make_module(Model(name=name))
     assert module == models.create(name, num_outputs=1)
 
 
@@ -36,7 +33,7 @@ def test_set_options_reach_the_network(config):
         {"stages": (1, 1), "version": "v1", "stem": "cifar", "width": 8, "conv_bias": True}
     )
     config.model.epsilon = 1e-3
-    assert make_module(validate(config)) == models.create(
+    assert make_module(validate(config).model) == models.create(
         "resnet50",
         num_outputs=1,
         stages=(1, 1),
@@ -64,7 +61,7 @@ def test_an_option_that_the_network_does_not_have_is_refused(config, name, key, 
     config.model[key] = value
     known = ", ".join(models.options_of(name))
     with pytest.raises(UserError, match="no such option") as error:
-        make_module(validate(config))
+        make_module(validate(config).model)
     assert f"config.model.{key}={value!r}: model {name!r}" in str(error.value)
     assert known in str(error.value)
 
@@ -73,21 +70,31 @@ def test_an_option_that_some_other_network_has_too(config):
     config.model.name = "mobilenet_v2"
     config.model.stages = (1, 2)
     config.model.epsilon = 1e-3
-    assert make_module(validate(config)).stages == (1, 2)
+    assert make_module(validate(config).model).stages == (1, 2)
+
+
+@pytest.fixture
+def cut(config, make_plan):
+    """Cuts the network, without weights: shapes of the whole one, the keep, shapes of the cut one."""
+
+    def cut(scope, ratio):
+        config.stream.variant = "digits"
+        plan = make_plan(config)
+        step = plan.start(Method("random", Cut(scope, ratio)))
+        return plan.place.shapes(None), prune.planned(step, plan.place), plan.place.shapes(step)
+
+    return cut
 
 
 @pytest.mark.parametrize(("name", "stages"), [("vit_s16", ()), ("mobilenet_v2", (1, 2))])
-def test_methods_apply_to_networks_that_are_no_resnets(config, name, stages):
+def test_methods_apply_to_networks_that_are_no_resnets(config, cut, name, stages):
     config.model.name, config.model.stages = name, stages
-    module = make_module(validate(config))
-    whole = abstract_variables(validate(config), module)
-    groups = trace_groups(validate(config), module, whole)
-    small = make_network(validate(config), groups, parse_method("filters@0.5"), whole)
-    assert small.keep is not None
-    assert 0 < models.count_params(small.variables) < models.count_params(whole)
+    whole, _, small = cut("filters", 0.5)
+    assert 0 < models.count_params(small) < models.count_params(whole)
+    module = make_module(validate(config).model)
     logits = jax.eval_shape(
         lambda v, x: models.apply(module, v, x),
-        small.variables,
+        small,
         jax.ShapeDtypeStruct((2, 32, 32, 3), "float32"),
     )
     assert logits.shape == (2, 1)
@@ -97,15 +104,12 @@ def test_methods_apply_to_networks_that_are_no_resnets(config, name, stages):
     ("round_to", "backend", "multiple"), [(0, "cpu", 8), (0, "tpu", 16), (1, "tpu", 1)]
 )
 def test_widths_are_rounded_as_it_suits_the_device(
-    config, monkeypatch, round_to, backend, multiple
+    config, cut, monkeypatch, round_to, backend, multiple
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config.model.update({"name": "resnet18", "stages": (1, 1), "width": 48})
     config.pruning.round_to = round_to
-    module = make_module(validate(config))
-    abstract = abstract_variables(validate(config), module)
-    groups = trace_groups(validate(config), module, abstract)
-    keep = make_network(validate(config), groups, parse_method("filters@0.3"), abstract).keep
+    _, keep, _ = cut("filters", 0.3)
     kept = [len(indices) for indices in keep.values()]
     assert kept
     assert all(width % multiple == 0 for width in kept)
@@ -156,8 +160,9 @@ def test_a_network_that_cannot_have_what_is_asked_is_refused_by_name(config, cha
     changes = dict(changes)
     config.data.image_size = changes.pop("image_size", 32)
     config.model.update(changes)
+    model, size = validate(config).model, config.data.image_size
     with pytest.raises(UserError) as caught:
-        abstract_variables(validate(config), make_module(validate(config)))
+        abstract_variables(make_module(model), model, size)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -171,17 +176,13 @@ def test_what_is_no_classifier_is_no_name(config, name):
         validate(config)
 
 
-def test_batches_that_leave_nothing_to_normalise_are_refused(config):
+def test_batches_that_leave_nothing_to_normalise_are_refused():
     """One image whose maps end at one pixel: BatchNorm would make all features constant."""
-    config.model.update({"name": "resnet18", "stages": (1, 1, 1, 1), "width": 4})
-    module, recipe = (
-        make_module(validate(config)),
-        make_recipe(validate(config), parse_method("dense")),
-    )
+    model = Model(name="resnet18", stages=(1, 1, 1, 1), width=4)
+    module, recipe = make_module(model), Recipe("nevis", Augmentation())
 
     def cost(batch_size, image_size):
-        config.data.image_size = image_size
-        variables = abstract_variables(validate(config), module)
+        variables = abstract_variables(module, model, image_size)
         return cost_by_classes(
             module, recipe, variables, batch_size=batch_size, image_size=image_size
         )(5)
