@@ -75,7 +75,7 @@ def test_an_option_that_some_other_network_has_too(config):
 
 @pytest.fixture
 def cut(config, make_plan):
-    """Cuts the network, without weights: shapes of the whole one, the keep, shapes of the cut one."""
+    """Cuts the network, without weights: the whole one's shapes, the keep, the cut one's shapes."""
 
     def cut(scope, ratio):
         config.stream.variant = "digits"
