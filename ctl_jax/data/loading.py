@@ -50,7 +50,12 @@ def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
             f"data set {spec.dataset!r} is not in {_looked(there)}{f'; {hint}' if hint else ''}"
         )
     source, path = found
-    dataset = source.open(spec, path)
+    try:
+        dataset = source.open(spec, path)
+    except UserError as error:
+        if hint := _of_another_kind(spec, there, source):
+            raise UserError(f"{error}; {hint}") from error
+        raise
     remarks = source.remarks(spec, path, there[source])
     dataset = dataclasses.replace(dataset, notes=(*remarks, *dataset.notes))
     if dataset.kind != spec.kind:
@@ -91,23 +96,41 @@ def _find(spec: TaskSpec, there: Places) -> tuple[Source, pathlib.Path] | None:
 
 
 def _elsewhere(spec: TaskSpec, there: Places) -> str:
-    for named, folders in there.items():
-        for given in folders:
-            for folder, source in itertools.product((given, *_inner_folders(given)), there):
-                if (folder, source) != (given, named) and _holds(spec, source, folder):
-                    instead = f"{source.name}:{folder}"
-                    return f"it is in {instead!r}, which is to be given instead"
+    for source, folders in there.items():
+        for inner in itertools.chain.from_iterable(map(_inner_folders, folders)):
+            if _holds(spec, source, inner):
+                return _instead(source, inner)
+    for source in there:
+        if hint := _of_another_kind(spec, there, source):
+            return hint
     for source, folders in there.items():
         if hint := source.misplaced(spec, folders):
             return hint
     return ""
 
 
-def _holds(spec: TaskSpec, source: Source, folder: pathlib.Path) -> bool:
+def _of_another_kind(spec: TaskSpec, there: Places, named: Source) -> str:
+    """Says so where one of a source's folders holds a data set of another source."""
+    for folder, source in itertools.product(there[named], there):
+        # Names alone may fit several sources.
+        if source is not named and _holds(spec, source, folder, opened=True):
+            return _instead(source, folder)
+    return ""
+
+
+def _instead(source: Source, folder: pathlib.Path) -> str:
+    return f"it is in {f'{source.name}:{folder}'!r}, which is to be given instead"
+
+
+def _holds(spec: TaskSpec, source: Source, folder: pathlib.Path, *, opened: bool = False) -> bool:
+    """Whether a folder holds a data set, by names or by opening it."""
     try:
-        return source.find(spec, [folder]) is not None
+        path = source.find(spec, [folder])
+        if path is not None and opened:
+            source.open(spec, path)
     except UserError:
         return False
+    return path is not None
 
 
 def _inner_folders(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_a_folder_too_high_or_of_another_name(folder: pathlib.Path, tmp_path: pa
     (tmp_path / "pacs.zip").touch()
     with pytest.raises(UserError, match=r"pacs.zip' is not a folder; expected .*, such as '"):
         data.open_set(PACS, [f"folder:{tmp_path}/pacs.zip"])
+
+
+def test_a_folder_of_another_kind(
+    folder: pathlib.Path, tmp_path: pathlib.Path, write_nevis: Any, example: Any, picture: Any
+) -> None:
+    with pytest.raises(UserError, match=r"is not in .*; it is in 'folder:.*/images', which is to"):
+        data.open_set(PACS, [f"nevis:{folder.parent}"])
+    pictures = [example(png_encoded_image=picture(i), label=[i % 2]) for i in range(4)]
+    splits = dict.fromkeys(("train", "dev", "dev-test", "test"), pictures)
+    nevis = write_nevis("usps", splits, num_classes=2).parent
+    with pytest.raises(UserError, match=f"has no image .*; it is in 'nevis:{nevis}', which is to"):
+        data.open_set(USPS, [f"folder:{nevis}"])
+    # What is damaged has the name of a folder, and is none with images.
+    (nevis / "usps" / "status").write_text("failed")
+    with pytest.raises(UserError, match=r"let dm_nevis finish it$"):
+        data.open_set(USPS, [f"nevis:{nevis}"])
+    (tmp_path / "tfds" / "mnist").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"'mnist' is not in '.*/tfds'$"):
+        data.open_set(MNIST, [f"tfds:{tmp_path}/tfds"])
 
 
 @pytest.fixture
