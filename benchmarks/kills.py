@@ -90,7 +90,7 @@ class Runs:
         done = 0
         alive = {self.start(workdir, i, self.workers): i for i in range(self.workers)}
         while alive:
-            until = time.monotonic() + rng.uniform(0, most_s / self.workers)
+            until = time.monotonic() + rng.uniform(0, most_s / 2)
             while time.monotonic() < until and alive:
                 time.sleep(0.002)
                 self._bury(alive)

@@ -13,6 +13,9 @@ from ctl_jax.errors import naming
 from ctl_jax.finetune import Hyper, Recipe
 from ctl_jax.finetune.step import Tree
 
+# A prime, larger than any width: where it is seen, the head is.
+_OUTPUTS = 1_000_003
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -34,9 +37,8 @@ def cost_by_classes(
 ) -> Callable[[int], Cost]:
     """Counts an architecture's cost for any number of classes.
 
-    Only the head depends on the number of classes, and each of its costs is proportional to it, so
-    that counts for one class and for two tell all others exactly: a stream of a hundred tasks needs
-    two traces a method, not a hundred.
+    Only the head depends on the number of classes, and each of its costs is proportional to it: one
+    trace tells all others, whose products with as many outputs as nothing else has are the head's.
 
     Args:
       module: the network.
@@ -52,30 +54,28 @@ def cost_by_classes(
       UserError: the network cannot be trained on such batches.
     """
 
-    def count(num_classes: int) -> Cost:
-        headed = jax.eval_shape(
-            functools.partial(models.with_head, num_outputs=num_classes), variables
-        )
-        state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), headed)
-        shape = (image_size, image_size, 3)
-        step = compute.flops(
+    headed = jax.eval_shape(functools.partial(models.with_head, num_outputs=_OUTPUTS), variables)
+    state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), headed)
+    shape = (image_size, image_size, 3)
+    with naming(f"a batch_size of {batch_size} at an image_size of {image_size}"):
+        step = compute.flops_along(
             functools.partial(finetune.train_step, module, recipe),
+            _OUTPUTS,
             state,
             jax.ShapeDtypeStruct((batch_size, *shape), jnp.uint8),
             jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-            Hyper(0.1, 1, 0, num_classes),
+            Hyper(0.1, 1, 0, _OUTPUTS),
         )
-        forward = compute.flops(
-            functools.partial(models.apply, module, train=False),
+        forward = compute.flops_along(
+            functools.partial(models.apply, module),
+            _OUTPUTS,
             headed,
             jax.ShapeDtypeStruct((1, *shape), jnp.float32),
         )
-        return Cost(step, forward, models.count_params(headed))
-
-    with naming(f"a batch_size of {batch_size} at an image_size of {image_size}"):
-        one, two = (dataclasses.astuple(count(n)) for n in (1, 2))
+    head = models.count_params({"params": headed["params"]["head"]}) // _OUTPUTS
+    params = models.count_params(headed) - head * _OUTPUTS, head
 
     def cost(num_classes: int) -> Cost:
-        return Cost(*(a + (num_classes - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+        return Cost(*(fixed + num_classes * each for fixed, each in (step, forward, params)))
 
     return cost

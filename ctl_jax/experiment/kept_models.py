@@ -1,17 +1,13 @@
 """Which trained models stay in a run's folder."""
 
-import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ctl_jax import files, models, records
+from ctl_jax import records
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 
 TRIAL = "finetune"
-# In the notes of a model.
-_PROVISIONAL = "provisional"
 
 
 def _none(steps: list[Step], finished: Finished) -> set[str]:
@@ -59,19 +55,6 @@ def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
             rank = records.rank(record)
             found[record.task] = min(rank, found.get(record.task, rank))
     return found
-
-
-def provisional(model: models.Model) -> models.Model:
-    """A model that is kept only as long as it may be the best of its task."""
-    return dataclasses.replace(model, notes={**model.notes, _PROVISIONAL: True})
-
-
-def is_provisional(folder: files.Path) -> bool:
-    """Whether a model's folder says so; no if it cannot be read."""
-    try:
-        return bool(json.loads(files.read_bytes(folder / "model.json"))["notes"][_PROVISIONAL])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
 
 
 def _result(finished: Finished, trial: Step) -> records.TrialRecord:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -103,19 +104,22 @@ class Plan:
         """
         method, budget = point.method, point.budget
         start = weights or self.start(method)
+        inputs = {"weights": start} if start else {}
         speed = 0.0
         if UNITS[budget.unit].measured:
-            step = self._pace(method, start)
-            if finished is None or step not in finished:
-                return step
-            record = finished.record(step)
+            pace = self._pace(method, inputs)
+            if finished is None or pace not in finished:
+                return pace
+            record = finished.record(pace)
             assert isinstance(record, records.PaceRecord)
             speed = record.flops_per_second
+            # So that it is still wanted once it is done.
+            inputs["pace"] = pace
         amount = budget.flops(Pace(self._dense_epoch(point.task), lambda: speed))
-        self._check(point, amount, start)
-        return self._trial(point, amount, start)
+        self._check(point, amount, inputs)
+        return self._trial(point, amount, inputs)
 
-    def _trial(self, point: Point, budget_flops: int, start: Step | None) -> Step:
+    def _trial(self, point: Point, budget_flops: int, inputs: Mapping[str, Step]) -> Step:
         task, method, budget, seed, rate = point
         params = {
             "task": task.identity,
@@ -129,9 +133,9 @@ class Plan:
             "finetune": self._settings,
             **self._network(method),
         }
-        return Step("finetune", params, {"weights": start} if start else {})
+        return Step("finetune", params, dict(inputs))
 
-    def _pace(self, method: Method, start: Step | None) -> Step:
+    def _pace(self, method: Method, inputs: Mapping[str, Step]) -> Step:
         params = {
             "phases": self._phases(method),
             "finetune": self._settings,
@@ -139,7 +143,7 @@ class Plan:
             "devices": jax.device_count(),
             **self._network(method),
         }
-        return Step("pace", params, {"weights": start} if start else {})
+        return Step("pace", params, dict(inputs))
 
     def _network(self, method: Method) -> dict[str, Any]:
         """What says which network is trained, where its start does not."""
@@ -187,13 +191,14 @@ class Plan:
         (cost,) = self.costs(Method(), task.num_classes)
         return task.examples["train"] / self.config.finetune.batch_size * cost.step
 
-    def _check(self, point: Point, amount: int, start: Step | None) -> None:
+    def _check(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
         """Raises a UserError where a budget pays for less than one update, or for too many."""
+        start = inputs.get("weights")
         key = ("checked", point.task.spec.name, point.method, point.budget, start and start.id)
-        self.place.once(key, lambda: self._check_once(point, amount, start))
+        self.place.once(key, lambda: self._check_once(point, amount, inputs))
 
-    def _check_once(self, point: Point, amount: int, start: Step | None) -> None:
-        for stretch in finetune.plan(self._trial(point, amount, start), self.place):
+    def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
+        for stretch in finetune.plan(self._trial(point, amount, inputs), self.place):
             cost = stretch.cost.step
             whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
             if stretch.updates < 1:

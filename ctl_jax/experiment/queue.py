@@ -55,12 +55,15 @@ class Claim:
         self,
         lines: Sequence[records.Record],
         model: models.Model | None = None,
+        *,
+        provisional: bool = False,
     ) -> bool:
         """Keeps what the finished step gave, and removes its scratch folder.
 
         Args:
           lines: its records.
           model: that it made, where it is to be kept.
+          provisional: whether it is kept only as long as it may be asked for.
 
         Returns:
           False where another worker took the step over (this one was paused, or cut off): nothing
@@ -70,7 +73,7 @@ class Claim:
             return False
         # First: who sees the records takes the step for done.
         if model is not None:
-            self._store.save_model(self.step.id, model)
+            self._store.save_model(self.step.id, model, provisional=provisional)
         if not self._store.save(self.step.id, lines):
             # Only the variables were lacking, or another worker has done all of it.
             if model is None or not self._lease.is_held():

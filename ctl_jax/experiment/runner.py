@@ -9,13 +9,13 @@ import jax
 import ml_collections
 import rich.console
 
-from ctl_jax import files, finetune, interrupts, models, records, report
+from ctl_jax import files, finetune, interrupts, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.kept_models import TRIAL, is_provisional, provisional, ranks
+from ctl_jax.experiment.kept_models import TRIAL, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -167,7 +167,9 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
                     continue
                 with interrupts.deferred():
                     if job.claim is not None and job.claim.commit(
-                        output.records, tally.model(job.claim, output)
+                        output.records,
+                        output.model() if output.model and tally.keeps(job.claim, output) else None,
+                        provisional=not job.claim.needed,
                     ):
                         tally.done(job.step, output.records[-1])
     place.progress = None
@@ -213,17 +215,15 @@ class _Tally:
         if self._plan.config.keep_models == "best":
             self._best = ranks(trials, finished)
 
-    def model(self, claim: Claim, output: steps.Output) -> models.Model | None:
-        """The model that a step made, where it is needed or may turn out to be the best."""
-        if output.model is None:
-            return None
-        if claim.needed:
-            return output.model()
+    def keeps(self, claim: Claim, output: steps.Output) -> bool:
+        """Whether a step's model is needed, or may turn out to be the best of its task."""
+        if claim.needed or self._plan.config.keep_models != "best":
+            return claim.needed
         record = output.records[-1]
-        if self._plan.config.keep_models != "best" or not isinstance(record, records.TrialRecord):
-            return None
+        if not isinstance(record, records.TrialRecord):
+            return False
         best = self._best.get(record.task)
-        return provisional(output.model()) if best is None or records.rank(record) < best else None
+        return best is None or records.rank(record) < best
 
     def done(self, step: Step, record: records.Record) -> None:
         """This worker has done a step."""
@@ -262,9 +262,7 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
     left, needed = steps.pending(wanted, finished)
     lines = list(_lines(plan, wanted, finished))
     if complete and not left:
-        # What was kept in case it would be the best.
-        losers = finished.models.intersection(wanted).difference(needed)
-        store.remove_models(id for id in losers if is_provisional(store.model(id)))
+        store.settle_models(needed, set(wanted))
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
     console.print(report.summary(plain), highlight=False, markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import files, models, records
@@ -39,6 +39,8 @@ from ctl_jax.experiment.steps import Step
 _READERS = 16
 _ID = re.compile(r"[0-9a-f]{16}")
 _RECORDS = ".jsonl"
+# Beside the models of trials that may turn out to be the best.
+_PROVISIONAL = ".provisional"
 
 
 class Finished:
@@ -279,9 +281,17 @@ class Store:
             self._results[step_id] = self.load(step_id)[-1]
         return self._results[step_id]
 
-    def save_model(self, step_id: str, model: models.Model) -> None:
-        """Keeps the model that a step made, unless it is there already."""
+    def save_model(self, step_id: str, model: models.Model, *, provisional: bool = False) -> None:
+        """Keeps the model that a step made, unless it is there already.
+
+        Args:
+          step_id: of the step.
+          model: that it made.
+          provisional: whether it is kept only as long as it may be asked for; see `settle_models`.
+        """
         target = self.model(step_id)
+        if provisional:
+            files.write_bytes(self._marker(step_id), b"")
         if files.is_remote(target):
             # Objects are only replaced, file by file, as they are written.
             models.save(target, model)
@@ -306,10 +316,22 @@ class Store:
             else:
                 folder.set_aside(self.model(step_id))
 
-    def remove_models(self, step_ids: Iterable[str]) -> None:
-        """Removes variables that nobody needs any more."""
-        for step_id in step_ids:
-            files.remove_tree(self.model(step_id))
+    def settle_models(self, kept: Collection[str], others: Collection[str]) -> None:
+        """Decides what becomes of provisional models, once that is known.
+
+        Args:
+          kept: ids of steps whose models stay.
+          others: ids of those whose models go if they are provisional.
+        """
+        names = files.names(self._models)
+        marked = {n.removesuffix(_PROVISIONAL) for n in names if n.endswith(_PROVISIONAL)}
+        for step_id in marked.intersection({*kept, *others}):
+            if step_id not in kept:
+                files.remove_tree(self.model(step_id))
+            files.remove(self._marker(step_id))
+
+    def _marker(self, step_id: str) -> files.Path:
+        return self._models / f"{step_id}{_PROVISIONAL}"
 
     def save_keep(self, cut: str, text: str) -> None:
         """Keeps which channels a cut kept, for people and for `pruning.Keep.from_json`."""

@@ -425,7 +425,7 @@ def test_a_model_that_is_gone_is_made_again_where_it_is_needed(store, time, monk
     work_on_graph(first, store)
     _, small = strategy(None)
     before = files.read_bytes(store.workdir / "steps" / f"{small.inputs['weights'].id}.jsonl")
-    store.remove_models(store.finished().models)
+    files.remove_tree(store.workdir / "models")
     # Nothing is left to do, so nobody needs it.
     assert work_on_graph(first, store) == []
     files.remove(store.workdir / "steps" / f"{small.id}.jsonl")
@@ -440,7 +440,7 @@ def test_other_variables_than_before_are_told_of(store, time, monkeypatch, saved
     strategy = graph(monkeypatch)
     work_on_graph(make(store, time, count=1, strategy=strategy), store)
     source = strategy(None)[0].inputs["weights"]
-    store.remove_models(store.finished().models)
+    files.remove_tree(store.workdir / "models")
     files.remove(store.workdir / "steps" / f"{strategy(None)[1].id}.jsonl")
     again = make(store, time, count=1, strategy=strategy)
     assert work_on_graph(again, store, "other") == [(PRETRAIN, True), (1, False)]
@@ -455,7 +455,7 @@ def test_a_model_that_is_asked_for_later_is_made_and_the_record_stays(
     store, time, monkeypatch, saved
 ):
     work_on_graph(make(store, time, count=1, strategy=graph(monkeypatch)), store)
-    store.remove_models(store.finished().models)
+    files.remove_tree(store.workdir / "models")
     names = files.names(store.workdir / "steps")
     before = {name: files.read_bytes(store.workdir / "steps" / name) for name in names}
     kept = make(store, time, count=1, strategy=graph(monkeypatch, keep=True))

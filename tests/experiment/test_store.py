@@ -141,8 +141,26 @@ def test_a_model_is_kept_once_and_found_by_its_step(store, model):
     found = models.load(store.model(ABC))
     chex.assert_trees_all_equal(found.variables, model.variables)
     assert [name for name in files.names(store.workdir / "models") if name != ABC] == []
-    store.remove_models([ABC, DEF])
-    assert store.finished().models == set()
+
+
+def test_provisional_models_go_unless_they_are_asked_for(store, model):
+    for step in (ABC, DEF, GHI):
+        store.save_model(step, model, provisional=True)
+    assert store.finished().models == {ABC, DEF, GHI}
+    # Nothing is known of the third: another config may ask for it.
+    store.settle_models({ABC}, {ABC, DEF})
+    assert store.finished().models == {ABC, GHI}
+    # What was asked for once stays.
+    store.settle_models(set(), {ABC, DEF})
+    assert store.finished().models == {ABC, GHI}
+    store.settle_models(set(), {GHI})
+    assert files.names(store.workdir / "models") == [ABC]
+
+
+def test_what_was_asked_for_is_not_provisional(store, model):
+    store.save_model(ABC, model)
+    store.settle_models(set(), {ABC})
+    assert store.finished().models == {ABC}
 
 
 def test_of_two_workers_that_save_a_model_at_once_one_is_kept(tmp_path, model, monkeypatch):
