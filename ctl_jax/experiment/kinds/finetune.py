@@ -223,9 +223,11 @@ def recipe(
 
 
 def _cut(step: Step) -> Mapping[str, Any]:
-    """The parameters of the cut that it starts from; none where nothing was cut."""
+    """The parameters of the cut that it goes back to; none where nothing was cut."""
     start = step.inputs.get("weights")
-    return start.params if start is not None and start.kind == "prune" else {}
+    while start is not None and start.kind != "prune":
+        start = start.inputs.get("weights")
+    return {} if start is None else start.params
 
 
 def _spent(stretches: list[Stretch], updates: int) -> int:
