@@ -9,8 +9,18 @@ Every primitive of JAX is counted, known to cost nothing, or an error that names
 """
 
 from ctl_jax.compute.budgets import Budget, Pace
-from ctl_jax.compute.flops import Count, count, flops, register_flops
+from ctl_jax.compute.flops import Count, count, flops, flops_along, register_flops
 from ctl_jax.compute.latency import latency
 from ctl_jax.compute.ledger import Ledger
 
-__all__ = ["Budget", "Count", "Ledger", "Pace", "count", "flops", "latency", "register_flops"]
+__all__ = [
+    "Budget",
+    "Count",
+    "Ledger",
+    "Pace",
+    "count",
+    "flops",
+    "flops_along",
+    "latency",
+    "register_flops",
+]

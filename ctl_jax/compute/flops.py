@@ -125,6 +125,33 @@ def count(fn: Callable[..., Any], *args: Any) -> Count:
     return Count(matmul_flops, total.total() - matmul_flops, dict(sorted((+by_primitive).items())))
 
 
+def flops_along(fn: Callable[..., Any], size: int, *args: Any) -> tuple[int, int]:
+    """FLOPs of `fn(*args)` for any length of one axis, from one trace.
+
+    Args:
+      fn: as for `flops`.
+      size: the length that the axis has in `args`. A large prime, which no other axis is a multiple
+        of: an axis of it is taken for this one.
+      *args: as for `flops`.
+
+    Returns:
+      The FLOPs that do not depend on it, and those per unit of it.
+
+    Raises:
+      UserError: as for `flops`, or the FLOPs are not linear in the length.
+
+    Example:
+      >>> flops_along(lambda a, b, c: a @ b @ c, 1009, ones(2, 3), ones(3, 4), ones(4, 1009))
+      (48, 16)
+    """
+    total = _count_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr, size)
+    along = sum(number for (kind, _), number in total.items() if kind == _ALONG)
+    per_unit, rest = divmod(along, size)
+    if rest or (per_unit and per_unit % size == 0):
+        raise UserError(f"the FLOPs are not linear in the axis of length {size}")
+    return _flops_of(total) - along, per_unit
+
+
 def register_flops(primitive: str, fn: Flops | None = None) -> Callable[..., Any]:
     """Tells the counter what a primitive costs that it does not know; also a decorator.
 
@@ -162,12 +189,13 @@ def register_flops(primitive: str, fn: Flops | None = None) -> Callable[..., Any
     return fn
 
 
-# FLOPs (True) and element-wise operations (False) of each primitive.
-_Total = Counter[tuple[bool, str]]
+# Element-wise operations of each primitive, its FLOPs, and those along the axis that is asked for.
+_ELEMENTWISE, _FLOPS, _ALONG = range(3)
+_Total = Counter[tuple[int, str]]
 
 
 def _flops_of(total: _Total) -> int:
-    return sum(number for (is_flops, _), number in total.items() if is_flops)
+    return sum(number for (kind, _), number in total.items() if kind != _ELEMENTWISE)
 
 
 def _rank(total: _Total) -> tuple[int, int]:
@@ -208,36 +236,45 @@ def equation_flops(eqn: JaxprEqn) -> int:
     return _flops_of(_count_equation(eqn, lambda eqn: 2 * MULTIPLY_ADDS[eqn.primitive.name](eqn)))
 
 
-def _count_jaxpr(jaxpr: Jaxpr) -> _Total:
+def _count_jaxpr(jaxpr: Jaxpr, size: int | None = None) -> _Total:
+    """What a jaxpr computes; along an axis of a length apart from the rest."""
     total = _Total()
     flops_of = product_flops(jaxpr)
     for eqn in jaxpr.eqns:
-        total.update(_count_equation(eqn, flops_of))
+        total.update(_count_equation(eqn, flops_of, size))
     return total
 
 
-def _count_equation(eqn: JaxprEqn, flops_of: Flops) -> _Total:
+def _count_equation(eqn: JaxprEqn, flops_of: Flops, size: int | None = None) -> _Total:
     name = eqn.primitive.name
     if name in _REGISTERED:
-        return _count_registered(eqn)
+        return _count_registered(eqn, size)
     _check_countable(eqn)
     if name in MULTIPLY_ADDS or name == "conv_general_dilated":
-        return _Total({(True, name): flops_of(eqn)})
+        return _Total({(_kind(eqn, size), name): flops_of(eqn)})
     if name in OPERATIONS:
-        return _Total({(False, name): OPERATIONS[name](eqn)})
+        return _Total({(_ELEMENTWISE, name): OPERATIONS[name](eqn)})
     if name == "while":
         return _count_while(eqn)
     if name == "cond":
-        branches = [_count_called(branch) for branch in eqn.params["branches"]]
+        branches = [_count_called(branch, size) for branch in eqn.params["branches"]]
         dearest: _Total = max(branches, key=_rank)
         return dearest
     called = next(eqn.params[key] for key in _CALLED if key in eqn.params)
-    inner = _count_called(called.solve if name == "custom_linear_solve" else called)
+    inner = _count_called(called.solve if name == "custom_linear_solve" else called, size)
     return _Total({key: _repetitions(eqn) * value for key, value in inner.items()})
 
 
-def _count_called(called: ClosedJaxpr | Jaxpr) -> _Total:
-    return _count_jaxpr(called.jaxpr if isinstance(called, ClosedJaxpr) else called)
+def _kind(eqn: JaxprEqn, size: int | None) -> int:
+    """Whether a product has an axis of that length, or that and others as one."""
+    if size is None:
+        return _FLOPS
+    axes = [axis for var in (*eqn.invars, *eqn.outvars) for axis in matmul.shape(var)]
+    return _ALONG if any(axis and axis % size == 0 for axis in axes) else _FLOPS
+
+
+def _count_called(called: ClosedJaxpr | Jaxpr, size: int | None = None) -> _Total:
+    return _count_jaxpr(called.jaxpr if isinstance(called, ClosedJaxpr) else called, size)
 
 
 def _check_countable(eqn: JaxprEqn) -> None:
@@ -259,7 +296,7 @@ def _check_countable(eqn: JaxprEqn) -> None:
     )
 
 
-def _count_registered(eqn: JaxprEqn) -> _Total:
+def _count_registered(eqn: JaxprEqn, size: int | None) -> _Total:
     name = eqn.primitive.name
     number = _REGISTERED[name](eqn)
     try:
@@ -272,8 +309,8 @@ def _count_registered(eqn: JaxprEqn) -> _Total:
             "expected an int of at least 0"
         )
     if flops:
-        return _Total({(True, name): flops})
-    return _Total({(False, name): per_output(eqn)})
+        return _Total({(_kind(eqn, size), name): flops})
+    return _Total({(_ELEMENTWISE, name): per_output(eqn)})
 
 
 def _count_while(eqn: JaxprEqn) -> _Total:
