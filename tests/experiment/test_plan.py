@@ -1,5 +1,6 @@
 """A plan says everything that can be known before any work, in one line where it is wrong."""
 
+import dataclasses
 import io
 
 import hypothesis
@@ -11,6 +12,12 @@ from ctl_jax import experiment, finetune
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import KEYS
+from ctl_jax.experiment.kinds import finetune as trial_steps
+from ctl_jax.experiment.methods import Method
+from ctl_jax.experiment.steps import closure
+from ctl_jax.experiment.tunings import TUNINGS
+from ctl_jax.finetune import Phase
+from ctl_jax.records import PaceRecord
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +149,163 @@ def test_any_numbers_are_a_plan_or_one_line(plan, data):
     except UserError as error:
         assert "config." in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
+
+
+class Finished(dict):
+    """Records by the ids of the steps that are done."""
+
+    def __contains__(self, step):
+        return step.id in self.keys()
+
+    def record(self, step):
+        return self[step.id]
+
+
+def trials(plan):
+    """The steps of a plan's trials, by the methods' names."""
+    return [(point.method.name, plan.trial(point)) for point in plan.points()]
+
+
+def ids(plan):
+    """Of a plan's trials, in order."""
+    return [step.id for _, step in trials(plan)]
+
+
+@pytest.fixture
+def both(config, make_plan):
+    """Methods of which ids of trials change with a key, and of which ids stay."""
+
+    def both(key, value):
+        config.stream.variant = "digits"
+        before = trials(make_plan(config))
+        config.update_from_flattened_dict({key: value})
+        after = set(ids(make_plan(config)))
+        changed = {method for method, step in before if step.id not in after}
+        return changed, {method for method, step in before if step.id in after}
+
+    return both
+
+
+def test_ids_are_the_same_again_and_differ_between_trials(config, make_plan):
+    one, two = make_plan(config), make_plan(config)
+    assert ids(one) == ids(two)
+    assert len(set(ids(one))) == len(ids(one)) == 24
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("finetune.momentum", 0.8, {"dense", "filters@0.5", "scratch"}),
+        ("finetune.crop_area", (0.5, 1.0), {"dense", "filters@0.5", "scratch"}),
+        ("finetune.batch_size", 4, {"dense", "filters@0.5", "scratch"}),
+        ("finetune.evaluate_every", 8, {"dense", "filters@0.5", "scratch"}),
+        ("finetune.compute_dtype", "bfloat16", {"dense", "filters@0.5", "scratch"}),
+        ("data.image_size", 24, {"dense", "filters@0.5", "scratch"}),
+        ("data.max_eval_examples", 30, {"dense", "filters@0.5", "scratch"}),
+        ("model.preprocess", "caffe", {"dense", "filters@0.5", "scratch"}),
+        ("seeds", (1,), {"dense", "filters@0.5", "scratch"}),
+        # How a network is pruned is nothing to a method that does not prune.
+        ("pruning.criterion", "l1", {"filters@0.5"}),
+        ("pruning.round_to", 2, {"filters@0.5"}),
+        # What changes no number.
+        ("checkpoint.every_s", 1.0, set()),
+        ("finetune.compute_dtype", "float32", set()),
+        ("keep_models", "all", set()),
+        ("stream.missing", "skip", set()),
+        ("data.max_corrupt", 1, set()),
+        ("pretrain.steps", 7, set()),
+        # Other trials beside them.
+        ("stream.variant", "digits+shapes", set()),
+        ("methods", ("scratch", "filters@.50", "linear_probe", "dense"), set()),
+        ("budgets.amounts", ("1 epochs", "40000000 flops", "120000000"), set()),
+        ("seeds", (3, 0), set()),
+        ("finetune.learning_rates", (0.02, 0.7, 0.2), set()),
+    ],
+)
+def test_ids_change_with_what_the_numbers_depend_on_alone(both, key, value, expected):
+    changed, same = both(key, value)
+    assert changed == expected
+    assert same == {"dense", "filters@0.5", "scratch"} - expected
+
+
+def test_what_is_reported_is_part_of_ids(both, config):
+    config.finetune.evaluate_every = 4
+    assert both("finetune.report", "best")[1] == set()
+
+
+def test_ids_change_with_weights_and_data_where_they_are_used(config, make_plan):
+    plan = make_plan(config)
+    before = {step.id: method for method, step in trials(plan)}
+    other = ids(dataclasses.replace(plan, weights_id="v" * 64))
+    assert {before[step_id] for step_id in before.keys() & set(other)} == {"scratch"}
+    digits, shapes = plan.tasks
+    for change in ({"fingerprint": "g"}, {"num_classes": 11}):
+        tasks = (digits, dataclasses.replace(shapes, **change))
+        after = dataclasses.replace(plan, tasks=tasks)
+        kept = {step.params["task"]["name"] for _, step in trials(after) if step.id in before}
+        assert kept == {"digits"}
+
+
+def test_ids_change_with_the_phases_of_a_tuning(config, make_plan, monkeypatch):
+    config.methods = ("dense", "linear_probe", "filters@0.5+lp_ft")
+    before = {step.id: method for method, step in trials(make_plan(config))}
+    monkeypatch.setitem(TUNINGS, "linear_probe", lambda network: (Phase(train=("head/kernel",)),))
+    after = set(ids(make_plan(config)))
+    assert {before[step_id] for step_id in before.keys() & after} == {"dense", "filters@0.5+lp_ft"}
+    monkeypatch.setitem(TUNINGS, "lp_ft", lambda network: (Phase(share=0.5), Phase(share=0.5)))
+    after = set(ids(make_plan(config)))
+    assert {before[step_id] for step_id in before.keys() & after} == {"dense"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("pretrain.steps", 3), ("pretrain.seed", 1)])
+def test_ids_change_with_the_pretraining_that_they_start_from(
+    both, config, small_source, key, value
+):
+    config.weights, config.pretrain.task = "", "embedded_source"
+    config.methods = ("dense", "channels@0.5", "scratch")
+    assert both(key, value) == ({"dense", "channels@0.5"}, {"scratch"})
+
+
+def test_evaluations_on_the_way_are_paid_for(config, make_plan):
+    """After 4 and 8 of 12 updates, say; after the last there is one anyway."""
+    config.methods = ("dense",)
+    plain = make_plan(config)
+    config.finetune.evaluate_every = 4
+    often = make_plan(config)
+    for (_, one), (_, other) in zip(trials(plain), trials(often), strict=True):
+        (stretch,) = trial_steps.plan(one, plain.place)
+        more = (stretch.updates - 1) // 4 * 40 * stretch.cost.forward
+        assert often.place.flops(other) == plain.place.flops(one) + more
+        assert plain.place.flops(one) == (
+            stretch.updates * stretch.cost.step + 80 * stretch.cost.forward
+        )
+
+
+def test_budgets_in_other_units_are_flops_by_dense_training(config, make_plan):
+    config.stream.variant = "digits"
+    config.methods = ("linear_probe", "dense")
+    config.budgets.amounts = ("0.5 epochs", "1e8 flops")
+    plan = make_plan(config)
+    (dense,) = plan.costs(Method(), plan.tasks[0].num_classes)
+    epoch = plan.tasks[0].examples["train"] / 8 * dense.step
+    amounts = [step.params["budget_flops"] for _, step in trials(plan)]
+    half = int(epoch / 2)
+    assert amounts == [half, half, 10**8, 10**8, half, half, 10**8, 10**8]
+
+
+def test_a_budget_in_seconds_waits_for_the_devices_pace(config, make_plan):
+    config.stream.variant = "digits"
+    config.methods = ("dense", "scratch")
+    config.budgets.amounts = ("1 seconds", "1e8 flops")
+    plan, nothing = make_plan(config), Finished({})
+    wanted = [step.kind for step in plan.strategy(nothing)]
+    assert wanted == 2 * ["pace", "pace", "finetune", "finetune"]
+    paces = {step.id: step for step in plan.strategy(nothing) if step.kind == "pace"}
+    assert len(paces) == 2
+    record = PaceRecord(id="", device="cpu", flops_per_second=3e8, flops=1, wall_s=1.0)
+    finished = Finished(dict.fromkeys(paces, record))
+    trials = plan.strategy(finished)
+    seconds, flops = 2 * [3 * 10**8], 2 * [10**8]
+    assert [step.params["budget_flops"] for step in trials] == 2 * (seconds + flops)
+    # Nothing that was wanted before is missing now.
+    assert closure(trials).keys() >= closure(plan.strategy(nothing)).keys()

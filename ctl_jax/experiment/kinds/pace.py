@@ -26,8 +26,13 @@ def flops(step: Step, place: Workplace) -> int:
 
 
 def shapes(step: Step, place: Workplace) -> Tree:
-    """It makes no network of its own."""
+    """Those of its input: it makes no network of its own."""
     return place.shapes(step.inputs.get("weights"))
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """The variables of its input."""
+    return place.local_variables(step.inputs.get("weights"))
 
 
 def run(step: Step, place: Workplace, job: Job) -> Output:
@@ -76,4 +81,4 @@ def _phases(step: Step, place: Workplace) -> list[tuple[Any, int]]:
     return found
 
 
-register("pace", Kind(1, flops, run, shapes))
+register("pace", Kind(1, flops, run, shapes, restore))
