@@ -411,3 +411,33 @@ def test_training_step_is_three_forwards_but_for_the_images_gradient(name, optio
     forward = forward_flops(module, variables, x)
     assert got.flops == 3 * forward - 2 * 2 * first * 3 * 64
     assert got.elementwise > 3 * models.count_params(variables)
+
+
+N = 10_007
+ALONG = {
+    "product": (lambda x, head: square(x) @ head, PRODUCT, 32),
+    "gradients": (
+        lambda x, head: jax.grad(lambda a, b: jnp.sum(square(a) @ b), (0, 1))(x, head),
+        3 * PRODUCT,
+        3 * 32,
+    ),
+    "several axes as one": (
+        lambda x, head: x @ jnp.tile(head.reshape(4, 1, N), (1, 2, 1)).reshape(4, -1), 0, 64,
+    ),
+    "loop": (lambda x, head: lax.map(lambda _: square(x) @ head, jnp.ones(5)), 5 * PRODUCT, 5 * 32),
+    "nothing": (lambda x, head: square(x), PRODUCT, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALONG)
+def test_flops_along_an_axis(case):
+    fn, fixed, each = ALONG[case]
+    head = jax.ShapeDtypeStruct((4, N), jnp.float32)
+    assert compute.flops_along(fn, N, M, head) == (fixed, each)
+    assert compute.flops(fn, M, head) == fixed + N * each
+
+
+def test_flops_that_are_not_linear_in_an_axis():
+    x = jax.ShapeDtypeStruct((N, N), jnp.float32)
+    with pytest.raises(UserError, match=f"not linear in the axis of length {N}"):
+        compute.flops_along(lambda x: x @ x, N, x)
