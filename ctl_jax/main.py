@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(_is_news)
     try:
+        memory.collect_rarely()
         with interrupts.catching():
             given = arguments.parse(argv)
             _run(given)

@@ -12,13 +12,15 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ctl_jax import compilation
+from ctl_jax import compilation, memory
 
 # A compilation takes longer than hypothesis allows an example; and CI finds what a developer finds.
 hypothesis.settings.register_profile("ctl_jax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ctl_jax")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# As the command does: a fifth of the time of tests that trace networks.
+memory.collect_rarely()
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
