@@ -233,7 +233,7 @@ def make_plan(place: Workplace) -> Plan:
       UserError: data or weights are missing or damaged, or a budget is below one step.
     """
     config = place.config
-    found, missing = find_tasks(config, place.loader)
+    found, missing = find_tasks(config.stream, place.loader)
     weights_id, pretraining = None, None
     if config.weights:
         place.given = networks.load_weights(config.weights, place.module, place.whole)

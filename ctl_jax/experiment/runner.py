@@ -66,7 +66,7 @@ def run(
     def on_prepare(name: str) -> None:
         console.print(f"making embedded task {name} (once)", highlight=False)
 
-    loader = TaskLoader(checked, on_prepare)
+    loader = TaskLoader(checked.data, on_prepare)
     place = Workplace(checked, loader, store, warn)
     plan = make_plan(place)
     _check_devices(plan)
@@ -169,7 +169,7 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
                     if job.claim is not None and job.claim.commit(
                         output.records,
                         output.model() if output.model and tally.keeps(job.claim, output) else None,
-                        provisional=not job.claim.needed,
+                        provisional=not job.claim.needed or _diverged(output),
                     ):
                         tally.done(job.step, output.records[-1])
     place.progress = None
@@ -196,6 +196,12 @@ def _stage(place: Workplace, step: Step) -> contextlib.AbstractContextManager[No
     return place.progress.stage(*label(step, place))
 
 
+def _diverged(output: steps.Output) -> bool:
+    """Whether a model goes as soon as no step that starts from it is left, whoever asked for it."""
+    record = output.records[-1]
+    return isinstance(record, records.TrialRecord) and record.diverged
+
+
 class _Tally:
     """How far the run is, as far as its steps are known, and what was best so far."""
 
@@ -217,10 +223,10 @@ class _Tally:
 
     def keeps(self, claim: Claim, output: steps.Output) -> bool:
         """Whether a step's model is needed, or may turn out to be the best of its task."""
-        if claim.needed or self._plan.config.keep_models != "best":
-            return claim.needed
         record = output.records[-1]
-        if not isinstance(record, records.TrialRecord):
+        if claim.needed or not isinstance(record, records.TrialRecord):
+            return claim.needed
+        if self._plan.config.keep_models != "best" or record.diverged:
             return False
         best = self._best.get(record.task)
         return best is None or records.rank(record) < best

@@ -11,7 +11,7 @@ import numpy as np
 from ctl_jax import data
 from ctl_jax.data import images
 from ctl_jax.errors import UserError, naming
-from ctl_jax.experiment.config import Config
+from ctl_jax.experiment.config import Data, Stream
 
 # Images that stay in memory between trials. Beyond it the oldest task is dropped, and read again
 # when its trials come.
@@ -54,12 +54,12 @@ class TaskInfo:
 
 
 def find_tasks(
-    config: Config, loader: "TaskLoader"
+    settings: Stream, loader: "TaskLoader"
 ) -> tuple[tuple[data.TaskSpec, ...], tuple[tuple[data.TaskSpec, str], ...]]:
     """Which tasks of the stream there is data for.
 
     Args:
-      config: the validated config.
+      settings: which stream it is.
       loader: of its tasks; its `info` of those that are found costs nothing more.
 
     Returns:
@@ -68,7 +68,6 @@ def find_tasks(
     Raises:
       UserError: tasks are lacking and `stream.missing` is "error", or none is left.
     """
-    settings = config.stream
     specs = data.stream(
         settings.variant,
         settings.stop_year,
@@ -77,8 +76,7 @@ def find_tasks(
         shuffle=settings.shuffle,
         seed=settings.seed,
     )
-    with naming("config.data.dirs"):
-        data.check_dirs(config.data.dirs)
+    loader.check_dirs()
     found: list[data.TaskSpec] = []
     missing: list[tuple[data.TaskSpec, str]] = []
     for spec in specs:
@@ -106,17 +104,22 @@ class TaskLoader:
 
     def __init__(
         self,
-        config: Config,
+        settings: Data,
         on_prepare: Callable[[str], None] | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ):
-        self._config = config
+        self._settings = settings
         self._on_prepare = on_prepare
         self._memory_bytes = memory_bytes
         # By data set, of which a stream may have several tasks.
         self._infos: dict[str, TaskInfo] = {}
         self._loaded: collections.OrderedDict[tuple[str, bool], data.Task]
         self._loaded = collections.OrderedDict()
+
+    def check_dirs(self) -> None:
+        """Raises a UserError where a folder that is named for data is not there."""
+        with naming("config.data.dirs"):
+            data.check_dirs(self._settings.dirs)
 
     def info(self, spec: data.TaskSpec, *, whole: bool = False) -> TaskInfo:
         """The task without its images, none of which is read.
@@ -129,7 +132,7 @@ class TaskLoader:
           UserError: its data is nowhere, or damaged.
         """
         if spec.dataset not in self._infos:
-            dataset = data.open_set(spec, self._config.data.dirs)
+            dataset = data.open_set(spec, self._settings.dirs)
             about = f"{images.VERSION} {dataset.identity()}"
             self._infos[spec.dataset] = TaskInfo(
                 spec,
@@ -140,7 +143,7 @@ class TaskLoader:
                 dataset.passed_over,
             )
         info = dataclasses.replace(self._infos[spec.dataset], spec=spec)
-        most = None if whole else self._config.data.max_eval_examples
+        most = None if whole else self._settings.max_eval_examples
         if not most:
             return info
         limited = {name: min(most, info.examples[name]) for name in _LIMITED}
@@ -154,7 +157,7 @@ class TaskLoader:
         """
         key = (spec.name, whole)
         if key not in self._loaded:
-            settings = self._config.data
+            settings = self._settings
             task = data.load(
                 spec,
                 image_size=settings.image_size,

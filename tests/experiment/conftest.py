@@ -97,7 +97,7 @@ def make_plan():
 
     def make(config):
         checked = validate(config)
-        place = Workplace(checked, TaskLoader(checked), Store("nowhere", {}), pytest.fail)
+        place = Workplace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
         return plan_of(place)
 
     return make

@@ -1,18 +1,23 @@
 """Whole runs: what they write, what they do twice, and what stops them."""
 
 import csv
+import dataclasses
 import errno
+import io
 import json
 import os
 import pathlib
 
 import numpy as np
 import pytest
+import rich.console
 
-from ctl_jax import data, experiment, failures, files, models, pruning, report
+from ctl_jax import compute, data, experiment, failures, files, models, pruning, report
+from ctl_jax import records as types
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import runner, worker
 from ctl_jax.experiment.config import validate
+from ctl_jax.experiment.kinds import finetune as trial_steps
+from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 
 TRIALS = 24
@@ -31,6 +36,16 @@ def _records(workdir):
 def _rows(workdir):
     with open(workdir / "results.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Replaces how steps of a kind are computed."""
+
+    def play(run, kind="finetune"):
+        monkeypatch.setitem(KINDS, kind, dataclasses.replace(KINDS[kind], run=run))
+
+    return play
 
 
 @pytest.fixture
@@ -102,21 +117,24 @@ def test_the_kept_channels_make_the_pruned_network_again(done, config):
     (record,) = (r for r in _records(done) if r.get("method") == "filters@0.5" and "groups" in r)
     head = 16 + 1
     assert models.count_params(small) - head == record["params"]
-    assert record["cut_groups"] == 2
+    (pruned,) = (r for r in _records(done) if r["type"] == "prune")
+    assert pruned["cut_groups"] == record["cut_groups"] == 2
+    assert pruning.Keep.from_json(pruned["keep"]) == keep
 
 
-def test_the_same_command_again_trains_nothing(done, config, console, monkeypatch):
+def test_the_same_command_again_trains_nothing(done, config, console, play):
     before = (done / "records.jsonl").read_bytes(), (done / "results.csv").read_bytes()
-    monkeypatch.setattr(runner, "run_trial", None)
+    play(None)
+    play(None, "prune")
     experiment.run(config, done, console)
     assert ((done / "records.jsonl").read_bytes(), (done / "results.csv").read_bytes()) == before
     assert f"{TRIALS} done already" in console.file.getvalue()
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch, play):
     """The fourth trial cannot be saved, and no report written; the same again does the rest."""
-    run_trial, calls = runner.run_trial, []
+    run, calls = KINDS["finetune"].run, []
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -126,16 +144,17 @@ def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch)
         if len(calls) == 4:
             for name in ("create_bytes", "write_bytes"):
                 monkeypatch.setattr(files, name, full)
-        return run_trial(*args)
+        return run(*args)
 
-    monkeypatch.setattr(runner, "run_trial", counted)
+    play(counted)
     with pytest.raises(OSError, match="No space left") as error:
         experiment.run(config, tmp_path, console)
     assert failures.explain(error.value).startswith("No space left on device; free some space")
-    assert len(list((tmp_path / "trials").iterdir())) == 3
+    # The cut, and three trials.
+    assert len(list((tmp_path / "steps").iterdir())) == 1 + 3
     assert not (tmp_path / "results.csv").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "run_trial", counted)
+    play(counted)
     experiment.run(config, tmp_path, console)
     assert len(calls) == TRIALS + 1
     assert (tmp_path / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
@@ -143,19 +162,25 @@ def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
-def test_what_is_done_is_reported_whatever_ends_the_run(
-    config, console, tmp_path, monkeypatch, error
-):
-    def run_trial(place, step, network, task, trial, *args):
-        if len(list((tmp_path / "trials").iterdir())) == 2:
+def test_what_is_done_is_reported_whatever_ends_the_run(config, console, tmp_path, play, error):
+    def run(step, place, job):
+        if len(list((tmp_path / "steps").iterdir())) == 1 + 2:
             raise error
-        record = {"steps": trial.steps, "diverged": True, "spent_flops": trial.spent_flops}
-        scores = dict.fromkeys(worker.SCORES)
-        ledger = {"train": trial.spent_flops, "validate": 0, "search": 0, "prune": 0, "pretrain": 0}
-        described = worker.describe(place.config, trial)
-        return [{"type": "trial", **described, **record, **scores, "ledger": ledger, "wall_s": 1.0}]
+        (stretch,) = trial_steps.plan(step, place)
+        spent = stretch.updates * stretch.cost.step
+        scores = dict.fromkeys(trial_steps.SCORES)
+        record = types.TrialRecord(
+            **trial_steps.describe(step, place),
+            **scores,
+            steps=stretch.updates,
+            diverged=True,
+            spent_flops=spent,
+            ledger=compute.Ledger(train=spent),
+            wall_s=1.0,
+        )
+        return Output([record])
 
-    monkeypatch.setattr(runner, "run_trial", run_trial)
+    play(run)
     with pytest.raises(error):
         experiment.run(config, tmp_path, console)
     assert len([r for r in _records(tmp_path) if r["type"] == "trial"]) == 2
@@ -201,7 +226,7 @@ def test_diverged_trials_are_recorded_and_do_not_stop_the_run(config, console, t
 
 
 @pytest.mark.slow
-def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeypatch, small_source):
+def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, play, small_source):
     config.weights = ""
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 3
@@ -210,12 +235,12 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeyp
     config.methods = ("dense", "linear_probe", "channels@0.5")
     config.budgets.min_flops = config.budgets.max_flops
     config.budgets.num = 1
-    run_trial = runner.run_trial
-    monkeypatch.setattr(runner, "run_trial", _interrupt)
+    run = KINDS["finetune"].run
+    play(_interrupt)
     with pytest.raises(KeyboardInterrupt):
         experiment.run(config, tmp_path, console)
     assert "pretrained on" in console.file.getvalue()
-    monkeypatch.setattr(runner, "run_trial", run_trial)
+    play(run)
     console.file.truncate(0)
     experiment.run(config, tmp_path, console)
     assert "pretrained on" not in console.file.getvalue()
@@ -223,6 +248,9 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, monkeyp
     (pretraining,) = (r for r in records if r["type"] == "pretrain")
     assert pretraining["steps"] == 3
     assert pretraining["flops"] > 3 * pretraining["flops_per_step"]
+    # It stays: a longer run goes on from the same weights.
+    weights = models.load(tmp_path / "models" / pretraining["id"]).variables
+    assert models.content_hash(weights) == pretraining["weights"]
     steps = {r["method"]: r["steps"] for r in records if r["type"] == "trial"}
     assert steps["linear_probe"] > steps["dense"]
     assert steps["channels@0.5"] > steps["dense"]
@@ -239,23 +267,11 @@ def test_a_pretraining_that_diverges_is_not_kept(config, console, tmp_path, smal
     for _ in range(2):
         with pytest.raises(UserError, match=r"pretrain\.learning_rate=1e\+30: .*not finite"):
             experiment.run(config, tmp_path, console)
-        assert not (tmp_path / "pretrained").exists()
+        assert not (tmp_path / "models").exists()
 
 
 def _interrupt(*args):
     raise KeyboardInterrupt
-
-
-def test_another_config_in_the_same_folder_is_refused(done, config, console):
-    config.finetune.batch_size = 16
-    config.seeds = (0, 1)
-    before = (done / "config.json").read_bytes()
-    with pytest.raises(UserError, match="another config") as error:
-        experiment.run(config, done, console)
-    assert "config.finetune.batch_size=16 (there: 8)" in str(error.value)
-    assert "config.seeds=[0, 1] (there: [0])" in str(error.value)
-    assert "learning_rates" not in str(error.value)
-    assert (done / "config.json").read_bytes() == before
 
 
 def test_a_budget_below_one_step(config, console, tmp_path):
@@ -322,7 +338,8 @@ def test_a_folder_that_cannot_be_written(config, console, tmp_path):
 
 
 def test_a_trial_whose_file_is_damaged_has_the_same_numbers_again(done, config, console):
-    path = min((done / "trials").glob("*.jsonl"))
+    (trial, *_) = (r["id"] for r in _records(done) if r["type"] == "trial")
+    path = done / "steps" / f"{trial}.jsonl"
     content, results = path.read_bytes(), (done / "results.csv").read_bytes()
     path.write_bytes(content[:-20])
     experiment.run(config, done, console)
@@ -333,12 +350,12 @@ def test_a_trial_whose_file_is_damaged_has_the_same_numbers_again(done, config, 
         {**record, "wall_s": 0} for record in before
     ]
     printed = console.file.getvalue()
-    assert f"ctl_jax: trials/{path.name} is cut off (damaged); that trial is done again" in printed
+    assert f"ctl_jax: steps/{path.name} is cut off (damaged); that step is done again" in printed
     assert f"{TRIALS - 1} done already" in printed
 
 
 def test_the_loader_forgets_tasks_that_do_not_fit(config):
-    loader = TaskLoader(validate(config), memory_bytes=1)
+    loader = TaskLoader(validate(config).data, memory_bytes=1)
     digits, shapes = data.stream("digits+shapes")
     first = loader.load(digits)
     assert loader.load(digits) is first
@@ -350,7 +367,192 @@ def test_the_loader_forgets_tasks_that_do_not_fit(config):
 
 def test_limited_evaluation_sees_every_class(config):
     """Also where labels go round: every n-th example of such a set may be of one class."""
-    task = TaskLoader(validate(config)).load(data.stream("shapes")[0])
+    task = TaskLoader(validate(config).data).load(data.stream("shapes")[0])
     for name in ("dev", "dev_test"):
         assert len(task.splits[name].labels) == 40
         assert len(np.unique(task.splits[name].labels)) >= 8
+
+
+def _steps(workdir):
+    return {path.name: path.read_bytes() for path in (workdir / "steps").iterdir()}
+
+
+def _timeless(records):
+    return [{**record, "wall_s": 0} for record in records]
+
+
+def _printing():
+    return rich.console.Console(file=io.StringIO(), width=140)
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """The folder of a run that grows."""
+    return tmp_path_factory.mktemp("grown")
+
+
+@pytest.fixture
+def small(config):
+    """2 trials; what each of `AXES` adds is done on top of it."""
+    config.stream.variant = "digits"
+    config.methods = ("filters@0.5",)
+    config.budgets.amounts = ("4e7 flops",)
+    config.finetune.learning_rates = (0.02, 0.2)
+    return config
+
+
+AXES = {
+    "methods": (("channels@0.5", "filters@.50", "dense+head_bn"), 4),
+    "budgets.amounts": (("20000000 flops", "0.01 epochs", "4e7 flops"), 4),
+    "seeds": ((1, 0), 2),
+    "finetune.learning_rates": ((0.2, 0.1, 0.02), 1),
+    "stream.variant": ("shapes+digits", 2),
+}
+
+
+@pytest.mark.slow
+def test_a_run_grows_by_what_is_missing(grown, small, play):
+    """And narrowed again, it reports what the config names, without doing anything."""
+    experiment.run(small, grown, _printing())
+    first, reported = _steps(grown), (grown / "results.csv").read_bytes()
+    lines = _records(grown)[1:]
+    run, calls = KINDS["finetune"].run, []
+    play(lambda *args: calls.append(args) or run(*args))
+    for key, (value, more) in AXES.items():
+        config = small.copy_and_resolve_references()
+        config.update_from_flattened_dict({key: value})
+        before = _steps(grown)
+        calls.clear()
+        experiment.run(config, grown, _printing())
+        assert len(calls) == more, key
+        after = _steps(grown)
+        assert before.items() < after.items()
+        trials = [record for record in _records(grown) if record["type"] == "trial"]
+        assert len(trials) == 2 + more
+        noted = json.loads((grown / "config.json").read_text())
+        assert noted == json.loads(json.dumps(validate(config).to_dict()))
+    assert len(first) == 1 + 2
+    play(pytest.fail)
+    experiment.run(small, grown, _printing())
+    assert (grown / "results.csv").read_bytes() == reported
+    assert _records(grown)[1:] == lines
+
+
+@pytest.mark.slow
+def test_what_a_run_grew_by_is_what_a_run_of_its_own_has(grown, small, console, tmp_path):
+    """Whatever else was done in the folder before."""
+    small.methods, small.seeds = ("channels@0.5",), (0, 1)
+    for folder in (grown, tmp_path):
+        experiment.run(small, folder, console)
+    assert _timeless(_records(tmp_path)) == _timeless(_records(grown))
+    assert (tmp_path / "results.csv").read_bytes() == (grown / "results.csv").read_bytes()
+
+
+def _models(workdir):
+    return {path.name for path in (workdir / "models").iterdir() if len(path.name) == 16}
+
+
+def _check_model(workdir, trial, config):
+    """Its accuracy is the record's."""
+    task = TaskLoader(validate(config).data).load(*data.stream(trial["task"]))
+    model = models.load(workdir / "models" / trial["id"])
+    split = task.splits["dev_test"]
+    images = models.PREPROCESS[model.preprocess](split.images)
+    logits = np.asarray(models.apply(model.module, model.variables, images))
+    assert logits.shape == (len(split.labels), task.num_classes)
+    assert np.mean(logits.argmax(axis=1) == split.labels) == pytest.approx(trial["dev_test"])
+
+
+def _best(records):
+    """Ids of the winners by task."""
+    by_task = {}
+    for trial in (types.from_json(r) for r in records if r["type"] == "trial"):
+        by_task.setdefault(trial.task, []).append(trial)
+    return {types.winner(trials).id for trials in by_task.values()}
+
+
+@pytest.mark.slow
+def test_the_best_model_of_each_task_stays(done, config, tmp_path, play):
+    """Those that were kept in case they would win are gone; no record depends on it."""
+    config.keep_models = "best"
+    experiment.run(config, tmp_path, _printing())
+    assert (tmp_path / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
+    records = _records(tmp_path)
+    assert _timeless(records[1:]) == _timeless(_records(done)[1:])
+    winners = _best(records)
+    assert len(winners) == 2
+    assert _models(tmp_path) == winners
+    assert {path.name for path in (tmp_path / "models").iterdir()} == winners
+    for trial in records:
+        if trial.get("id") in winners:
+            _check_model(tmp_path, trial, config)
+    # One more task: its best model, and those of before.
+    play(pytest.fail)
+    experiment.run(config, tmp_path, _printing())
+    assert _models(tmp_path) == winners
+
+
+@pytest.mark.slow
+def test_models_that_are_asked_for_later_are_made_and_change_no_record(small, tmp_path, play):
+    run, calls = KINDS["finetune"].run, []
+    play(lambda *args: calls.append(args) or run(*args))
+    experiment.run(small, tmp_path, _printing())
+    assert not (tmp_path / "models").exists()
+    before, lines = _steps(tmp_path), _records(tmp_path)[1:]
+    trials = {record["id"] for record in lines if record["type"] == "trial"}
+    winners = _best(lines)
+    for mode, made, kept in (
+        # The winner is trained again; then the others; and none of them goes again.
+        ("best", 1, winners),
+        ("all", 1, trials),
+        ("best", 0, trials),
+        ("none", 0, trials),
+    ):
+        calls.clear()
+        small.keep_models = mode
+        experiment.run(small, tmp_path, _printing())
+        assert (mode, len(calls), _models(tmp_path)) == (mode, made, kept)
+        assert _steps(tmp_path) == before
+        assert _records(tmp_path)[1:] == lines
+    for trial in lines:
+        if trial["type"] == "trial":
+            _check_model(tmp_path, trial, small)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_best_no_more_goes_unless_it_was_asked_for(small, tmp_path):
+    """A run that grows by a better trial: the winner of before was asked for once."""
+    small.keep_models = "best"
+    small.finetune.learning_rates = (1e-6,)
+    experiment.run(small, tmp_path, _printing())
+    first = _models(tmp_path)
+    assert first == _best(_records(tmp_path))
+    small.finetune.learning_rates = (1e-6, 0.2, 2e-6)
+    experiment.run(small, tmp_path, _printing())
+    (winner,) = _best(_records(tmp_path))
+    assert winner not in first
+    assert _models(tmp_path) == {*first, winner}
+
+
+@pytest.mark.parametrize("mode", ["best", "all"])
+def test_a_trial_that_diverged_leaves_no_model(small, console, tmp_path, mode):
+    small.keep_models, small.finetune.learning_rates = mode, (1e30,)
+    experiment.run(small, tmp_path, console)
+    (trial,) = (record for record in _records(tmp_path) if record["type"] == "trial")
+    assert trial["diverged"]
+    assert not (tmp_path / "models").exists() or not _models(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_budget_in_seconds_is_measured_once(small, console, tmp_path, play):
+    small.budgets.amounts, small.finetune.learning_rates = ("0.02 seconds",), (0.1,)
+    experiment.run(small, tmp_path, console)
+    (pace,) = (record for record in _records(tmp_path) if record["type"] == "pace")
+    (trial,) = (record for record in _records(tmp_path) if record["type"] == "trial")
+    assert trial["budget"] == "0.02 seconds"
+    assert trial["budget_flops"] == int(0.02 * pace["flops_per_second"])
+    for kind in ("pace", "finetune"):
+        play(pytest.fail, kind)
+    before = (tmp_path / "results.csv").read_bytes()
+    experiment.run(small, tmp_path, console)
+    assert (tmp_path / "results.csv").read_bytes() == before

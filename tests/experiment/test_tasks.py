@@ -57,7 +57,7 @@ def settings(folder):
 
 
 def loader_of(config):
-    return TaskLoader(validate(config))
+    return TaskLoader(validate(config).data)
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -120,8 +120,8 @@ def test_a_set_that_comes_twice_is_opened_once(settings, monkeypatch):
     monkeypatch.setattr(data, "open_set", lambda *given: opened.append(given) or open_set(*given))
     settings.stream.variant = "pacs+pacs"
     config = validate(settings)
-    loader = TaskLoader(config)
-    found, missing = find_tasks(config, loader)
+    loader = TaskLoader(config.data)
+    found, missing = find_tasks(config.stream, loader)
     assert [loader.info(spec).spec.name for spec in found] == ["pacs", "pacs_2"]
     assert (len(opened), missing) == (1, ())
 
@@ -130,13 +130,13 @@ def test_tasks_that_are_missing(settings):
     settings.stream.variant = "pacs+mnist"
     config = validate(settings)
     with pytest.raises(UserError, match=r"^config\.stream\.variant=.*: 1 of 2 tasks .*'skip'"):
-        find_tasks(config, TaskLoader(config))
+        find_tasks(config.stream, TaskLoader(config.data))
     settings.stream.missing = "skip"
     config = validate(settings)
-    (found,), ((spec, reason),) = find_tasks(config, TaskLoader(config))
+    (found,), ((spec, reason),) = find_tasks(config.stream, TaskLoader(config.data))
     assert (found, spec.name) == (PACS, "mnist")
     assert reason.startswith("data set 'mnist' is not in '/")
     settings.data.dirs = ("folder:/nowhere",)
     config = validate(settings)
     with pytest.raises(UserError, match=r"^config\.data\.dirs: 'folder:/nowhere' is not a folder"):
-        find_tasks(config, TaskLoader(config))
+        find_tasks(config.stream, TaskLoader(config.data))
