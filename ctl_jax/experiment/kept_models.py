@@ -15,7 +15,8 @@ def _none(steps: list[Step], finished: Finished) -> set[str]:
 
 
 def _all(steps: list[Step], finished: Finished) -> set[str]:
-    return {step.id for step in steps if step.kind == TRIAL}
+    trials = (step for step in steps if step.kind == TRIAL)
+    return {s.id for s in trials if s not in finished or not _result(finished, s).diverged}
 
 
 def _best(steps: list[Step], finished: Finished) -> set[str]:

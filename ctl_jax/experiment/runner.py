@@ -1,6 +1,7 @@
 """A run from its config to its report: what is done already, and what is left."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -295,6 +296,9 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
             yield run_records.pending_record(step)
             continue
         for record in store.load(step.id):
+            if isinstance(record, records.TrialRecord):
+                # It may have been done for another stream that has the task.
+                record = dataclasses.replace(record, variant=plan.config.stream.variant)
             # Each trial says the same of its task.
             if isinstance(record, records.TaskRecord):
                 if (text := repr(record)) in said:

@@ -123,7 +123,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         ledger = Ledger(train=_spent(stretches, result.steps))
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
-        reported_step, variables = result.steps, None
+        reported_step, variables = result.steps, result.variables
         if not result.diverged:
             reported_step, scores, variables = _scores(evaluate, result, keeper)
             ledger = ledger.add("validate", dev_flops + test_flops)
@@ -143,7 +143,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         *(_dev_record(step, stretches, dev) for dev in keeper.dev),
         trial,
     ]
-    return Output(lines, None if variables is None else _model(step, place, variables))
+    return Output(lines, _model(step, place, variables))
 
 
 def label(step: Step, place: Workplace) -> tuple[str, int]:
