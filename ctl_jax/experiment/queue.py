@@ -113,10 +113,12 @@ class _Left:
     def __init__(self, strategy: Strategy, finished: Finished):
         self.wanted = steps.closure(strategy(finished))
         self.left, self.needed = steps.pending(self.wanted, finished)
-        ready = steps.ready(self.left)
-        # What others wait for comes first, and then it is asked again what is ready.
-        awaited = {each.id for step in self.left.values() for each in step.inputs.values()}
-        self.ready = {id for id in ready if id in awaited} or set(ready)
+        self.ready = steps.ready(self.left)
+        self._awaited = {each.id for step in self.left.values() for each in step.inputs.values()}
+
+    def first(self, free: dict[str, int]) -> dict[str, int]:
+        """Those that other steps wait for, if there are any: then more is ready."""
+        return {id: free[id] for id in free if id in self._awaited} or free
 
 
 class Queue:
@@ -185,12 +187,13 @@ class Queue:
             own, others = self._shares(now)
             if new := {id: 0 for id in own if id not in tried and id not in leases}:
                 # Its own share in one go: as long as it does not, nobody else begins with it.
+                new = now.first(new)
                 tried.update(new)
                 yield from self._claim(new, now, math.inf)
                 continue
             free, holders = self._free([*own, *others], leases)
             before = len(now.left)
-            yield from self._claim(free, now, self._clock() + self._late)
+            yield from self._claim(now.first(free), now, self._clock() + self._late)
             if len(now.left) < before:
                 pauses = self._pauses()
             else:

@@ -486,6 +486,22 @@ def test_what_is_wanted_may_follow_from_what_is_finished(store, time):
     assert time.now == 0
 
 
+def test_what_is_ready_is_done_while_another_worker_does_what_is_awaited(
+    store, time, far, monkeypatch, saved
+):
+    dependent = graph(monkeypatch)
+    source = dependent(None)[0].inputs["weights"]
+    lease = far.takes(source.id)
+
+    def meanwhile():
+        files.write_text(store.model(source.id) / "name", "far")
+        far.commits(lease)
+
+    time.meanwhile = meanwhile
+    queue = make(store, time, count=1, strategy=lambda finished: [*dependent(finished), STEPS[7]])
+    assert work_on_graph(queue, store) == [(7, False), (CUT, False), (0, False), (1, False)]
+
+
 def test_inputs_of_another_worker_are_awaited(store, time, far, monkeypatch, saved):
     lines, strategy = [], graph(monkeypatch)
     source = strategy(None)[0].inputs["weights"]
@@ -499,7 +515,7 @@ def test_inputs_of_another_worker_are_awaited(store, time, far, monkeypatch, sav
             far.renews(lease)
 
     time.meanwhile = meanwhile
-    queue = make(store, time, on_wait=lines.append, strategy=strategy)
+    queue = make(store, time, count=1, on_wait=lines.append, strategy=strategy)
     assert work_on_graph(queue, store) == [(CUT, False), (0, False), (1, False)]
     assert lines == ["waiting for what other workers hold: far:1 (1)"]
     assert time.now > 2 * LEASE_S
