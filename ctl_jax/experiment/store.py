@@ -262,8 +262,8 @@ class Store:
 
         What depends on it and was done before started from the old ones, which is said.
         """
-        old, new = (getattr(each, "weights", "") for each in (self.result(step_id), lines[-1]))
-        if old not in ("", new):
+        old, new = (getattr(each, "weights", None) for each in (self.result(step_id), lines[-1]))
+        if old not in (None, new):
             self.tell(
                 f"the variables of step {step_id} are not those of before; steps that were done "
                 f"before started from others"

@@ -3,6 +3,7 @@
 Trainings are played: their numbers follow from their ids. What is damaged is named in one line.
 """
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -17,9 +18,14 @@ import pytest
 import rich.console
 from hypothesis import strategies as st
 
-from ctl_jax import data, experiment, failures, models
+from ctl_jax import compute, data, experiment, failures, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import pretrain, runner, worker
+from ctl_jax.experiment import networks, runner
+from ctl_jax.experiment.kinds import finetune
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.sealing import seal
+from ctl_jax.experiment.steps import KINDS, Output
+from ctl_jax.experiment.tasks import TaskLoader
 from ctl_jax.report import figures
 
 CONFIG = {
@@ -42,26 +48,54 @@ CONFIG = {
 }
 
 
-def _trained(place, step, network, task, trial, *args):
+def _trained(step, place, job):
     """A trial's records, as if it had been trained."""
-    draws = hashlib.sha256(trial.id.encode()).digest()
-    scores = dict(zip(worker.SCORES, (draw / 256 for draw in draws), strict=False))
-    record = {"steps": trial.steps, "diverged": False, "spent_flops": trial.spent_flops}
-    ledger = {"train": trial.spent_flops, "validate": 0, "search": 0, "prune": 0, "pretrain": 0}
-    described = worker.describe(place.config, trial)
-    return [
-        *({"type": "train", "trial": trial.id, "step": step} for step in (10, 20)),
-        {"type": "trial", **described, **record, **scores, "ledger": ledger, "wall_s": 1.0},
-    ]
+    draws = hashlib.sha256(step.id.encode()).digest()
+    scores = dict(zip(finetune.SCORES, (draw / 256 for draw in draws), strict=False))
+    (stretch,) = finetune.plan(step, place)
+    spent = stretch.updates * stretch.cost.step
+    trial = records.TrialRecord(
+        **finetune.describe(step, place),
+        **scores,
+        steps=stretch.updates,
+        diverged=False,
+        spent_flops=spent,
+        ledger=compute.Ledger(train=spent),
+        wall_s=1.0,
+    )
+    # What it starts from is looked at.
+    place.variables(step.inputs["weights"])
+    log = (finetune._train_record(step, [stretch], entry) for entry in LOG)
+    return Output([*log, trial], _of(place, step, _variables(place, 4, 10)))
 
 
-def _pretrained(place, plan, store, claim):
+LOG = [finetune.finetune.LogEntry(updates, 1.0, 0.1, 0.5) for updates in (1, 2)]
+
+
+def _pretrained(step, place, job):
     """Weights and record of a pretraining, as if there had been one."""
-    drawn = models.init(place.module, jax.random.key(3), place.config.data.image_size)
-    variables = models.with_head(drawn, plan.task.num_classes)
-    numbers = {"steps": plan.steps, "flops": plan.flops, "metric": 0.5, "loss": 1.0}
-    record = {"type": "pretrain", "task": plan.task.spec.name, **numbers, "wall_s": 1.0}
-    return variables, record | {"weights": models.content_hash(variables)}
+    variables = _variables(place, 3, place.source.num_classes)
+    record = records.PretrainRecord(
+        id=step.id,
+        task=place.source.spec.name,
+        steps=3,
+        flops=place.flops(step),
+        metric=0.5,
+        loss=1.0,
+        wall_s=1.0,
+        weights=models.content_hash(variables),
+    )
+    return Output([record], _of(place, step, variables))
+
+
+def _variables(place, seed, num_classes):
+    drawn = models.init(place.module, jax.random.key(seed), place.config.data.image_size)
+    return models.with_head(drawn, num_classes)
+
+
+def _of(place, step, variables):
+    make = functools.partial(networks.as_model, place.config.model, variables)
+    return lambda: make(place.config.data.image_size, "float32", notes={"step": step.id})
 
 
 class Command:
@@ -81,21 +115,40 @@ class Command:
             self.lines = [line for line in printed.splitlines() if line.startswith("ctl_jax: ")]
 
 
+def _once(function):
+    """Called once; the config is always the same."""
+    known = {}
+    return lambda *args: _known(known, function, lambda: function(*args))
+
+
+def _known(known, key, make):
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
 @pytest.fixture(scope="module")
 def command():
+    made = Command()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "source_spec", lambda name: data.stream("digits")[0])
-        patch.setattr(runner, "run_trial", _trained)
-        patch.setattr(pretrain, "_train", _pretrained)
+        for kind, run in (("finetune", _trained), ("pretrain", _pretrained)):
+            patch.setitem(KINDS, kind, dataclasses.replace(KINDS[kind], run=run))
         patch.setattr(runner, "Queue", functools.partial(runner.Queue, lease_s=0.02))
         # They take most of the time, and are the same each time.
-        plans = functools.cache(lambda: make_plan(*arguments))
-        make_plan, arguments = runner.make_plan, []
-        patch.setattr(runner, "make_plan", lambda *args: arguments.extend(args[:3]) or plans())
-        patch.setattr(runner, "abstract_variables", functools.cache(runner.abstract_variables))
+        for name in ("abstract_variables", "trace_groups"):
+            patch.setattr(networks, name, _once(getattr(networks, name)))
+        known = {}
+        patch.setattr(Workplace, "once", lambda self, key, make: _known(known, key, make))
+        load, tasks = TaskLoader.load, {}
+        patch.setattr(
+            TaskLoader,
+            "load",
+            lambda self, spec: _known(tasks, spec.name, lambda: load(self, spec)),
+        )
         for name in ("accuracy", "relative"):
             patch.setattr(figures, name, lambda *args: b"figure")
-        yield Command()
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +166,8 @@ def workdir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def _trials(workdir, kind="trial"):
-    found = sorted((workdir / "trials").glob("*.jsonl"))
+def _steps(workdir, kind="trial"):
+    found = sorted((workdir / "steps").glob("*.jsonl"))
     return [path for path in found if f'"type": "{kind}"' in path.read_text()]
 
 
@@ -142,6 +195,7 @@ CONTENTS = {
     "without its first line": _lines_changed(lambda lines: lines[1:]),
     "without a line": _lines_changed(lambda lines: lines[:1] + lines[2:]),
     "without its last records": _lines_changed(lambda lines: lines[:-2]),
+    "without its seal": _lines_changed(lambda lines: lines[:-1]),
     "an object": lambda content: b"{}\n",
     "a list": lambda content: b"[]\n",
     "a number": lambda content: b"3\n",
@@ -163,25 +217,25 @@ def _as_link(path):
 
 def _check(command, workdir, finished, *named):
     """The command says one line, which names what is damaged, and the results are the same."""
-    trials = {path.name: path.read_bytes() for path in (finished / "trials").iterdir()}
+    trials = {path.name: path.read_bytes() for path in (finished / "steps").iterdir()}
     command(workdir)
     (line,) = command.lines
     for text in named:
         assert text in line
     for name in ("results.csv", "records.jsonl", "config.json"):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes()
-    assert {name: (workdir / "trials" / name).read_bytes() for name in trials} == trials
+    assert {name: (workdir / "steps" / name).read_bytes() for name in trials} == trials
 
 
 @pytest.mark.parametrize("damage", CONTENTS)
 def test_a_trial_with_damaged_records_is_done_again(command, workdir, finished, damage):
-    path = _trials(workdir)[0]
+    path = _steps(workdir)[0]
     path.write_bytes(CONTENTS[damage](path.read_bytes()))
-    _check(command, workdir, finished, f"ctl_jax: trials/{path.name} ", "that trial is done")
+    _check(command, workdir, finished, f"ctl_jax: steps/{path.name} ", "that step is done")
 
 
 def test_a_plan_says_what_is_damaged_and_the_run_says_it_once(command, workdir):
-    path, content = _trials(workdir)[0], b"{"
+    path, content = _steps(workdir)[0], b"{"
     path.write_bytes(content)
     command(workdir, plan_only=True)
     assert len(command.lines) == 1
@@ -197,38 +251,30 @@ def test_a_plan_says_what_is_damaged_and_the_run_says_it_once(command, workdir):
 
 @pytest.mark.parametrize("replace", [_as_folder, _as_link])
 def test_what_is_no_file_makes_way(command, workdir, finished, replace):
-    path = _trials(workdir)[0]
+    path = _steps(workdir)[0]
     replace(path)
     _check(command, workdir, finished, path.name, "(damaged)")
     assert path.is_file()
 
 
 def test_a_trial_under_the_name_of_another(command, workdir, finished):
-    first, second = _trials(workdir)
+    first, second = _steps(workdir)
     shutil.copyfile(first, second)
-    _check(command, workdir, finished, f"{second.name} is of another trial, '{first.stem}'")
+    _check(command, workdir, finished, f"{second.name} is of another step, '{first.stem}'")
 
 
 def test_trials_that_are_gone_are_done_again(command, workdir, finished):
-    first, second = _trials(workdir)
+    second = _steps(workdir)[1]
     second.unlink()
-    _check(command, workdir, finished, "trials of 1 results are gone", second.name, "done again")
-    shutil.rmtree(workdir / "trials")
-    _check(command, workdir, finished, "trials of 2 results are gone", first.name, "done again")
-
-
-def test_records_of_before_there_was_a_seal_stay(command, workdir, finished, monkeypatch):
-    for path in (workdir / "trials").iterdir():
-        path.write_bytes(path.read_bytes().rstrip(b"\n").rpartition(b"\n")[0] + b"\n")
-    monkeypatch.setattr(runner, "run_trial", pytest.fail)
-    command(workdir)
-    assert command.lines == []
-    assert (workdir / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+    _check(command, workdir, finished, "records of 1 results are gone", second.name, "done again")
+    shutil.rmtree(workdir / "steps")
+    _check(command, workdir, finished, "records of 2 results are gone", "e.g. steps/", "done again")
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "a changed bit", "another program's"])
-def test_a_pretraining_with_a_damaged_record_is_done_again(command, workdir, finished, damage):
-    (path,) = _trials(workdir, "pretrain")
+@pytest.mark.parametrize("kind", ["pretrain", "prune"])
+def test_an_input_with_a_damaged_record_is_done_again(command, workdir, finished, kind, damage):
+    (path,) = _steps(workdir, kind)
     path.write_bytes(CONTENTS[damage](path.read_bytes()))
     _check(command, workdir, finished, path.name)
 
@@ -238,66 +284,115 @@ def _lose_a_part(folder):
 
 
 def _of_another_network(folder):
-    module = models.create("resnet18", num_outputs=1, stages=(1, 1), width=8)
-    models.save_checkpoint(folder, models.init(module, jax.random.key(3), 16))
+    module = models.create("resnet18", num_outputs=10, stages=(1, 1), width=8)
+    variables = models.init(module, jax.random.key(3), 16)
+    options = {"stages": (1, 1), "width": 8}
+    models.save(folder, models.Model("resnet18", options, variables, "nevis", 16))
 
 
 def _of_another_pretraining(folder):
-    other = jax.tree.map(lambda leaf: leaf + 1, models.load_checkpoint(folder))
-    models.save_checkpoint(folder, other)
+    model = models.load(folder)
+    other = jax.tree.map(lambda leaf: leaf + 1, model.variables)
+    models.save(folder, dataclasses.replace(model, variables=other))
 
 
-def _without_head(folder):
-    models.save_checkpoint(folder, {"params": {"stem": models.load_checkpoint(folder)["params"]}})
+def _without_what_it_is(folder):
+    models.save_checkpoint(folder, models.load_checkpoint(folder))
+
+
+@pytest.fixture
+def weights(workdir):
+    """The pretrained weights of a run that has to read them: one trial is left to do."""
+    _steps(workdir)[0].unlink()
+    # It says that the trial was done.
+    (workdir / "results.csv").unlink()
+    (path,) = _steps(workdir, "pretrain")
+    return workdir / "models" / path.stem
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (shutil.rmtree, "no such directory"),
         (lambda folder: (folder / "SHA256SUMS").write_bytes(b""), "SHA256SUMS"),
         (_lose_a_part, "is not the one in SHA256SUMS"),
         (_of_another_network, "not those of its record"),
         (_of_another_pretraining, "not those of its record"),
-        (_without_head, "not those of its record"),
+        (_without_what_it_is, "no model.json"),
         (lambda folder: shutil.rmtree(folder) or folder.write_text("x"), "no such directory"),
+        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "expected what"),
     ],
 )
-def test_pretrained_weights_are_made_again(command, workdir, finished, damage, reason):
-    damage(workdir / "pretrained")
-    named = "ctl_jax: pretrained weights are damaged", reason, "they are made again"
+def test_pretrained_weights_are_made_again(command, workdir, finished, weights, damage, reason):
+    damage(weights)
+    named = f"ctl_jax: models/{weights.name} is damaged", reason, "made again"
     _check(command, workdir, finished, *named)
+    # Nothing is left of it but what it was.
+    assert all(path.name.startswith(weights.name) for path in weights.parent.iterdir())
+    models.load(weights)
 
 
-@pytest.mark.parametrize("damage", [_of_another_network, _without_head])
-def test_weights_of_another_network_whose_record_names_none(command, workdir, finished, damage):
-    """As it was written before there was a hash in it."""
-    (path,) = _trials(workdir, "pretrain")
+def test_weights_that_are_gone_are_made_again_where_they_are_needed(
+    command, workdir, finished, weights
+):
+    shutil.rmtree(weights.parent)
+    command(workdir)
+    assert command.lines == []
+    assert (workdir / "records.jsonl").read_bytes() == (finished / "records.jsonl").read_bytes()
+    shutil.rmtree(weights.parent)
+    command(workdir)
+    assert not weights.exists()
+
+
+def test_weights_of_another_network_whose_record_names_none(command, workdir, weights):
+    (path,) = _steps(workdir, "pretrain")
     record = json.loads(path.read_text().splitlines()[0])
     del record["weights"]
-    path.write_text(json.dumps(record) + "\n")
-    damage(workdir / "pretrained")
-    _check(command, workdir, finished, "pretrained weights are damaged (they ")
+    path.write_bytes(seal(path.stem, [record]))
+    _of_another_network(weights)
+    command(workdir)
+    (line,) = command.lines
+    assert f"models/{weights.name} is damaged (they are of another network)" in line
 
 
-def test_weights_that_cannot_be_read_back_are_made_once(command, workdir, monkeypatch):
-    shutil.rmtree(workdir / "pretrained")
+def test_weights_that_cannot_be_read_back_are_made_once(command, workdir, weights, monkeypatch):
     hashes = itertools.count()
     monkeypatch.setattr(models, "content_hash", lambda variables: f"{next(hashes)}")
     with pytest.raises(UserError, match=f"--workdir={workdir}: .*cannot be read back"):
         command(workdir)
 
 
-def test_other_weights_than_the_trials_had_are_told_of(command, workdir, monkeypatch):
-    def other(*args):
-        variables, record = _pretrained(*args)
-        return variables, record | {"weights": "f" * 64}
+def test_other_weights_than_the_trials_had_are_told_of(command, workdir, weights, monkeypatch):
+    def other(step, place, job):
+        model = _of(place, step, _variables(place, 5, place.source.num_classes))
+        (record,) = _pretrained(step, place, job).records
+        changed = models.content_hash(model().variables)
+        return Output([dataclasses.replace(record, weights=changed)], model)
 
-    shutil.rmtree(workdir / "pretrained")
-    monkeypatch.setattr(pretrain, "_train", other)
-    monkeypatch.setattr(models, "content_hash", lambda variables: "f" * 64)
+    shutil.rmtree(weights)
+    monkeypatch.setitem(KINDS, "pretrain", dataclasses.replace(KINDS["pretrain"], run=other))
     command(workdir)
-    assert "are not those of the one before" in command.lines[-1]
+    assert f"step {weights.name} are not those of before" in command.lines[-1]
+
+
+@pytest.mark.parametrize("mode", ["best", "all"])
+def test_models_that_are_gone_are_made_again(command, workdir, finished, monkeypatch, mode):
+    monkeypatch.setattr(command, "config", command.config.copy_and_resolve_references())
+    command.config.keep_models = mode
+    command(workdir)
+    kept = sorted((workdir / "models").iterdir())
+    assert len(kept) == {"best": 2, "all": 3}[mode]
+    for folder in kept:
+        shutil.rmtree(folder)
+        command(workdir)
+        # The pretrained weights are not needed unless another is.
+        assert set(kept) - set((workdir / "models").iterdir()) <= {_pretraining(workdir)}
+        assert command.lines == []
+    assert (workdir / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+
+
+def _pretraining(workdir):
+    (path,) = _steps(workdir, "pretrain")
+    return workdir / "models" / path.stem
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "zeros", "a list", "nested without end"])
@@ -342,8 +437,8 @@ STRAYS = (
 FOLDERS = ("@eaDir", "lost+found", ".stfolder", ".Trash-0", ".snapshot", "__MACOSX", "{}.d")
 
 
-def test_strays_are_nobodys_damage(command, workdir, finished):
-    """Beside each file of the run, and some in its place in every folder."""
+def test_strays_are_nobodys_damage(command, workdir, finished, weights):
+    """Beside each file of the run, and some in its place in every folder; all of it is read."""
     before = sorted(path for path in workdir.rglob("*"))
     for path in before:
         for pattern in (*STRAYS, *FOLDERS):
@@ -372,23 +467,23 @@ def _refusal(command, workdir):
     return line
 
 
-@pytest.mark.parametrize("name", ["trials", "leases", "keep", "figures", "scratch"])
+@pytest.mark.parametrize("name", ["steps", "models", "leases", "keep", "figures", "scratch"])
 def test_a_file_in_place_of_a_folder(command, workdir, name):
     shutil.rmtree(workdir / name, ignore_errors=True)
     (workdir / name).write_text("x")
     line = _refusal(command, workdir)
-    # Nothing is to be trained, so that nothing is to be kept there.
-    assert (str(workdir / name) in line) == (name != "scratch")
+    # Nothing is to be trained, so that nothing is to be kept there, or read from there.
+    assert (str(workdir / name) in line) == (name not in ("models", "scratch"))
 
 
 def test_what_went_after_it_was_looked_at_is_said(command, workdir, monkeypatch):
     """A run that says that it is done has all results."""
-    write, path = runner._write, _trials(workdir)[0]
+    write, path = runner._write, _steps(workdir)[0]
     for damage in (lambda: path.write_bytes(b""), path.unlink):
 
-        def damaged(*args, damage=damage):
+        def damaged(*args, damage=damage, **options):
             damage()
-            return write(*args)
+            return write(*args, **options)
 
         monkeypatch.setattr(runner, "_write", damaged)
         with pytest.raises(UserError, match=f"{path.name}.*the same command does"):
@@ -421,6 +516,9 @@ def _damage(draw, content):
 def test_any_damage_of_any_file(command, finished, tmp_path_factory, data):
     """The results are the same again, or one line names the file; never anything else."""
     workdir = shutil.copytree(finished, tmp_path_factory.mktemp("damaged") / "run")
+    if data.draw(st.booleans(), label="weights are read"):
+        _steps(workdir)[0].unlink()
+        (workdir / "results.csv").unlink()
     found = sorted(path.relative_to(workdir) for path in workdir.rglob("*") if path.is_file())
     damaged = data.draw(st.lists(st.sampled_from(found), min_size=1, max_size=2, unique=True))
     for name in damaged:
