@@ -1,6 +1,7 @@
 """Workers as real processes, one killed and one stopped: nothing is done twice or lost."""
 
 import collections
+import json
 import os
 import pathlib
 import subprocess
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def notes(folder):
-    """(worker, word, trial) of every line that a worker wrote."""
+    """(worker, word, step) of every line that a worker wrote."""
     return [
         (index, *line.split(" "))
         for index in range(4)
@@ -40,41 +41,44 @@ def notes(folder):
     ]
 
 
-def test_every_trial_is_completed_once(folder, notes):
-    done = {path.stem for path in (folder / "run" / "trials").iterdir()}
-    assert done == {"pretrain", *(f"trial{number:02d}" for number in range(40))}
-    committed = {
-        trial: index for index, word, *trial in notes if word == "committed" for trial in trial
-    }
-    counts = collections.Counter(
-        trial for _, word, *rest in notes if word == "committed" for trial in rest
-    )
-    assert set(counts.values()) == {1}
-    assert set(counts) == done
-    for trial, index in committed.items():
-        (record,) = Store(folder / "run", {}).load_trial(trial)
-        assert record == {"worker": index}
+def test_every_step_is_completed_once(folder, notes):
+    ids = json.loads((folder / "ids.json").read_text())
+    assert set(ids) == {"source", *map(str, range(40))}
+    done = {path.stem for path in (folder / "run" / "steps").iterdir()}
+    assert done == set(ids.values())
+    committed = [(*step, index) for index, word, *step in notes if word == "committed"]
+    assert len(committed) == len(dict(committed)) == len(ids)
+    for step, index in committed:
+        (record,) = Store(folder / "run", {}).load(ids[step])
+        assert record.step == index
 
 
-def test_the_killed_workers_trial_and_share_were_taken_up(notes):
-    assert (0, "began", "trial02") in notes
-    assert (0, "committed", "trial02") not in notes
-    took = {index for index, word, *rest in notes if rest == ["trial02"] and word == "committed"}
+def test_what_others_need_is_done_by_one_worker_first(notes):
+    firsts = {index: rest for index, *rest in reversed(notes)}
+    assert list(firsts.values()).count(["began", "source"]) == 1
+    (worker,) = (index for index, *rest in notes if rest == ["began", "source"])
+    assert [rest for index, *rest in notes if index == worker][1] == ["committed", "source"]
+
+
+def test_the_killed_workers_step_and_share_were_taken_up(notes):
+    assert (0, "began", "2") in notes
+    assert (0, "committed", "2") not in notes
+    took = {index for index, word, *rest in notes if rest == ["2"] and word == "committed"}
     assert took <= {1, 2, 3}
 
 
 def test_the_stopped_worker_discarded_what_it_had_lost_and_worked_on(notes):
     own = [(word, *rest) for index, word, *rest in notes if index == 1]
-    assert ("lost", "trial12") in own
-    assert [line for line in notes if line[1] == "lost"] == [(1, "lost", "trial12")]
+    assert ("lost", "12") in own
+    assert [line for line in notes if line[1] == "lost"] == [(1, "lost", "12")]
 
 
 def test_only_what_was_killed_or_lost_was_begun_twice(notes):
     began = collections.Counter(rest[0] for _, word, *rest in notes if word == "began")
-    assert {trial for trial, count in began.items() if count > 1} == {"trial02", "trial12"}
+    assert {step for step, count in began.items() if count > 1} == {"2", "12"}
 
 
 def test_one_worker_reports(folder, notes):
     assert len([line for line in notes if line[1] == "reported"]) == 1
     assert [path.name for path in (folder / "run" / "leases").iterdir()] == ["report.0"]
-    assert list((folder / "run" / "trials").glob(".*")) == []
+    assert list((folder / "run" / "steps").glob(".*")) == []
