@@ -142,7 +142,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path):
     )
     process = _start(*arguments)
     deadline = time.monotonic() + 240
-    while not list(workdir.glob("trials/*.jsonl")) and time.monotonic() < deadline:
+    while not list(workdir.glob("steps/*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=240)
