@@ -1,0 +1,96 @@
+"""Which models stay: none, the best of each task, or all."""
+
+import dataclasses
+
+import pytest
+
+from ctl_jax import compute, records
+from ctl_jax.experiment.kept_models import keeping, ranks, winners
+from ctl_jax.experiment.steps import Step
+
+
+class Finished:
+    """Scores on dev by learning rate; None of a trial that diverged."""
+
+    def __init__(self, **scores):
+        self._scores = {(name[:-1], float(name[-1])): dev for name, dev in scores.items()}
+
+    def _key(self, step):
+        return step.params["task"]["name"], step.params["learning_rate"]
+
+    def __contains__(self, step):
+        return self._key(step) in self._scores
+
+    def record(self, step):
+        task, rate = self._key(step)
+        dev = self._scores[task, rate]
+        changes = {"task": task, "learning_rate": rate, "id": step.id, "dev": dev}
+        return dataclasses.replace(RECORD, **changes, diverged=dev is None)
+
+
+RECORD = records.TrialRecord(
+    id="",
+    variant="",
+    task="",
+    dataset="",
+    domain="",
+    year=None,
+    method="dense",
+    scope=None,
+    ratio=None,
+    budget="9 flops",
+    budget_flops=9,
+    spent_flops=9,
+    flops_per_step=1,
+    forward_flops=1,
+    params=1,
+    learning_rate=0.1,
+    seed=0,
+    steps=5,
+    metric="accuracy",
+    dev=0.0,
+    dev_test=0.0,
+    dev_test_top5=None,
+    diverged=False,
+    ledger=compute.Ledger(),
+    wall_s=1.0,
+)
+
+
+def trial(name):
+    """Of a task, by a rate: "a1"."""
+    return Step("finetune", {"task": {"name": name[:-1]}, "learning_rate": float(name[-1])})
+
+
+def names(steps):
+    return [f"{s.params['task']['name']}{s.params['learning_rate']:.0f}" for s in steps]
+
+
+STEPS = [*map(trial, ("a1", "b1", "a2", "b2")), Step("pretrain", {"any": 0})]
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "every"),
+    [
+        ({}, [], ["a1", "b1", "a2", "b2"]),
+        # A task's winner is known when all of its trials are done.
+        ({"a1": 0.5, "b1": 0.5, "b2": 0.9}, ["b2"], ["a1", "b1", "a2", "b2"]),
+        # Of equal ones the smaller rate.
+        ({"a1": 0.5, "a2": 0.5, "b1": 0.4, "b2": 0.2}, ["a1", "b1"], ["a1", "b1", "a2", "b2"]),
+        # Whatever diverged has nothing to keep.
+        ({"a1": None, "a2": 0.0, "b1": None, "b2": None}, ["a2"], ["a2"]),
+    ],
+)
+def test_which_models_stay(scores, best, every):
+    finished = Finished(**scores)
+    assert names(winners(STEPS, finished)) == best
+    for mode, expected in (("none", []), ("best", best), ("all", every)):
+        found = keeping(lambda finished: STEPS, mode)(finished)
+        assert [step.id for step in found] == [step.id for step in STEPS]
+        assert names(step for step in found if step.keep) == expected
+
+
+def test_the_best_so_far_of_each_task():
+    found = ranks(STEPS[:4], Finished(a1=0.5, a2=0.7, b1=None))
+    assert set(found) == {"a", "b"}
+    assert found["a"] < records.rank(Finished(a1=0.5).record(trial("a1"))) < found["b"]
