@@ -18,7 +18,7 @@ import time
 import warnings
 from typing import Any
 
-from ctl_jax import data, main
+from ctl_jax import data, main, models
 
 CONFIG = """
 from ctl_jax import experiment
@@ -35,11 +35,12 @@ def get_config():
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 40
     config.pretrain.batch_size = 8
-    config.methods = ("dense",)
+    config.methods = ("filters@0.5+lp_ft", "dense")
     config.budgets.min_flops = config.budgets.max_flops = 1e8
     config.budgets.num = 1
     config.finetune.batch_size = 8
-    config.finetune.learning_rates = (0.02, 0.05, 0.1)
+    config.finetune.learning_rates = (0.1,)
+    config.keep_models = "best"
     config.finetune.log_every = 2
     config.finetune.evaluate_every = 6
     config.finetune.report = "best"
@@ -120,10 +121,20 @@ class Runs:
         return self.found()
 
     def found(self) -> dict[str, Any]:
-        """What a finished run says: its results, byte for byte, and losses to the last bit."""
+        """What a finished run says: results, byte for byte, losses to the last bit; its models."""
         lines = map(json.loads, (self.workdir / "records.jsonl").read_text().splitlines())
         losses = {f"{x['trial']} {x['step']}": x["loss"] for x in lines if x["type"] == "train"}
-        return {"csv": (self.workdir / "results.csv").read_text(), "losses": losses}
+        kept = sorted(map(str, self.workdir.glob("models/*")))
+        csv = (self.workdir / "results.csv").read_text()
+        return {"csv": csv, "losses": losses, "models": kept}
+
+
+def contents(folders: list[str]) -> dict[str, str]:
+    """Hashes of the variables of models. It starts jax, so nothing may be forked after it."""
+    return {
+        pathlib.Path(folder).name: models.content_hash(models.load(folder).variables)
+        for folder in folders
+    }
 
 
 def stopped_group(runs: Runs) -> dict[str, Any]:
@@ -163,9 +174,12 @@ def disturbed_runs(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any
                 runs.renew()
         results.append(runs.results())
     runs.renew()
+    group = stopped_group(runs)
+    for each in (undisturbed, *results):
+        each["models"] = contents(each.get("models", []))
     return {
         "undisturbed": undisturbed,
-        "group": stopped_group(runs),
+        "group": group,
         "results": results,
         "stops": stops,
         "limited": limited,

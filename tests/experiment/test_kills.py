@@ -35,8 +35,11 @@ def test_disturbed_runs(tmp_path):
 
 def _check_results_are_those_of_an_undisturbed_run(disturbed):
     """Byte for byte, after 20 kills and some signals at random moments, and a full disk."""
-    assert disturbed["undisturbed"]["csv"].count("\n") == 2
-    assert len(disturbed["undisturbed"]["losses"]) == 3 * 15
+    assert disturbed["undisturbed"]["csv"].count("\n") == 3
+    # Of a trial of two phases with fewer channels, and of a dense one.
+    assert len(disturbed["undisturbed"]["losses"]) == 21 + 15
+    # The pretrained weights, and the best.
+    assert len(disturbed["undisturbed"]["models"]) == 2
     assert len(disturbed["results"]) >= 3
     for results in disturbed["results"]:
         assert results == disturbed["undisturbed"]
