@@ -27,9 +27,10 @@ KINDS = (
     (TRAINING, r"finetune/loop\.py:"),
     ("report", r"ctl_jax/report/"),
     ("data", r"ctl_jax/data/|experiment/tasks\.py:"),
-    ("records", r"experiment/(store|records)\.py:|ctl_jax/files\.py:"),
-    ("claims of work", r"experiment/(queue|leases|shares|processes|teamwork)\.py:"),
+    ("records", r"ctl_jax/records/|experiment/(store|sealing|run_records)\.py:|ctl_jax/files\.py:"),
+    ("claims of work", r"experiment/(queue|leases|shares|processes|teamwork|steps)\.py:"),
     ("messages", r"experiment/(progress|tables)\.py:|/rich/"),
+    ("planning", r"experiment/plan\.py:"),
 )
 REST = "the rest"
 _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in KINDS]

@@ -1,8 +1,8 @@
-"""What it costs to share a run's trials out: 10,000 empty ones, by 1 and by 4 workers.
+"""What it costs to share a run's steps out: 10,000 empty ones, by 1 and by 4 workers.
 
   python benchmarks/workers.py [--workdir=FOLDER]   # where to measure, e.g. on NFS or /dev/shm
 
-An empty trial is claimed, saved (3 kB of records) and given up, as a real one is. Beside it stands
+An empty step is claimed, saved (3 kB of records) and given up, as a real trial is. Beside it stands
 the bare cost of the same files, written under a temporary name, flushed to the disk and renamed, by
 as many processes, with nothing to agree on. Both take turns; what is printed is the median. Most of
 either is waiting for the disk, whose speed depends on who else uses it; CPU time hardly does. The
@@ -20,21 +20,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
+
+from ctl_jax import records
 
 TRIALS, ROUNDS = 10_000, 3
 SIZES = (1_250, 5_000, 20_000)
 # What a trial of configs/quickstart.py takes on two CPU cores.
 REAL_TRIAL_S = 0.35
-RECORDS = [{"type": "train", "step": step, "loss": 1.234567, "flops": 10**9} for step in range(40)]
+# Records of a step: 3 kB.
+LINES = 24
+
+
+def lines() -> list[records.TrainRecord]:
+    """Records of one step."""
+    return [
+        records.TrainRecord(
+            trial="",
+            step=step,
+            flops_per_step=10**8,
+            flops=10**9,
+            loss=1.234567,
+            learning_rate=0.1,
+            wall_s=1.5,
+        )
+        for step in range(LINES)
+    ]
 
 
 def write_bare(folder: str, count: int, index: int, workers: int) -> None:
     """Every `workers`-th of the files, as plainly as can be."""
     from ctl_jax import files
 
-    remote = files.is_remote(folder)
+    remote, found = files.is_remote(folder), lines()
     for number in range(index, count, workers):
-        content = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
+        content = "".join(json.dumps(records.to_json(line)) + "\n" for line in found).encode()
         if remote:
             files.write_bytes(f"{folder}/{number:016x}.jsonl", content)
             continue
@@ -47,17 +67,24 @@ def write_bare(folder: str, count: int, index: int, workers: int) -> None:
 
 
 def take_all(folder: str, count: int, index: int, workers: int) -> None:
-    """What a worker does with trials that take no time."""
+    """What a worker does with steps that take no time."""
     from ctl_jax.cluster import Worker
     from ctl_jax.experiment.queue import Queue
+    from ctl_jax.experiment.steps import KINDS, Kind, Step
     from ctl_jax.experiment.store import Store
 
+    def nothing(*args: Any) -> Any:
+        pass
+
+    KINDS["empty"] = Kind(1, lambda step, place: 1, nothing, nothing)
     store = Store(folder, {})
     store.create()
-    ids = [f"{number:016x}" for number in range(count)]
-    for claim in Queue(store, ids, [1.0] * count, Worker(index, workers)).take():
+    steps = [Step("empty", {"number": number}) for number in range(count)]
+    found = lines()
+    queue = Queue(store, lambda finished: steps, lambda step: 1.0, Worker(index, workers))
+    for claim in queue.take():
         with claim:
-            claim.commit(RECORDS)
+            claim.commit(found)
 
 
 def measure(

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import time
 from types import ModuleType
 
@@ -117,11 +118,26 @@ def _spin(steps: int) -> None:
             "a trial's start",
         ),
         (["ctl_jax/finetune/evaluate.py:evaluate"], "evaluation"),
+        (["ctl_jax/records/schema.py:to_json", "ctl_jax/experiment/store.py:save"], "records"),
+        (["ctl_jax/experiment/steps.py:pending"], "claims of work"),
+        (["ctl_jax/experiment/kinds/finetune.py:plan", "experiment/plan.py:trial"], "planning"),
         (["lib/threading.py:wait", "ctl_jax/main.py:main"], sampling.REST),
     ],
 )
 def test_stacks_are_classified(stack, kind):
     assert sampling.classify(stack) == kind
+
+
+def test_kinds_of_work_name_files_that_there_are():
+    room = _FOLDER.parent / "ctl_jax"
+    named = [
+        f"{folder}/{name}.py"
+        for _, pattern in sampling.KINDS
+        for folder, names in re.findall(r"(finetune|experiment)/\(?([\w|]+)\)?\\\.py", pattern)
+        for name in names.split("|")
+    ]
+    assert len(named) > 10
+    assert [path for path in named if not (room / path).exists()] == []
 
 
 def test_sampling_sees_where_the_time_goes():
