@@ -198,9 +198,12 @@ class Plan:
         self.place.once(key, lambda: self._check_once(point, amount, inputs))
 
     def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
-        for stretch in finetune.plan(self._trial(point, amount, inputs), self.place):
+        stretches = finetune.plan(self._trial(point, amount, inputs), self.place)
+        for number, stretch in enumerate(stretches, start=1):
             cost = stretch.cost.step
             whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
+            if len(stretches) > 1:
+                whose += f" in phase {number}, which has a share of {stretch.share:.2g}"
             if stretch.updates < 1:
                 raise UserError(
                     f"{self._named(point.budget, 0)}: expected at least one step, which costs "

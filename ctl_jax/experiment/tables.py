@@ -122,7 +122,8 @@ def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
     }
     by_budget: dict[str, list[int]] = {str(budget): [] for budget in plan.budgets}
     for step in trials:
-        by_budget[step.params["budget"]].append(updates[step.id])
+        # A strategy may spend less than a budget at first.
+        by_budget.setdefault(step.params["budget"], []).append(updates[step.id])
     notes = [
         f"Budgets of {least.amount:,.0f} and {more.amount:,.0f} FLOPs pay for the same steps, of "
         f"every method and task"

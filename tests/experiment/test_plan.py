@@ -309,3 +309,9 @@ def test_a_budget_in_seconds_waits_for_the_devices_pace(config, make_plan):
     assert [step.params["budget_flops"] for step in trials] == 2 * (seconds + flops)
     # Nothing that was wanted before is missing now.
     assert closure(trials).keys() >= closure(plan.strategy(nothing)).keys()
+
+
+def test_a_phase_that_its_share_does_not_pay_for_is_named(plan):
+    named = r"=2e\+06: expected at least one step.*'scratch\+lp_ft'.*in phase 1, which has a share"
+    with pytest.raises(UserError, match=named):
+        plan({"methods": ("scratch+lp_ft",)} | spread(2e6, 2e6, 1))

@@ -35,12 +35,14 @@ class Stretch(NamedTuple):
     Attributes:
       recipe: constants of its program.
       cost: of its network on the task.
+      share: of the budget.
       updates: that its share of the budget pays for.
       rate: its peak learning rate.
     """
 
     recipe: Recipe
     cost: Cost
+    share: float
     updates: int
     rate: float
 
@@ -81,7 +83,8 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
         amount = int(params["budget_flops"] * (phase.share / shares))
         updates = (left if number == len(phases) else min(left, amount)) // cost.step
         left -= updates * cost.step
-        stretches.append(Stretch(each, cost, updates, params["learning_rate"] * phase.rate))
+        rate = params["learning_rate"] * phase.rate
+        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate))
     return stretches
 
 
