@@ -156,24 +156,37 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
                 try:
                     output = KINDS[job.step.kind].run(job.step, place, job)
                 except DamagedModel as error:
-                    if error.step.id in damaged:
-                        raise UserError(
-                            f"--workdir={place.store.workdir}: expected a place that keeps what is "
-                            f"written; models/{error.step.id} cannot be read back"
-                        ) from None
                     # It is done again, and then this step.
-                    damaged.add(error.step.id)
-                    if group.is_first():
-                        place.store.set_aside_model(error.step.id, error.reason)
+                    _set_aside(place, error, damaged)
                     continue
                 with interrupts.deferred():
                     if job.claim is not None and job.claim.commit(
                         output.records,
                         output.model() if output.model and tally.keeps(job.claim, output) else None,
-                        provisional=not job.claim.needed or _diverged(output),
+                        provisional=tally.is_provisional(job.claim) or _diverged(output),
                     ):
                         tally.done(job.step, output.records[-1])
     place.progress = None
+
+
+def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
+    """Moves a damaged model away, unless it is gone; `before` are the steps whose models were.
+
+    Raises:
+      UserError: it was made again already, and is damaged again.
+    """
+    id = error.step.id
+    # Several steps may have been claimed that start from it: the first one moves it away.
+    if not group.of_first(int(group.is_first() and place.store.has_model(id))):
+        return
+    if id in before:
+        raise UserError(
+            f"--workdir={place.store.workdir}: expected a place that keeps what is written; "
+            f"models/{id} cannot be read back"
+        ) from None
+    before.add(id)
+    if group.is_first():
+        place.store.set_aside_model(id, error.reason)
 
 
 def _load_tasks(plan: Plan, console: rich.console.Console) -> None:
@@ -232,6 +245,11 @@ class _Tally:
         best = self._best.get(record.task)
         return best is None or records.rank(record) < best
 
+    def is_provisional(self, claim: Claim) -> bool:
+        """Whether a model stays only as long as it is the best of its task."""
+        best = self._plan.config.keep_models == "best"
+        return best and (claim.step.keep or not claim.needed)
+
     def done(self, step: Step, record: records.Record) -> None:
         """This worker has done a step."""
         number = ""
@@ -269,7 +287,12 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
     left, needed = steps.pending(wanted, finished)
     lines = list(_lines(plan, wanted, finished))
     if complete and not left:
-        store.settle_models(needed, set(wanted))
+        mode = plan.config.keep_models
+        store.settle_models(
+            stay=needed if mode == "all" else (),
+            # What was the best before, or was kept in case it would be.
+            go=wanted.keys() - needed if mode == "best" else (),
+        )
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
     console.print(report.summary(plain), highlight=False, markup=False, soft_wrap=True)

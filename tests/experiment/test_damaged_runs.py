@@ -331,6 +331,13 @@ def test_pretrained_weights_are_made_again(command, workdir, finished, weights, 
     models.load(weights)
 
 
+def test_weights_that_several_trials_need_are_made_again_once(command, workdir, finished, weights):
+    (weights / "SHA256SUMS").unlink()
+    for path in _steps(workdir):
+        path.unlink()
+    _check(command, workdir, finished, f"models/{weights.name} is damaged", "no SHA256SUMS")
+
+
 def test_weights_that_are_gone_are_made_again_where_they_are_needed(
     command, workdir, finished, weights
 ):

@@ -63,7 +63,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     record = records.PaceRecord(
         id=step.id,
         device=step.params["device"],
-        flops_per_second=shares / seconds_a_flop,
+        flops_per_second=float(shares / seconds_a_flop),
         flops=flops(step, place),
         wall_s=time.monotonic() - began,
     )
