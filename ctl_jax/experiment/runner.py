@@ -16,7 +16,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.kept_models import TRIAL, ranks
+from ctl_jax.experiment.kept_models import TRIAL, diverged, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -290,8 +290,8 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
         mode = plan.config.keep_models
         store.settle_models(
             stay=needed if mode == "all" else (),
-            # What was the best before, or was kept in case it would be.
-            go=wanted.keys() - needed if mode == "best" else (),
+            # What was the best before, or was kept in case it would be; and what diverged.
+            go=wanted.keys() - needed if mode != "none" else (),
         )
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]

@@ -39,8 +39,8 @@ from ctl_jax.experiment.steps import Step
 _READERS = 16
 _ID = re.compile(r"[0-9a-f]{16}")
 _RECORDS = ".jsonl"
-# Beside the models of trials that may turn out to be the best.
-_PROVISIONAL = ".provisional"
+# Beside the models of trials that are, or may turn out to be, the best.
+_MARKER = re.compile(r"\.([0-9a-f]{16})\.provisional")
 
 
 class Finished:
@@ -316,22 +316,22 @@ class Store:
             else:
                 folder.set_aside(self.model(step_id))
 
-    def settle_models(self, kept: Collection[str], others: Collection[str]) -> None:
-        """Decides what becomes of provisional models, once that is known.
+    def settle_models(self, *, stay: Collection[str] = (), go: Collection[str] = ()) -> None:
+        """Decides what becomes of provisional models.
 
         Args:
-          kept: ids of steps whose models stay.
-          others: ids of those whose models go if they are provisional.
+          stay: ids of steps whose models are provisional no more.
+          go: ids of those whose models are removed if they are.
         """
-        names = files.names(self._models)
-        marked = {n.removesuffix(_PROVISIONAL) for n in names if n.endswith(_PROVISIONAL)}
-        for step_id in marked.intersection({*kept, *others}):
-            if step_id not in kept:
+        found = (_MARKER.fullmatch(name) for name in files.names(self._models))
+        for step_id in [match[1] for match in found if match]:
+            if step_id in go:
                 files.remove_tree(self.model(step_id))
-            files.remove(self._marker(step_id))
+            if step_id in go or step_id in stay:
+                files.remove(self._marker(step_id))
 
     def _marker(self, step_id: str) -> files.Path:
-        return self._models / f"{step_id}{_PROVISIONAL}"
+        return self._models / f".{step_id}.provisional"
 
     def save_keep(self, cut: str, text: str) -> None:
         """Keeps which channels a cut kept, for people and for `pruning.Keep.from_json`."""

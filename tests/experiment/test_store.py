@@ -148,18 +148,18 @@ def test_provisional_models_go_unless_they_are_asked_for(store, model):
         store.save_model(step, model, provisional=True)
     assert store.finished().models == {ABC, DEF, GHI}
     # Nothing is known of the third: another config may ask for it.
-    store.settle_models({ABC}, {ABC, DEF})
+    store.settle_models(stay={ABC}, go={DEF})
     assert store.finished().models == {ABC, GHI}
     # What was asked for once stays.
-    store.settle_models(set(), {ABC, DEF})
+    store.settle_models(go={ABC, DEF})
     assert store.finished().models == {ABC, GHI}
-    store.settle_models(set(), {GHI})
+    store.settle_models(go={GHI})
     assert files.names(store.workdir / "models") == [ABC]
 
 
 def test_what_was_asked_for_is_not_provisional(store, model):
     store.save_model(ABC, model)
-    store.settle_models(set(), {ABC})
+    store.settle_models(go={ABC})
     assert store.finished().models == {ABC}
 
 
