@@ -58,11 +58,6 @@ def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
     return found
 
 
-def diverged(steps: Iterable[Step], finished: Finished) -> set[str]:
-    """Ids of the trials whose loss stopped being finite."""
-    return {s.id for s in steps if s.kind == TRIAL and _result(finished, s).diverged}
-
-
 def _result(finished: Finished, trial: Step) -> records.TrialRecord:
     record = finished.record(trial)
     assert isinstance(record, records.TrialRecord)

@@ -16,7 +16,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.kept_models import TRIAL, diverged, ranks
+from ctl_jax.experiment.kept_models import TRIAL, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
