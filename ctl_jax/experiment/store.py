@@ -170,7 +170,7 @@ class Store:
 
     def sweep_report(self) -> None:
         """Removes what a killed worker left half-written of the report, for the next writer."""
-        for inside in (self.workdir, self.workdir / "figures"):
+        for inside in (self.workdir, self.workdir / "figures", self.workdir / "keep"):
             files.sweep(inside)
 
     def is_done(self, step_id: str) -> bool:

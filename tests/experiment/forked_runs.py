@@ -124,7 +124,7 @@ class Runs:
         """What a finished run says: results, byte for byte, losses to the last bit; its models."""
         lines = map(json.loads, (self.workdir / "records.jsonl").read_text().splitlines())
         losses = {f"{x['trial']} {x['step']}": x["loss"] for x in lines if x["type"] == "train"}
-        kept = sorted(map(str, self.workdir.glob("models/*")))
+        kept = sorted(map(str, self.workdir.glob("models/[0-9a-f]*")))
         csv = (self.workdir / "results.csv").read_text()
         return {"csv": csv, "losses": losses, "models": kept}
 
