@@ -195,6 +195,10 @@ def test_what_killed_workers_left_half_written_goes(store, model):
     store.save_model(DEF, model)
     store.sweep_steps()
     assert files.names(store.workdir / "models") == [DEF]
+    for folder in ("", "figures", "keep"):
+        files.write_text(store.workdir / folder / ".some.12-0123abcd.tmp.json", "half")
+    store.sweep_report()
+    assert not [name for name in files.tree(store.workdir) if ".tmp" in name]
 
 
 def test_scratch_folders_are_a_steps_own(store):
