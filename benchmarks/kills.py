@@ -120,7 +120,7 @@ def found(workdir: pathlib.Path) -> dict[str, object]:
     return {
         "results": (workdir / "results.csv").read_text(),
         "losses": losses,
-        "models": sorted(path.name for path in (workdir / "models").iterdir()),
+        "models": sorted(path.name for path in (workdir / "models").glob("[0-9a-f]*")),
         "left": left + [path.name for path in (workdir / "scratch").glob("*")],
     }
 
