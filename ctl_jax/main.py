@@ -23,6 +23,7 @@ if __name__ == "__main__":
     # Before the imports below, which take seconds and start threads.
     interrupts.install()
     memory.keep_freed()
+    memory.collect_rarely()
     startup.prepare("ctl_jax")
 
 import os

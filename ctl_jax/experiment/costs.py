@@ -33,7 +33,13 @@ class Cost:
 
 
 def cost_by_classes(
-    module: nn.Module, recipe: Recipe, variables: Tree, *, batch_size: int, image_size: int
+    module: nn.Module,
+    recipe: Recipe,
+    variables: Tree,
+    *,
+    batch_size: int,
+    image_size: int,
+    forward: tuple[int, int] | None = None,
 ) -> Callable[[int], Cost]:
     """Counts an architecture's cost for any number of classes.
 
@@ -46,6 +52,7 @@ def cost_by_classes(
       variables: parameters and statistics, arrays or abstract.
       batch_size: images a step.
       image_size: side of the images in pixels.
+      forward: from `forward_flops`, where it was counted already: recipes share it.
 
     Returns:
       A function from a number of classes (0: without the head) to the cost.
@@ -66,16 +73,18 @@ def cost_by_classes(
             jax.ShapeDtypeStruct((batch_size,), jnp.int32),
             Hyper(0.1, 1, 0, _OUTPUTS),
         )
-        forward = compute.flops_along(
-            functools.partial(models.apply, module),
-            _OUTPUTS,
-            headed,
-            jax.ShapeDtypeStruct((1, *shape), jnp.float32),
-        )
+        once = forward or forward_flops(module, variables, image_size)
     head = models.count_params({"params": headed["params"]["head"]}) // _OUTPUTS
     params = models.count_params(headed) - head * _OUTPUTS, head
 
     def cost(num_classes: int) -> Cost:
-        return Cost(*(fixed + num_classes * each for fixed, each in (step, forward, params)))
+        return Cost(*(fixed + num_classes * each for fixed, each in (step, once, params)))
 
     return cost
+
+
+def forward_flops(module: nn.Module, variables: Tree, image_size: int) -> tuple[int, int]:
+    """FLOPs of one image's forward pass: those of the network, and of the head for each class."""
+    headed = jax.eval_shape(functools.partial(models.with_head, num_outputs=_OUTPUTS), variables)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return compute.flops_along(functools.partial(models.apply, module), _OUTPUTS, headed, image)

@@ -12,7 +12,7 @@ from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks
 from ctl_jax.experiment.config import Config
-from ctl_jax.experiment.costs import Cost, cost_by_classes
+from ctl_jax.experiment.costs import Cost, cost_by_classes, forward_flops
 from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store
@@ -167,7 +167,15 @@ class Workplace:
                 self.shapes(start),
                 batch_size=batch_size,
                 image_size=self.config.data.image_size,
+                forward=self._forward(start),
             ),
+        )
+
+    def _forward(self, start: Step | None) -> tuple[int, int]:
+        size = self.config.data.image_size
+        return self.once(
+            ("forward", self._architecture(start)),
+            lambda: forward_flops(self.module, self.shapes(start), size),
         )
 
     def _architecture(self, start: Step | None) -> Any:
