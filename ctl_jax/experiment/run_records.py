@@ -62,7 +62,6 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
     for name, method in plan.methods.items():
         costs, start, cut = plan.costs(method, 0), plan.start(method), method.cut
         keep = prune.planned(start, plan.place) if cut is not None and start is not None else None
-        shrunk = [] if keep is None else [n for n, k in keep.items() if len(k) < keep.sizes[n]]
         found.append(
             records.MethodRecord(
                 method=name,
@@ -74,7 +73,7 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
                 # Of several phases that of the last.
                 flops_per_step=costs[-1].step,
                 groups=len(plan.place.groups),
-                cut_groups=len(shrunk),
+                cut_groups=0 if keep is None else prune.cut_groups(keep),
                 notes=() if keep is None else tuple(prune.notes(plan.place.groups, keep)),
             )
         )

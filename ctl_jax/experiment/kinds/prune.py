@@ -42,13 +42,12 @@ def run(step: Step, place: Workplace, job: Any) -> Output:
     variables = place.variables(step.inputs.get("weights"))
     scores = pruning.score(place.groups, variables, criterion=step.params["criterion"])
     keep = _select(step, place, scores)
-    cut = [name for name, kept in keep.items() if len(kept) < keep.sizes[name]]
     record = records.PruneRecord(
         id=step.id,
         cut=Cut(step.params["scope"], step.params["ratio"]).name,
         keep=keep.to_json(),
         groups=len(place.groups),
-        cut_groups=len(cut),
+        cut_groups=cut_groups(keep),
         notes=tuple(notes(place.groups, keep)),
     )
     return Output([record])
@@ -73,6 +72,11 @@ def planned(step: Step, place: Workplace) -> pruning.Keep:
             step, place, {name: np.zeros(group.size) for name, group in place.groups.items()}
         ),
     )
+
+
+def cut_groups(keep: pruning.Keep) -> int:
+    """How many groups lost channels."""
+    return sum(len(kept) < keep.sizes[name] for name, kept in keep.items())
 
 
 def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
