@@ -9,12 +9,14 @@ from ctl_jax.experiment.config import (
     load_config,
     validate,
 )
+from ctl_jax.experiment.kept_models import best_models
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.runner import run
 
 __all__ = [
     "Config",
     "Method",
+    "best_models",
     "check_key",
     "config_arguments",
     "default_config",
