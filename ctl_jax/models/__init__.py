@@ -13,6 +13,7 @@ from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkp
 from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.model import Model, load, save
 from ctl_jax.models.network import apply, count_params, features, init, with_head
+from ctl_jax.models.own_model import from_module
 from ctl_jax.models.preprocess import PREPROCESS
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
@@ -33,6 +34,7 @@ __all__ = [
     "count_params",
     "create",
     "features",
+    "from_module",
     "init",
     "load",
     "load_checkpoint",

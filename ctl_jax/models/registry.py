@@ -12,6 +12,7 @@ from ctl_jax.models import (
     efficientnet,
     mixer,
     mobilenet,
+    own,
     resnet,
     shufflenet_v1,
     shufflenet_v2,
@@ -56,19 +57,19 @@ def options_of(name: str) -> tuple[str, ...]:
     """The options that `create` takes for a network.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or of a user's own module, see `own.create`.
 
     Raises:
       UserError: an unknown name.
     """
-    return tuple(_family(name).options)
+    return own.options_of(name) if own.is_own(name) else tuple(_family(name).options)
 
 
 def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
     """A network by name.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or "my_package.nets:Net" for a user's own Linen module.
       num_outputs: outputs of the task head.
       **options: fields of the network's module other than those of its name, see `options_of` and
         the module's docstring: of a ResNet, for instance, `stages` or `width`.
@@ -83,6 +84,8 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
       >>> create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1").stages
       (3, 4, 6)
     """
+    if own.is_own(name):
+        return own.create(name, num_outputs, **options)
     family = _family(name)
     for key in options:
         if key not in family.options:
@@ -99,7 +102,10 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
 
 def _family(name: str) -> _Family:
     if name not in _BY_NAME:
-        raise UserError(f"unknown model {name!r}; expected one of {', '.join(NAMES)}")
+        raise UserError(
+            f"unknown model {name!r}; expected one of {', '.join(NAMES)}, or "
+            "PACKAGE.MODULE:CLASS of a Linen module"
+        )
     return _BY_NAME[name]
 
 
