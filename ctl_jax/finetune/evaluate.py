@@ -39,7 +39,7 @@ class Scores(NamedTuple):
 
 def evaluate(
     module: nn.Module,
-    preprocess: str,
+    preprocess: str | models.Preprocess,
     variables: Tree,
     images: np.ndarray,
     labels: np.ndarray,
@@ -57,7 +57,7 @@ def evaluate(
 
     Args:
       module: the network.
-      preprocess: name of an entry of `models.PREPROCESS`.
+      preprocess: what the network expects of an image, or its text (see `models.Preprocess`).
       variables: parameters and statistics.
       images: uint8 [examples, height, width, 3].
       labels: int [examples], or uint8 [examples, num_classes] of 0 and 1.
@@ -73,7 +73,7 @@ def evaluate(
     mesh = devices.make_mesh() if mesh is None else mesh
     batch_size = -(-batch_size // mesh.size) * mesh.size
     variables = devices.replicate(mesh, variables)
-    network = (module, preprocess, compute_dtype)
+    network = (module, models.Preprocess.parse(preprocess), compute_dtype)
     if labels.ndim == 2:
         call = functools.partial(_compiled(mesh, _logits), *network, variables)
         logits = _over_batches(call, images, batch_size, mesh)[:, :num_classes]
@@ -118,14 +118,14 @@ def _compiled(mesh: Mesh, function: Callable[..., jax.Array]) -> Callable[..., j
 
 
 def _logits(
-    module: nn.Module, preprocess: str, dtype: str, variables: Tree, images: jax.Array
+    module: nn.Module, preprocess: models.Preprocess, dtype: str, variables: Tree, images: jax.Array
 ) -> jax.Array:
-    return models.apply(module, variables, models.PREPROCESS[preprocess](images), dtype=dtype)
+    return models.apply(module, variables, preprocess(images), dtype=dtype)
 
 
 def _largest(
     module: nn.Module,
-    preprocess: str,
+    preprocess: models.Preprocess,
     dtype: str,
     variables: Tree,
     num_classes: jax.Array,

@@ -13,8 +13,9 @@ from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkp
 from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.model import Model, load, save
 from ctl_jax.models.network import apply, count_params, features, init, with_head
+from ctl_jax.models.own import is_own
 from ctl_jax.models.own_model import from_module
-from ctl_jax.models.preprocess import PREPROCESS
+from ctl_jax.models.preprocess import PREPROCESS, Preprocess
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.stages import stages
@@ -26,6 +27,7 @@ __all__ = [
     "NAMES",
     "PREPROCESS",
     "Model",
+    "Preprocess",
     "ResNet",
     "apply",
     "apply_pruned",
@@ -36,6 +38,7 @@ __all__ = [
     "features",
     "from_module",
     "init",
+    "is_own",
     "load",
     "load_checkpoint",
     "load_weights",

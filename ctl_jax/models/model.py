@@ -11,7 +11,7 @@ from flax import linen as nn
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import checkpoint
 from ctl_jax.models.network import DTYPES
-from ctl_jax.models.preprocess import PREPROCESS
+from ctl_jax.models.preprocess import Preprocess
 from ctl_jax.models.registry import create
 
 _FILE = "model.json"
@@ -28,7 +28,7 @@ class Model:
       options: those that it was created with, as for `create`; plain values.
       variables: {"params": ..., "batch_stats": ...}, of any widths. The head's outputs are the
         classes: padding is to be cut before.
-      preprocess: the name of an entry of `PREPROCESS`.
+      preprocess: what it expects of an image; a text is parsed, see `Preprocess.parse`.
       image_size: side of the images that it was trained on, in pixels.
       classes: names of the classes, in the order of the outputs; empty where they are not known.
       compute_dtype: what it was trained in and is to be applied in, "float32" or "bfloat16".
@@ -42,16 +42,18 @@ class Model:
     architecture: str
     options: Mapping[str, Any]
     variables: Mapping[str, Any]
-    preprocess: str
+    preprocess: Preprocess
     image_size: int
     classes: tuple[str, ...] = ()
     compute_dtype: str = "float32"
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field, known in (("preprocess", PREPROCESS), ("compute_dtype", DTYPES)):
-            if (value := getattr(self, field)) not in known:
-                raise UserError(f"{field} is {value!r}; expected one of {', '.join(known)}")
+        object.__setattr__(self, "preprocess", Preprocess.parse(self.preprocess))
+        if self.compute_dtype not in DTYPES:
+            raise UserError(
+                f"compute_dtype is {self.compute_dtype!r}; expected one of {', '.join(DTYPES)}"
+            )
         if self.classes and len(self.classes) != self.num_classes:
             raise UserError(
                 f"{len(self.classes)} names of classes; expected {self.num_classes}, as many as "
@@ -81,15 +83,15 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
       model: in a group of processes each has all of it, and one calls this.
 
     Example:
-      >>> save("flowers", Model("resnet18", {}, variables, "nevis", image_size=64))
+      >>> save("flowers", Model("resnet18", {}, variables, PREPROCESS["nevis"], image_size=64))
       >>> model = load("flowers")
-      >>> logits = apply(model.module, model.variables, PREPROCESS[model.preprocess](images))
+      >>> logits = apply(model.module, model.variables, model.preprocess(images))
     """
     content = {
         "format": _FORMAT,
         "architecture": model.architecture,
         "options": dict(model.options),
-        "preprocess": model.preprocess,
+        "preprocess": str(model.preprocess),
         "image_size": model.image_size,
         "num_classes": model.num_classes,
         "classes": model.classes,

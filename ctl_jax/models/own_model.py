@@ -7,13 +7,14 @@ import flax.linen as nn
 
 from ctl_jax.models import own
 from ctl_jax.models.model import Model
+from ctl_jax.models.preprocess import Preprocess
 
 
 def from_module(
     module: nn.Module,
     variables: Mapping[str, Any],
     *,
-    preprocess: str = "nevis",
+    preprocess: str | Preprocess = "nevis",
     image_size: int = 64,
     classes: Sequence[str] = (),
 ) -> Model:
@@ -25,7 +26,7 @@ def from_module(
       module: a Linen module, images [B, H, W, 3] to logits [B, outputs], of a class that can be
         imported by its name, and whose fields are plain values.
       variables: its own, with {"params": ...}, and "batch_stats" where it has BatchNorm.
-      preprocess: what it expects of an image, see `models.PREPROCESS`.
+      preprocess: what it expects of an image, see `models.Preprocess`.
       image_size: side of the images that it is for, in pixels.
       classes: names of its outputs, where they are known.
 
@@ -37,4 +38,4 @@ def from_module(
       >>> models.save("net", model)
     """
     name, options, moved = own.describe(module, variables, image_size)
-    return Model(name, options, moved, preprocess, image_size, tuple(classes))
+    return Model(name, options, moved, Preprocess.parse(preprocess), image_size, tuple(classes))

@@ -457,7 +457,7 @@ def _check_model(workdir, trial, config):
     task = TaskLoader(validate(config).data).load(*data.stream(trial["task"]))
     model = models.load(workdir / "models" / trial["id"])
     split = task.splits["dev_test"]
-    images = models.PREPROCESS[model.preprocess](split.images)
+    images = model.preprocess(split.images)
     logits = np.asarray(models.apply(model.module, model.variables, images))
     assert logits.shape == (len(split.labels), task.num_classes)
     assert np.mean(logits.argmax(axis=1) == split.labels) == pytest.approx(trial["dev_test"])

@@ -20,7 +20,7 @@ CLASSES = 6
 def logits(output, images):
     """Of the model that a step made."""
     model = output.model()
-    found = models.PREPROCESS[model.preprocess](images)
+    found = model.preprocess(images)
     return np.asarray(models.apply(model.module, model.variables, found))
 
 
