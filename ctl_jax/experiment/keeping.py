@@ -154,7 +154,7 @@ class Keeper:
         if step % self._evaluate_every or (self.dev and self.dev[-1].step == step):
             return
         now = snapshot()
-        variables = {"params": now.state.params, "batch_stats": now.state.batch_stats}
+        variables = now.state.variables
         try:
             # It may take long; but a group goes through it together.
             with interrupts.deferred(jax.process_count() > 1):

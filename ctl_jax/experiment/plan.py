@@ -177,7 +177,8 @@ class Plan:
         settings = dataclasses.asdict(self.config.finetune)
         settings["compute_dtype"] = networks.compute_dtype(self.config.finetune)
         del settings["learning_rates"]
-        return settings
+        # Not there where they do nothing, so that ids stay what they were before these keys.
+        return {k: v for k, v in settings.items() if v or k not in ("label_smoothing", "ema")}
 
     def costs(self, method: Method, num_classes: int) -> list[Cost]:
         """What each phase of a method costs."""

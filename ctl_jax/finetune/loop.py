@@ -50,7 +50,7 @@ class FitResult(NamedTuple):
     """What is left of a finetuning.
 
     Attributes:
-      variables: parameters and statistics after the last step.
+      variables: parameters and statistics after the last step, or their moving average.
       steps: updates made: all that were asked for, or fewer if the loss stopped being finite.
       diverged: whether it did.
       history: a `LogEntry` every `log_every` steps and for the last.
@@ -177,7 +177,7 @@ def fit(
                 if on_chunk:
                     at = (state, history, began, phase, before)
                     on_chunk(done, functools.partial(_snapshot, *at))
-        trained = {"params": state.params, "batch_stats": state.batch_stats}
+        trained = state.variables
         if diverged := bool(history) and not math.isfinite(history[-1].loss):
             break
         if phase + 1 < len(legs):

@@ -6,7 +6,12 @@ import numpy as np
 import optax
 
 
-def loss(logits: jax.Array, labels: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
+def loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    num_classes: jax.typing.ArrayLike,
+    smoothing: float = 0.0,
+) -> jax.Array:
     """Mean cross-entropy of a batch, in nats; outputs beyond `num_classes` have no part in it.
 
     Args:
@@ -15,16 +20,32 @@ def loss(logits: jax.Array, labels: jax.Array, num_classes: jax.typing.ArrayLike
         [batch, outputs] of 0 and 1: sigmoid cross-entropy, a mean over examples and classes, as
         Nevis'22 has it.
       num_classes: of the task, at most `outputs`.
+      smoothing: the share of each label that goes to all classes alike (Szegedy et al., Rethinking
+        the Inception Architecture, 2016, section 7); of a multi-label task to 0 and 1 alike.
 
     Returns:
       A scalar.
     """
     if labels.ndim == 1:
         masked = mask_padding(logits, num_classes)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
-    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+        hard = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
+        if not smoothing:
+            return hard
+        return (1 - smoothing) * hard + smoothing * _uniform(masked, num_classes)
+    targets = labels.astype(logits.dtype)
+    if smoothing:
+        targets = (1 - smoothing) * targets + smoothing / 2
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     real = jnp.arange(logits.shape[-1]) < num_classes
     count = jnp.asarray(losses.shape[0] * num_classes, losses.dtype)
+    return jnp.sum(losses, where=real[None, :]) / count
+
+
+def _uniform(masked: jax.Array, num_classes: jax.typing.ArrayLike) -> jax.Array:
+    """Mean cross-entropy with labels that are all classes alike; from `mask_padding`."""
+    real = jnp.arange(masked.shape[-1]) < num_classes
+    losses = -jax.nn.log_softmax(masked)
+    count = jnp.asarray(masked.shape[0] * num_classes, losses.dtype)
     return jnp.sum(losses, where=real[None, :]) / count
 
 

@@ -1,6 +1,7 @@
 """One training step: state in, state out."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,9 @@ class Recipe:
         for the others. Its share and its rate have no part in the step.
       compute_dtype: "float32" or "bfloat16": of convolutions, products and activations. Parameters,
         statistics, the optimiser's state, BatchNorm's arithmetic and the loss are float32.
+      label_smoothing: see `loss`.
+      ema: decay of the exponential moving average of weights and statistics, which takes the place
+        of the last ones wherever the network is used; 0: none. See `average_weights`.
     """
 
     preprocess: str
@@ -46,6 +50,8 @@ class Recipe:
     statistics_momentum: float = 0.9
     phase: Phase = dataclasses.field(default_factory=Phase)
     compute_dtype: str = "float32"
+    label_smoothing: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in DTYPES:
@@ -79,6 +85,7 @@ class TrainState(NamedTuple):
       batch_stats: running statistics of BatchNorm.
       opt_state: optimiser state over the trained part of `params`.
       key: PRNG key of the trial; a step folds its number in.
+      average: moving average of `params` and `batch_stats`, like `variables`; None without one.
     """
 
     step: jax.Array
@@ -86,6 +93,14 @@ class TrainState(NamedTuple):
     batch_stats: Tree
     opt_state: Tree
     key: jax.Array
+    average: Tree | None = None
+
+    @property
+    def variables(self) -> Tree:
+        """The network as it is to be used: {"params": ..., "batch_stats": ...}."""
+        if self.average is not None:
+            return self.average
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Metrics(NamedTuple):
@@ -113,10 +128,14 @@ def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainS
       The state, of fresh arrays.
     """
     params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
+    average = None
+    if recipe.ema:
+        # Copies of their own: a buffer cannot be given away twice.
+        average = jax.tree.map(jnp.array, {"params": params, "batch_stats": batch_stats})
     trained, _ = phases.partition(recipe.phase, params)
     opt_state = _optimizer(recipe).init(trained)
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, batch_stats, opt_state, jax.random.key(seed))
+    return TrainState(step, params, batch_stats, opt_state, jax.random.key(seed), average)
 
 
 def train_step(
@@ -145,12 +164,15 @@ def train_step(
     images = models.PREPROCESS[recipe.preprocess](images)
     trained, frozen = phases.partition(recipe.phase, state.params)
     by_batch = phases.by_batch(recipe.phase, state._asdict())
+    loss_of = functools.partial(
+        loss, num_classes=hyper.num_classes, smoothing=recipe.label_smoothing
+    )
 
     def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
         variables = {"params": phases.merge(trained, frozen), "batch_stats": state.batch_stats}
         if by_batch is False:
             logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
-            return loss(logits, labels, hyper.num_classes), state.batch_stats
+            return loss_of(logits, labels), state.batch_stats
         logits, of_batch = models.apply(
             module, variables, images, train=by_batch, dtype=recipe.compute_dtype
         )
@@ -158,7 +180,7 @@ def train_step(
             state.batch_stats, of_batch, state.step, recipe.statistics_momentum
         )
         batch_stats = phases.keep_frozen(by_batch, batch_stats, state.batch_stats)
-        return loss(logits, labels, hyper.num_classes), batch_stats
+        return loss_of(logits, labels), batch_stats
 
     (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
     direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, trained)
@@ -170,7 +192,11 @@ def train_step(
     )
     trained = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
     params = phases.merge(trained, frozen)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
+    average = None
+    if state.average is not None:
+        now = {"params": params, "batch_stats": batch_stats}
+        average = average_weights(state.average, now, state.step, recipe.ema)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key, average)
     return state, Metrics(value, rate)
 
 
@@ -199,6 +225,25 @@ def average_statistics(running: Tree, of_batch: Tree, step: jax.Array, momentum:
     steps = step.astype(jnp.float32)
     kept = jnp.minimum(momentum, steps / (steps + 1))
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, running, of_batch)
+
+
+def average_weights(average: Tree, now: Tree, step: jax.Array, decay: float) -> Tree:
+    """The moving average of a network's variables after a step.
+
+    The share of the old average that stays is min(decay, (1 + step) / (10 + step)), as in
+    TensorFlow's `ExponentialMovingAverage`: early in a training, and in a short one, it is over the
+    last tenth of the steps, so that little is left of the weights that it began with.
+
+    Args:
+      average: variables before the step.
+      now: variables after it.
+      step: steps made before this one.
+      decay: the largest share.
+    """
+    steps = step.astype(jnp.float32)
+    new_share = 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
+    # In this form what does not change stays as it is, bit for bit.
+    return jax.tree.map(lambda old, new: old + new_share * (new - old), average, now)
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

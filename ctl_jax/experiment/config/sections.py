@@ -161,6 +161,15 @@ class Finetune:
     evaluate_every: int = key(
         0,
         "Steps between two evaluations on dev while it trains, a multiple of log_every; 0: only "
+    label_smoothing: float = key(
+        0.0, "Share of each label that goes to all classes alike.", rules.FRACTION
+    )
+    ema: float = key(
+        0.0,
+        "Decay of the moving average of weights that is evaluated and kept, such as 0.9999; 0: the "
+        "weights themselves.",
+        rules.FRACTION,
+    )
         "at the end.",
         rules.STEPS_OR_ZERO,
     )

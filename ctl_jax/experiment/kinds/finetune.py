@@ -222,6 +222,9 @@ def recipe(
         # What differs between phases of one program is a value: the schedule's.
         phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0),
         compute_dtype=settings["compute_dtype"],
+        # Steps without them do not name them: their ids are from before there were these keys.
+        label_smoothing=settings.get("label_smoothing", 0.0),
+        ema=settings.get("ema", 0.0),
     )
 
 
