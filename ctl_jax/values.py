@@ -55,6 +55,25 @@ def read_scalar(name: str, text: str, kind: type) -> Any:
         raise UserError(f"{name}={text}: expected {_EXPECTED[kind]}") from None
 
 
+def read_option(text: str) -> tuple[str, Any]:
+    """Reads NAME=VALUE; the value is a number, True, False, a tuple or, as it is, a text.
+
+    Raises:
+      UserError: no name, or no value.
+
+    Example:
+      >>> read_option("heads=6")
+      ('heads', 6)
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name.isidentifier() and equals and value):
+        raise UserError(f"{text!r}: expected NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return name, value
+
+
 def read_list(name: str, text: str, kind: type) -> tuple[Any, ...]:
     """Reads several values: `a,b`, `a, b`, `(a, b)`, `[a]`, `('a', 'b')`, `a` or nothing at all.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,67 +13,143 @@ from ctl_jax import finetune, home, models, pruning
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import config as sections
 from ctl_jax.finetune.step import Tree
+from ctl_jax.values import read_option
 
 # Keys of config.model that are no options of the network.
-_NO_OPTIONS = ("name", "preprocess")
+_NO_OPTIONS = ("name", "preprocess", "options")
+# What is trained where neither the config nor weights say.
+_DEFAULT_NAME, _DEFAULT_PREPROCESS = "resnet50", "nevis"
 
 
-def options(model: sections.Model) -> dict[str, Any]:
-    """The network's options that are set.
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The network of a run.
+
+    Attributes:
+      name: of its architecture, as for `models.create`.
+      options: for `models.create`, plain values.
+      preprocess: what it expects of an image, as a text.
+      module: the Linen module; its head's size follows from the variables.
+      described: what steps depend on, as plain values.
+      given: the variables that `config.weights` names, with a zero head of one output; None where
+        none are given.
+      origin: what is known of where they come from, see `models.Model.notes`.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    preprocess: str
+    module: nn.Module
+    described: Mapping[str, Any]
+    given: Tree | None = None
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def find(config: sections.Config) -> Network:
+    """The network that a config names, or that its weights are of.
+
+    Raises:
+      UserError: an option that the network does not have, a value that it cannot have, or weights
+        that cannot be read or are of another network.
+    """
+    model = config.model
+    if not config.weights:
+        name, preprocess = model.name or _DEFAULT_NAME, model.preprocess or _DEFAULT_PREPROCESS
+        chosen = options(model, name)
+        return Network(
+            name, chosen, preprocess, make_module(name, chosen), _described(model, name, preprocess)
+        )
+    loaded = _loaded(config)
+    preprocess = model.preprocess or str(loaded.preprocess)
+    described = {"name": loaded.architecture, "options": dict(loaded.options)}
+    if model.name:
+        described = _described(model, model.name, preprocess)
+    network = Network(
+        loaded.architecture,
+        loaded.options,
+        preprocess,
+        make_module(loaded.architecture, loaded.options),
+        {**described, "preprocess": preprocess},
+        models.with_head(loaded.variables, 1),
+        loaded.notes,
+    )
+    if model.name:
+        _check_widths(config, network)
+    return network
+
+
+def _loaded(config: sections.Config) -> models.Model:
+    model, path = config.model, home.expand(config.weights)
+    if not model.name:
+        return models.load_pretrained(path, image_size=config.data.image_size)
+    chosen = options(model, model.name)
+    preprocess = model.preprocess or _DEFAULT_PREPROCESS
+    network = Network(model.name, chosen, preprocess, make_module(model.name, chosen), {})
+    expected = abstract_variables(network, config.data.image_size)
+    variables = models.load_weights(path, network.module, expected)
+    return models.Model(
+        model.name, chosen, variables, models.Preprocess.parse(preprocess), config.data.image_size
+    )
+
+
+def options(model: sections.Model, name: str) -> dict[str, Any]:
+    """The options of a network that the config sets.
 
     Raises:
       UserError: one that the network does not have.
     """
-    known = models.options_of(model.name)
+    known = models.options_of(name)
     # What is left at "", 0, () or False is as the network has it.
     chosen = {k: v for k, v in dataclasses.asdict(model).items() if k not in _NO_OPTIONS and v}
     for key, value in chosen.items():
         if key not in known:
             raise UserError(
-                f"config.model.{key}={value!r}: model {model.name!r} has no such option; expected "
+                f"config.model.{key}={value!r}: model {name!r} has no such option; expected "
                 f"it unset, or one of its own: {', '.join(known)}"
             )
-    return chosen
+    return chosen | dict(map(read_option, model.options))
 
 
-def make_module(model: sections.Model) -> nn.Module:
+def make_module(name: str, options: Mapping[str, Any]) -> nn.Module:
     """The Linen module; its head's size follows from the variables.
 
     Raises:
-      UserError: an option is set that the network does not have, or to a value that it cannot have.
+      UserError: an option that the network does not have, or a value that it cannot have.
     """
-    with naming(f"config.model.name={model.name!r}"):
-        return models.create(model.name, num_outputs=1, **options(model))
+    with naming(f"config.model.name={name!r}"):
+        return models.create(name, num_outputs=1, **options)
 
 
-def abstract_variables(module: nn.Module, model: sections.Model, image_size: int) -> Tree:
+def _described(model: sections.Model, name: str, preprocess: str) -> dict[str, Any]:
+    described = {**dataclasses.asdict(model), "name": name, "preprocess": preprocess}
+    if not model.options:
+        del described["options"]
+    return described
+
+
+def abstract_variables(network: Network, image_size: int) -> Tree:
     """Shapes of the whole network's variables.
 
     Raises:
       UserError: images of this size, or an option's value, are not for this network.
     """
-    init = functools.partial(models.init, module, image_size=image_size)
-    with naming(f"config.model.name={model.name!r}, config.data.image_size={image_size}"):
+    init = functools.partial(models.init, network.module, image_size=image_size)
+    with naming(f"config.model.name={network.name!r}, config.data.image_size={image_size}"):
         return jax.eval_shape(init, jax.random.key(0))
 
 
-def load_weights(file: str, module: nn.Module, expected: Tree) -> Tree:
-    """The variables that `config.weights` names, of the widths that `config.model` says.
-
-    Raises:
-      UserError: the file cannot be read, or is of another network.
-    """
-    weights = models.load_weights(home.expand(file), module, expected)
+def _check_widths(config: sections.Config, network: Network) -> None:
+    """Raises a `UserError` where the weights are of other widths than the config says."""
+    expected = abstract_variables(network, config.data.image_size)
     for (path, leaf), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(weights), jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_leaves_with_path(network.given), jax.tree.leaves(expected), strict=True
     ):
         if leaf.shape != wanted.shape:
             name = "/".join(key.key for key in path)
             raise UserError(
-                f"config.weights={file!r}: {name} has shape {leaf.shape}; expected {wanted.shape} "
-                f"by config.model"
+                f"config.weights={config.weights!r}: {name} has shape {leaf.shape}; expected "
+                f"{wanted.shape} by config.model"
             )
-    return weights
 
 
 def compute_dtype(settings: sections.Finetune) -> str:
@@ -98,33 +174,44 @@ def trace_groups(module: nn.Module, variables: Tree, image_size: int) -> pruning
     return pruning.trace(apply_fn, variables, image)
 
 
+def stages(network: Network, variables: Tree) -> dict[str, tuple[str, ...]]:
+    """As `models.stages`; all of a user's own network before the head is one stage."""
+    if not models.is_own(network.name):
+        return models.stages(variables)
+    names = tuple(name for name in variables["params"] if name != "head")
+    return {"stem": (), "stage1": names, "head": ("head",)}
+
+
 def as_model(
-    model: sections.Model,
+    network: Network,
     variables: Tree,
     image_size: int,
     compute_dtype: str,
     *,
+    classes: Sequence[str] = (),
     num_outputs: int | None = None,
     notes: Mapping[str, Any],
 ) -> models.Model:
     """A trained network, for its folder.
 
     Args:
-      model: which network it is.
+      network: which it is.
       variables: its own, perhaps pruned.
       image_size: that it was trained at.
       compute_dtype: that it was trained in.
+      classes: names of the outputs, where they are known.
       num_outputs: of its head, the first ones; without it all.
       notes: see `models.Model`.
     """
     head = {name: leaf[..., :num_outputs] for name, leaf in variables["params"]["head"].items()}
     variables = {**variables, "params": {**variables["params"], "head": head}}
     return models.Model(
-        model.name,
-        options(model),
+        network.name,
+        network.options,
         variables,
-        model.preprocess,
+        models.Preprocess.parse(network.preprocess),
         image_size,
+        tuple(classes),
         compute_dtype=compute_dtype,
         notes=notes,
     )

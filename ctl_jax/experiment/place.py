@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-from flax import linen as nn
 
 from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError
@@ -44,9 +43,13 @@ class DamagedModel(Exception):
 class Workplace:
     """What the steps of a run share in a process, each computed when it is first needed.
 
+    Raises:
+      UserError: the network or the weights cannot be had, see `networks.find`.
+
     Attributes:
       config: the run's.
-      module: the network's Linen module.
+      network: what is trained.
+      module: its Linen module.
       given: variables that `config.weights` names; None where none are given.
       tasks: those of the stream, by name.
       source: the task to pretrain on.
@@ -64,8 +67,9 @@ class Workplace:
         warn: Callable[[str], None] = lambda line: None,
     ):
         self.config = config
-        self.module: nn.Module = networks.make_module(config.model)
-        self.given: Tree | None = None
+        self.network = networks.find(config)
+        self.module = self.network.module
+        self.given = self.network.given
         self.tasks: dict[str, TaskInfo] = {}
         self.source: TaskInfo | None = None
         self.loader = loader
@@ -85,9 +89,9 @@ class Workplace:
     @functools.cached_property
     def whole(self) -> Tree:
         """Shapes of the whole network's variables, with one output."""
-        return networks.abstract_variables(
-            self.module, self.config.model, self.config.data.image_size
-        )
+        if self.given is not None:
+            return jax.eval_shape(lambda: self.given)
+        return networks.abstract_variables(self.network, self.config.data.image_size)
 
     @functools.cached_property
     def groups(self) -> pruning.Groups:

@@ -160,7 +160,8 @@ class Plan:
         variables = self.place.whole
         paths = jax.tree_util.tree_leaves_with_path(variables["params"])
         network = tunings.Network(
-            models.stages(variables), ["/".join(key.key for key in path) for path, _ in paths]
+            networks.stages(self.place.network, variables),
+            ["/".join(key.key for key in path) for path, _ in paths],
         )
         return [
             {**dataclasses.asdict(phase), "train": list(phase.train)}
@@ -169,7 +170,7 @@ class Plan:
 
     @functools.cached_property
     def _model(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.config.model)
+        return dict(self.place.network.described)
 
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def make_plan(place: Workplace) -> Plan:
     """Looks at data and weights and lays out every trial; decodes no image and trains nothing.
 
     Args:
-      place: of the run; gets its weights and tasks.
+      place: of the run; gets its tasks.
 
     Returns:
       The plan.
@@ -239,13 +240,12 @@ def make_plan(place: Workplace) -> Plan:
     config = place.config
     found, missing = find_tasks(config.stream, place.loader)
     weights_id, pretraining = None, None
-    if config.weights:
-        place.given = networks.load_weights(config.weights, place.module, place.whole)
+    if place.given is not None:
         weights_id = models.content_hash(place.given)
     elif config.pretrain.task:
         spec = data.source_spec(config.pretrain.task)
         place.source = place.loader.info(spec, whole=True)
-        pretraining = pretrain.make(config, place.source)
+        pretraining = pretrain.make(config, place.network, place.source)
     tasks = tuple(place.loader.info(spec) for spec in found)
     place.tasks = {task.spec.name: task for task in tasks}
     methods = {name: parse_method(name) for name in config.methods}

@@ -20,7 +20,7 @@ def run_record(plan: Plan) -> records.RunRecord:
     config = plan.config
     return records.RunRecord(
         variant=config.stream.variant,
-        model=config.model.name,
+        model=plan.place.network.name,
         tasks=tuple(map(_task, plan.tasks)),
         missing=tuple(
             records.MissingTask(name=spec.name, title=spec.title, reason=reason)

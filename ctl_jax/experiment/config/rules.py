@@ -10,10 +10,11 @@ from ctl_jax import models, pruning
 from ctl_jax.compute import Budget
 from ctl_jax.data import places
 from ctl_jax.data.catalogue import ABLATIONS, SHUFFLES
-from ctl_jax.errors import naming
+from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment.config.keys import Check
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.finetune.step import MAX_STEPS
+from ctl_jax.values import read_option
 
 _LEAST, _MOST = (float(limit) for limit in (np.finfo("f4").tiny, np.finfo("f4").max))
 # More images or channels fit into no machine, and their numbers of elements into no integer of XLA.
@@ -45,6 +46,15 @@ def _distinct(value: tuple[Any, ...]) -> bool:
 
 def _rates(value: tuple[float, ...]) -> bool:
     return all(map(_positive, value)) and _distinct(tuple(map(np.float32, value)))
+
+
+def _holds(read: Callable[[str], Any], text: str) -> bool:
+    """Whether a text can be read."""
+    try:
+        read(text)
+    except UserError:
+        return False
+    return True
 
 
 DIRS = Check(lambda dirs: all(map(places.has_kind, dirs)), places.expected)
@@ -94,15 +104,22 @@ EXAMPLES = Check(lambda v: v >= 0, "a number of examples")
 EXAMPLES_OR_ALL = Check(lambda v: v >= 0, "0 (all) or a number of examples")
 PIXELS = Check(lambda v: 8 <= v <= 1024, "8 to 1024 pixels")
 CLASSIFIER = Check(
-    lambda v: v in models.CLASSIFIERS,
-    f"one of {', '.join(models.CLASSIFIERS)}, which classify images (not pixels)",
+    lambda v: not v or v in models.CLASSIFIERS or models.is_own(v),
+    f"one of {', '.join(models.CLASSIFIERS)}, which classify images (not pixels), or "
+    "PACKAGE.MODULE:CLASS",
 )
+OPTIONS = Check(lambda v: all(_holds(read_option, text) for text in v), "NAME=VALUE each")
 BLOCKS = Check(lambda v: all(0 < n <= 1000 for n in v), "blocks a stage, each 1 to 1000")
 WIDTH = Check(lambda v: 0 <= v <= _SIZE, "0 (the standard one) or a number of channels")
 EPSILON = Check(_not_negative, f"0 (the standard one) or {_A_POSITIVE}")
 MULTIPLE = Check(lambda v: 0 <= v <= _SIZE, f"0 or a width, at most {_SIZE}")
 ABLATION, SHUFFLE = one_of(("", *ABLATIONS)), one_of(("", *SHUFFLES))
-PREPROCESS, CRITERION = one_of(models.PREPROCESS), one_of(pruning.ZERO_SHOT)
+PREPROCESS = Check(
+    lambda v: not v or _holds(models.Preprocess.parse, v),
+    f"one of {', '.join(models.PREPROCESS)}, or such as 'scale=255 mean=0.5,0.5,0.5 "
+    "std=0.5,0.5,0.5'",
+)
+CRITERION = one_of(pruning.ZERO_SHOT)
 # Filled by experiment.strategies, which rests on the config, so that it cannot be asked from here.
 STRATEGIES: dict[str, Callable[..., Any]] = {}
 STRATEGY = one_of(STRATEGIES)

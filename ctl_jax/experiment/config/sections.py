@@ -68,7 +68,12 @@ class Data:
 class Model:
     """The network. Options that it does not have stay unset: '', 0, () or False."""
 
-    name: str = key("resnet50", "The architecture.", rules.CLASSIFIER)
+    name: str = key(
+        "",
+        "The architecture, or PACKAGE.MODULE:CLASS of a Linen module of one's own; '': what "
+        "config.weights are of, and without weights resnet50.",
+        rules.CLASSIFIER,
+    )
     stages: tuple[int, ...] = key(
         (), "Blocks in each stage; () is the standard of the architecture.", rules.BLOCKS
     )
@@ -85,8 +90,14 @@ class Model:
     width: int = key(0, "Channels of the stem, which the others are multiples of.", rules.WIDTH)
     conv_bias: bool = key(False, "Whether convolutions have biases, as Keras' ResNets have.")
     epsilon: float = key(0.0, "Epsilon of BatchNorm.", rules.EPSILON)
+    options: tuple[str, ...] = key(
+        (), "Further options of the network, each as NAME=VALUE: heads=6.", rules.OPTIONS
+    )
     preprocess: str = key(
-        "nevis", "What the weights expect of an image, see models.PREPROCESS.", rules.PREPROCESS
+        "",
+        "What the weights expect of an image, see models.PREPROCESS; '': what they say, and where "
+        "they do not, nevis.",
+        rules.PREPROCESS,
     )
 
 
@@ -150,6 +161,15 @@ class Finetune:
     warmup_fraction: float = key(
         0.1, "Fraction of the steps in which the learning rate rises to its peak.", rules.FRACTION
     )
+    label_smoothing: float = key(
+        0.0, "Share of each label that goes to all classes alike.", rules.FRACTION
+    )
+    ema: float = key(
+        0.0,
+        "Decay of the moving average of weights that is evaluated and kept, such as 0.9999; 0: the "
+        "weights themselves.",
+        rules.FRACTION,
+    )
     crop_area: tuple[float, float] = key(
         (0.08, 1.0), "Least and most area of a random crop, as a fraction of the image.", rules.AREA
     )
@@ -161,15 +181,6 @@ class Finetune:
     evaluate_every: int = key(
         0,
         "Steps between two evaluations on dev while it trains, a multiple of log_every; 0: only "
-    label_smoothing: float = key(
-        0.0, "Share of each label that goes to all classes alike.", rules.FRACTION
-    )
-    ema: float = key(
-        0.0,
-        "Decay of the moving average of weights that is evaluated and kept, such as 0.9999; 0: the "
-        "weights themselves.",
-        rules.FRACTION,
-    )
         "at the end.",
         rules.STEPS_OR_ZERO,
     )

@@ -333,7 +333,7 @@ def _model(step: Step, place: Workplace, variables: Tree) -> Callable[[], models
 
     return functools.partial(
         networks.as_model,
-        place.config.model,
+        place.network,
         variables,
         params["image_size"],
         params["finetune"]["compute_dtype"],

@@ -24,7 +24,7 @@ from ctl_jax.finetune.step import Tree
 _LOG_EVERY = 10
 
 
-def make(config: Config, task: TaskInfo) -> Step:
+def make(config: Config, network: networks.Network, task: TaskInfo) -> Step:
     """The pretraining that a config asks for, on its source task."""
     return Step(
         "pretrain",
@@ -33,7 +33,7 @@ def make(config: Config, task: TaskInfo) -> Step:
             "task": task.identity,
             "compute_dtype": networks.compute_dtype(config.finetune),
             "image_size": config.data.image_size,
-            "model": dataclasses.asdict(config.model),
+            "model": dict(network.described),
         },
     )
 
@@ -95,7 +95,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     )
     model = functools.partial(
         networks.as_model,
-        place.config.model,
+        place.network,
         result.variables,
         step.params["image_size"],
         recipe.compute_dtype,
