@@ -33,6 +33,7 @@ class TaskInfo:
         data is a copy.
       notes: what was put right in its data, or may not be as it should.
       passed_over: how many files beside the examples are none, by their kind.
+      class_names: in the order of the labels; empty where they are not known.
     """
 
     spec: data.TaskSpec
@@ -41,6 +42,7 @@ class TaskInfo:
     fingerprint: str
     notes: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -141,6 +143,7 @@ class TaskLoader:
                 hashlib.sha256(about.encode()).hexdigest(),
                 dataset.notes,
                 dataset.passed_over,
+                dataset.class_names,
             )
         info = dataclasses.replace(self._infos[spec.dataset], spec=spec)
         most = None if whole else self._settings.max_eval_examples
