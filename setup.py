@@ -47,6 +47,7 @@ setuptools.setup(
         # For launch/gke.py.
         "pyyaml>=6",
         "rich>=13.9",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.9",
     ],
@@ -55,14 +56,23 @@ setuptools.setup(
             # Libraries whose networks `ctl_jax.pruning` is tested on.
             "dm-haiku>=0.0.16",
             "equinox>=0.13",
+            "h5py>=3.11",
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
+        # What benchmarks compare with.
+        "compare": ["torch>=2.6", "torch-pruning>=1.6"],
         # Run folders in Google's object store.
         "gcs": ["gcsfs>=2025.3"],
-        "torch": ["torch>=2.6", "torch-pruning>=1.6"],
+        # Weights and data from the Hugging Face Hub.
+        "hf": ["datasets>=3", "huggingface_hub>=0.30"],
+        # Weights that Keras has written.
+        "keras": ["h5py>=3.11"],
+        "onnx": ["jax2onnx>=0.9", "onnxruntime>=1.20"],
+        # Weights that torch has written.
+        "torch": ["torch>=2.6"],
     },
 )
