@@ -45,7 +45,11 @@ def _formats() -> tuple[str, ...]:
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def decode(content: bytes, size: int) -> np.ndarray:
+# How images are resized unless something else is asked for: as all that is trained here.
+INTERPOLATION = "bilinear"
+
+
+def decode(content: bytes, size: int, interpolation: str = INTERPOLATION) -> np.ndarray:
     """An encoded image as RGB with its short side resized to `size`, cropped to its middle.
 
     The middle square is cut out before it is resized, which is the same and cheaper. Reducing is
@@ -62,6 +66,7 @@ def decode(content: bytes, size: int) -> np.ndarray:
     Args:
       content: a file in any format that Pillow reads, but PostScript.
       size: S, in pixels.
+      interpolation: a name of Pillow's filters, "bilinear", "bicubic", ...
 
     Returns:
       uint8 [S, S, 3].
@@ -72,11 +77,11 @@ def decode(content: bytes, size: int) -> np.ndarray:
     try:
         plain = _plain(content, size)
         if plain is not None:
-            return np.asarray(_square(*plain, size))
+            return np.asarray(_square(*plain, size, interpolation))
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(f"image of {image.width} x {image.height} pixels: too large")
-            return np.asarray(_read(image, size))
+            return np.asarray(_read(image, size, interpolation))
     except UnidentifiedImageError as error:
         raise OSError("not an image in a format that Pillow reads") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -89,6 +94,25 @@ def decode(content: bytes, size: int) -> np.ndarray:
         raise OSError(f"damaged image: {error or type(error).__name__}") from error
 
 
+def resize(pixels: np.ndarray, size: int, interpolation: str = INTERPOLATION) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] with their short side resized to `size`, cropped to their middle.
+
+    As `decode` does it, but for JPEGs that it decodes at a fraction of their size.
+
+    Args:
+      pixels: RGB.
+      size: S, in pixels.
+      interpolation: as for `decode`.
+
+    Returns:
+      uint8 [S, S, 3].
+    """
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(_square(image, image.size, size, interpolation))
+
+
 def _plain(content: bytes, size: int) -> tuple[Image.Image, tuple[float, float]] | None:
     """An image of the most common kinds, in fewer steps than Pillow takes, and its extent."""
     if content.startswith(png.SIGNATURE):
@@ -99,19 +123,21 @@ def _plain(content: bytes, size: int) -> tuple[Image.Image, tuple[float, float]]
     return None
 
 
-def _read(image: Image.Image, size: int) -> Image.Image:
+def _read(image: Image.Image, size: int, interpolation: str) -> Image.Image:
     """Decodes what Pillow has opened."""
     reduced = image.draft(None, (int(size * _DRAFT_MARGIN),) * 2)
     large = image.width * image.height > _LARGE_PIXELS
     with _large if large else contextlib.nullcontext():
         image.load()
         extent = image.size if reduced is None else reduced[1][2:]
-        small = _square(_eight_bits(image), extent, size)
+        small = _square(_eight_bits(image), extent, size, interpolation)
     turn = _TURNS.get(_orientation(image))
     return small if turn is None else small.transpose(turn)
 
 
-def _square(image: Image.Image, extent: tuple[float, float], size: int) -> Image.Image:
+def _square(
+    image: Image.Image, extent: tuple[float, float], size: int, interpolation: str
+) -> Image.Image:
     """The middle square at the wanted size, as RGB.
 
     Args:
@@ -119,6 +145,7 @@ def _square(image: Image.Image, extent: tuple[float, float], size: int) -> Image
       extent: its width and height; less than those of its pixels where a JPEG was decoded at a
         fraction of a size that is no multiple.
       size: S.
+      interpolation: as for `decode`.
     """
     # A grey one is resized as it is: a third of the work.
     if image.mode not in ("RGB", "L"):
@@ -127,7 +154,8 @@ def _square(image: Image.Image, extent: tuple[float, float], size: int) -> Image
         side = min(extent)
         left, top = (extent[0] - side) / 2, (extent[1] - side) / 2
         box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+        how = Image.Resampling[interpolation.upper()]
+        image = image.resize((size, size), how, box, reducing_gap=2.0)
     return image.convert("RGB") if image.mode == "L" else image
 
 

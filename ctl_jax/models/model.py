@@ -1,22 +1,31 @@
 """A trained model as a folder: its variables, and all that it takes to use them."""
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 from flax import linen as nn
 
+from ctl_jax.data import images as pictures
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import checkpoint
-from ctl_jax.models.network import DTYPES
+from ctl_jax.models.formulations import compiler_options, tuned
+from ctl_jax.models.network import DTYPES, apply
 from ctl_jax.models.preprocess import Preprocess
 from ctl_jax.models.registry import create
 
-_FILE = "model.json"
+_FILE, _KEEP_FILE = "model.json", "keep.json"
 # Raised when the file's form changes; others are not read.
 _FORMAT = 1
+_PACKAGES = ("ctl-jax", "jax", "flax")
+# Images that go through the network at a time, where more are given.
+_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Model:
       classes: names of the classes, in the order of the outputs; empty where they are not known.
       compute_dtype: what it was trained in and is to be applied in, "float32" or "bfloat16".
       notes: plain values that JSON holds, the owner's own: where it comes from, how good it is.
+      keep: which channels of the whole network it has, as `pruning.Keep.to_json`; "" is all.
 
     Raises:
       UserError: an architecture, option, preprocessing or type that there is not, or not as many
@@ -47,6 +57,7 @@ class Model:
     classes: tuple[str, ...] = ()
     compute_dtype: str = "float32"
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keep: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preprocess", Preprocess.parse(self.preprocess))
@@ -71,12 +82,75 @@ class Model:
         """The Linen module, for `apply`."""
         return create(self.architecture, self.num_classes, **self.options)
 
+    def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Logits of images of any size.
+
+        Each is resized to `image_size` by its short side and cropped to its middle, as the images
+        that it was trained on. It is compiled once for each number of images up to 64; of more,
+        64 are computed at a time.
+
+        Args:
+          images: uint8 RGB, [B, H, W, 3], or a list of arrays [H, W, 3] of any sizes.
+
+        Returns:
+          float32 [B, classes] (of a U-Net: [B, S, S, classes]).
+
+        Raises:
+          UserError: images of another type or shape.
+
+        Example:
+          >>> logits = model([np.asarray(PIL.Image.open("photo.jpg"))])
+          >>> model.classes[logits[0].argmax()]
+          'daisy'
+        """
+        size, how = self.image_size, self.preprocess.interpolation
+        batch = np.empty((len(images), size, size, 3), np.uint8)
+        for index, image in enumerate(images):
+            _check_image(image)
+            batch[index] = pictures.resize(image, size, how)
+        return self.logits(batch)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits of images that are `image_size` pixels high and wide; see `__call__`.
+
+        Args:
+          images: uint8 [B, S, S, 3].
+        """
+        call = _compiled(self.module, self.preprocess, self.compute_dtype)
+        if len(images) <= _BATCH:
+            return np.asarray(call(self.variables, images))
+        parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+        lacking = _BATCH - len(parts[-1])
+        parts[-1] = np.pad(parts[-1], ((0, lacking), (0, 0), (0, 0), (0, 0)))
+        results = [np.asarray(call(self.variables, part)) for part in parts]
+        return np.concatenate(results)[: len(images)]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    module: nn.Module, preprocess: Preprocess, dtype: str
+) -> Callable[[Mapping[str, Any], np.ndarray], jax.Array]:
+    """Logits of variables and uint8 images, one program a batch size."""
+    backend = jax.default_backend()
+
+    def logits(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        return apply(module, variables, preprocess(images), dtype=dtype)
+
+    return jax.jit(tuned(backend)(logits), compiler_options=compiler_options(backend))
+
+
+def _check_image(image: Any) -> None:
+    shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+        raise UserError(f"an image is {dtype} {list(shape)}; expected uint8 [height, width, 3]")
+
 
 def save(folder: str | os.PathLike[str], model: Model) -> None:
     """Writes a model into a new folder; one that is there already is replaced.
 
     The folder is a checkpoint as `save_checkpoint` writes it, for `load_checkpoint` and
-    `load_weights` too, with a file model.json beside the arrays. It appears complete or not at all.
+    `load_weights` too, with a file model.json beside the arrays, and keep.json where it is pruned.
+    It appears complete or not at all.
 
     Args:
       folder: local or `gs://bucket/path`; its parent is made.
@@ -97,9 +171,12 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
         "classes": model.classes,
         "compute_dtype": model.compute_dtype,
         "notes": dict(model.notes),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    checkpoint.save_checkpoint(folder, model.variables, beside={_FILE: text.encode()})
+    beside = {_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
+    if model.keep:
+        beside[_KEEP_FILE] = model.keep.encode()
+    checkpoint.save_checkpoint(folder, model.variables, beside=beside)
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
@@ -117,10 +194,13 @@ def load(folder: str | os.PathLike[str]) -> Model:
         content = json.loads((local / _FILE).read_bytes())
         if content.pop("format", None) != _FORMAT:
             raise UserError(f"model {folder}: its {_FILE} is not of format {_FORMAT}")
+        content.pop("versions", None)
+        keep = (local / _KEEP_FILE).read_text() if (local / _KEEP_FILE).is_file() else ""
         variables = checkpoint.read(folder, local)
     num_classes = content.pop("num_classes")
     with naming(f"model {folder}"):
-        model = Model(**content | {"variables": variables, "classes": tuple(content["classes"])})
+        content |= {"classes": tuple(content["classes"]), "keep": keep}
+        model = Model(variables=variables, **content)
         if model.num_classes != num_classes:
             raise UserError(f"its head has {model.num_classes} outputs; expected {num_classes}")
     return model

@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 
 import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from ctl_jax import files, models
+from ctl_jax import files, finetune, models
+from ctl_jax.data.images import decode
 from ctl_jax.errors import UserError
 
 OPTIONS = {"stages": [1, 2], "width": 4, "version": "v1", "conv_bias": True}
@@ -27,6 +30,7 @@ def model(small):
         classes=("ant", "bee", "cat", "dog", "élan"),
         compute_dtype="bfloat16",
         notes={"dev": 0.5, "spent": [1, 2]},
+        keep='{"version": 2}\n',
     )
 
 
@@ -49,6 +53,65 @@ def test_round_trip(model, small, tmp_path):
     chex.assert_trees_all_equal(models.load_checkpoint(tmp_path / "new" / "m"), model.variables)
     weights = models.load_weights(tmp_path / "new" / "m", loaded.module, loaded.variables)
     chex.assert_trees_all_equal(weights, models.with_head(model.variables, 5))
+
+
+def test_again_the_same(model, tmp_path):
+    models.save(tmp_path / "a", model)
+    models.save(tmp_path / "b", models.load(tmp_path / "a"))
+    for name in ("model.json", "keep.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert json.loads((tmp_path / "a" / "model.json").read_bytes())["versions"]["jax"]
+
+
+def picture(height, width):
+    rng = np.random.default_rng(height)
+    small = rng.integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_called(model):
+    model = dataclasses.replace(model, compute_dtype="float32")
+    pictures = [picture(24, 24), picture(31, 90), picture(64, 20)]
+    files = []
+    for each in pictures:
+        files.append(io.BytesIO())
+        Image.fromarray(each).save(files[-1], "png")
+    # As a run's images are decoded, and as a run evaluates.
+    batch = np.stack([decode(file.getvalue(), 24) for file in files])
+    images = model.preprocess(batch)
+    expected = jax.jit(functools.partial(models.apply, model.module))(model.variables, images)
+    got = model(pictures)
+    assert (got.dtype, got.shape) == (np.float32, (3, 5))
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    chex.assert_trees_all_equal(model(batch), got)
+    assert model(batch[:0]).shape == (0, 5)
+    # More than go through it at once.
+    many = model(np.concatenate([batch] * 23))
+    chex.assert_trees_all_close(many, np.tile(got, (23, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_accuracy_is_the_runs(model):
+    images = np.random.default_rng(0).integers(0, 256, (9, 24, 24, 3)).astype(np.uint8)
+    labels = np.asarray(model(images)).argmax(-1).astype(np.int32)
+    labels[:3] = (labels[:3] + 1) % 5
+    scores = finetune.evaluate(
+        model.module,
+        model.preprocess,
+        model.variables,
+        images,
+        labels,
+        num_classes=5,
+        compute_dtype=model.compute_dtype,
+    )
+    assert scores.value == pytest.approx(6 / 9)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), "photo.jpg"]
+)
+def test_no_image(model, image):
+    with pytest.raises(UserError, match=r"an image is .*; expected uint8 \[height, width, 3\]"):
+        model([image])
 
 
 def test_pruned_and_without_names(random_variables, tmp_path):
