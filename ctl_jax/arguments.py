@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -36,7 +36,8 @@ class Arguments:
 
     Attributes:
       config: the config file, with its own arguments after a colon.
-      overrides: for keys of the config the texts given, in order.
+      overrides: for keys of the config, or the config file's short names of them, the texts given,
+        in order.
       workdir: the run's folder.
       plan: whether to stop after the plan.
       worker: which worker this is, see `cluster`.
@@ -67,12 +68,11 @@ def parse(argv: Sequence[str]) -> Arguments:
     known = _flags()
     try:
         words = _with_flagfiles(known, argv)
-        overrides, rest = _split(words)
+        overrides, rest = _split(words, _short_names(words))
         stray = known([argv[0], *rest])[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UserError(
-            f"--{error.flagname}: unknown flag; {_hint(known, error.flagname)}"
-        ) from None
+        hint = _hint(known, error.flagname, _short_names(words))
+        raise UserError(f"--{error.flagname}: unknown flag; {hint}") from None
     # A ValueError of --noplan=x, which absl has no error of its own for.
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from None
@@ -100,7 +100,7 @@ def help_text(argv: Sequence[str], description: str) -> str:
     if not asked:
         return ""
     lines = [description.rstrip(), "\nFlags:", _flags().get_help().rstrip(), _KEYS.strip("\n")]
-    lines += ["", reference.help_text("helpfull" in asked)]
+    lines += ["", reference.help_text("helpfull" in asked, _short_names(argv[1:]))]
     return "\n".join(lines)
 
 
@@ -113,9 +113,9 @@ def _flags() -> flags.FlagValues:
     return values
 
 
-def _hint(known: flags.FlagValues, name: str) -> str:
+def _hint(known: flags.FlagValues, name: str, short: Collection[str]) -> str:
     """What may be meant by an unknown flag: one like it, or a key without its beginning."""
-    keys = [f"config.{key}" for key in sorted(KEYS)]
+    keys = [f"config.{key}" for key in [*short, *sorted(KEYS)]]
     close = [key for key in keys if key.endswith(f".{name}")]
     close += difflib.get_close_matches(name, [*known, *keys], n=1)
     return f"did you mean --{close[0]}?" if close else "see --help"
@@ -130,7 +130,15 @@ def _with_flagfiles(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
         ) from None
 
 
-def _split(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def _short_names(words: Sequence[str]) -> dict[str, str]:
+    """The names that the config file of a command line has for keys of its own."""
+    files = [value for name, value in _assigned(words) if name == "config"]
+    return experiment.short_names_of(files[0]) if files else {}
+
+
+def _split(
+    words: Sequence[str], short: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[str]]:
     """The texts given for keys of the config, and the other words."""
     overrides: dict[str, list[str]] = {}
     rest: list[str] = []
@@ -144,18 +152,21 @@ def _split(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
             rest.append(word)
             continue
         off, key, text = flag.groups()
-        experiment.check_key(key)
+        experiment.check_key(key, short)
+        is_switch = experiment.is_switch(short.get(key, key))
         if off:
-            if text is not None or not experiment.is_switch(key):
+            if text is not None or not is_switch:
                 raise UserError(f"{word}: expected --config.{key}=VALUE")
             text = "false"
-        overrides.setdefault(key, []).append(_value_of(key, words) if text is None else text)
+        if text is None:
+            text = _value_of(key, words, is_switch=is_switch)
+        overrides.setdefault(key, []).append(text)
     return overrides, rest
 
 
-def _value_of(key: str, words: list[str]) -> str:
+def _value_of(key: str, words: list[str], *, is_switch: bool) -> str:
     """Takes the value that is a word of its own, `--config.KEY VALUE`."""
-    if experiment.is_switch(key) and not (words and is_truth(words[0])):
+    if is_switch and not (words and is_truth(words[0])):
         return "true"
     if not words or words[0].startswith("--"):
         raise UserError(f"--config.{key}: expected a value, --config.{key}=VALUE")

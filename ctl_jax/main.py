@@ -62,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
         memory.collect_rarely()
         with interrupts.catching():
             given = arguments.parse(argv)
-            _run(given)
+            short = experiment.short_names_of(given.config)
+            with experiment.naming_as_typed(given.overrides, short):
+                _run(given)
             return streams.settle(0, printing=given.plan)
     except UserError as error:
         return startup.fail("ctl_jax", error)

@@ -5,8 +5,11 @@ from ctl_jax.experiment.config import (
     check_key,
     config_arguments,
     default_config,
+    following,
     is_switch,
     load_config,
+    naming_as_typed,
+    short_names_of,
     validate,
 )
 from ctl_jax.experiment.kept_models import best_models
@@ -20,9 +23,12 @@ __all__ = [
     "check_key",
     "config_arguments",
     "default_config",
+    "following",
     "is_switch",
     "load_config",
+    "naming_as_typed",
     "parse_method",
     "run",
+    "short_names_of",
     "validate",
 ]

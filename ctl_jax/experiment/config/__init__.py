@@ -9,7 +9,12 @@ from ctl_jax.experiment.config.checking import (
     read_value,
     validate,
 )
-from ctl_jax.experiment.config.files import config_arguments, load_config
+from ctl_jax.experiment.config.files import (
+    config_arguments,
+    following,
+    load_config,
+    short_names_of,
+)
 from ctl_jax.experiment.config.sections import (
     KEYS,
     Budgets,
@@ -22,6 +27,7 @@ from ctl_jax.experiment.config.sections import (
     Pruning,
     Stream,
 )
+from ctl_jax.experiment.config.short import naming_as_typed
 
 __all__ = [
     "KEYS",
@@ -39,8 +45,11 @@ __all__ = [
     "config_arguments",
     "default_config",
     "flatten",
+    "following",
     "is_switch",
     "load_config",
+    "naming_as_typed",
     "read_value",
+    "short_names_of",
     "validate",
 ]

@@ -8,8 +8,9 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -23,6 +24,7 @@ from ctl_jax.experiment.methods import parse_method
 from ctl_jax.values import read_list, read_scalar
 
 _Section = TypeVar("_Section")
+EMPTY: Mapping[str, str] = types.MappingProxyType({})
 # Characters that a message shows of a value.
 _SHOWN = 200
 
@@ -94,25 +96,31 @@ def budgets(section: Budgets) -> tuple[Budget, ...]:
     return tuple(map(Budget, amounts))
 
 
-def check_key(name: str) -> None:
-    """Raises a `UserError` where there is no such key, e.g. "finetune.batch_sizes"."""
-    if name in KEYS:
+def check_key(name: str, short: Collection[str] = ()) -> None:
+    """Raises a `UserError` where there is no such key, e.g. "finetune.batch_sizes".
+
+    Args:
+      name: of a key, or one of `short`.
+      short: the config file's own names of keys.
+    """
+    if name in KEYS or name in short:
         return
     if inside := [key for key in KEYS if key.startswith(f"{name}.")]:
         raise UserError(
             f"config.{name}: a section; expected one of its keys, e.g. config.{inside[0]}"
         )
-    close = difflib.get_close_matches(name, KEYS, n=1)
+    close = difflib.get_close_matches(name, [*short, *KEYS], n=1)
     hint = f"did you mean config.{close[0]}?" if close else "--helpfull has all keys"
     raise UserError(f"config.{name}: unknown key; {hint}")
 
 
-def read_value(name: str, texts: Sequence[str]) -> Any:
+def read_value(name: str, texts: Sequence[str], short: Mapping[str, str] = EMPTY) -> Any:
     """Reads what a command line gives for a key: `--config.KEY=TEXT`, perhaps repeatedly.
 
     Args:
-      name: e.g. "seeds".
+      name: e.g. "seeds", or one of `short`.
       texts: in order. Of a key of one value the last counts; a list has the values of all.
+      short: the config file's own names of keys, with those that they stand for.
 
     Returns:
       A value of the key's type. Whether it makes sense is for `validate` to say.
@@ -120,8 +128,8 @@ def read_value(name: str, texts: Sequence[str]) -> Any:
     Raises:
       UserError: no such key, or a text that is no value of its type.
     """
-    check_key(name)
-    key = KEYS[name]
+    check_key(name, short)
+    key = KEYS[short.get(name, name)]
     if key.is_list:
         lists = [read_list(f"--config.{name}", text, key.kind) for text in texts]
         return tuple(value for values in lists for value in values)

@@ -19,6 +19,7 @@ from ctl_jax import home
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config.checking import check_key, flatten, read_value
 from ctl_jax.experiment.config.sections import KEYS, Config
+from ctl_jax.experiment.config.short import short_names
 
 _EXPECTED = "expected a Python file with get_config(), e.g. configs/quickstart.py"
 # The module that a file is while it runs.
@@ -39,7 +40,8 @@ def load_config(
 
     Args:
       given: `FILE.py`, or `FILE.py:ARGUMENTS` for what its `get_config` is called with.
-      overrides: texts for keys such as "finetune.batch_size", as `read_value` takes them.
+      overrides: texts for keys such as "finetune.batch_size", or for the file's own short names
+        (see `short_names`), as `read_value` takes them.
 
     Returns:
       The config, not validated.
@@ -49,11 +51,24 @@ def load_config(
         such key or is no value of its kind.
     """
     file = _split(given)
-    values = {key: read_value(key, texts) for key, texts in (overrides or {}).items()}
+    values = _read(overrides or {}, short_names(file.path))
     config = _call(file, _get_config(file))
     _check_keys(file, config)
     _run(file, lambda: _override(config, values))
     return config
+
+
+def short_names_of(given: str) -> dict[str, str]:
+    """The short names of keys that the config file of a command line has; see `short_names`.
+
+    Args:
+      given: as for `load_config`; where that raises, there are none.
+    """
+    try:
+        path = _split(given).path
+    except UserError:
+        return {}
+    return short_names(path)
 
 
 def config_arguments(text: str, **defaults: str) -> ml_collections.ConfigDict:
@@ -81,6 +96,45 @@ def config_arguments(text: str, **defaults: str) -> ml_collections.ConfigDict:
             raise UserError(f"--config=FILE:{text}: {argument!r}: expected {known}")
         values[name] = value
     return ml_collections.ConfigDict(values)
+
+
+def following(
+    config: ml_collections.ConfigDict, key: str, function: Callable[[Any], Any]
+) -> ml_collections.FieldReference:
+    """A value for a config that follows from another key, also where a command line gives that.
+
+    Args:
+      config: that both keys are of.
+      key: the other one, of no section, such as "weights".
+      function: of its value.
+
+    Example:
+      >>> config.data.image_size = following(config, "weights", lambda file: 64 if file else 32)
+    """
+    now = function(config[key])
+    # Not of the reference itself, whose type may be another.
+    follow = _Operation(lambda now, other: function(other), (config.get_ref(key),))
+    return ml_collections.FieldReference(now, type(now), follow)
+
+
+class _Operation(NamedTuple):
+    """As ml_collections calls it: `fn(value, *args)`, with the values of references."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+def _read(overrides: Mapping[str, Sequence[str]], short: Mapping[str, str]) -> dict[str, Any]:
+    """The values of keys that a command line gives, by the keys' own names."""
+    values: dict[str, Any] = {}
+    typed: dict[str, str] = {}
+    for name, texts in overrides.items():
+        key = short.get(name, name)
+        value = read_value(name, texts, short)
+        if (other := typed.setdefault(key, name)) != name:
+            raise UserError(f"--config.{name}: the same key as --config.{other}; expected one")
+        values[key] = value
+    return values
 
 
 def _split(given: str) -> _File:

@@ -6,7 +6,8 @@ python -m ctl_jax.experiment.config.reference > docs/config.md
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.experiment.config.keys import Key
@@ -43,9 +44,21 @@ FLOPs.
 """
 
 
-def help_text(full: bool) -> str:
-    """The config's sections and what they are; if `full` each key, as a flag, too."""
-    lines = [
+def help_text(full: bool, short: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The config's sections and what they are; if `full` each key, as a flag, too.
+
+    Args:
+      full: whether each key is explained.
+      short: a config file's own names of keys, with those that they stand for.
+    """
+    lines = []
+    if short:
+        lines.append("Short names that this config file has for keys:")
+        for name, whole in short.items():
+            lines.append(f"    --config.{name}")
+            lines += _wrapped(f"{KEYS[whole].sentence} The same as --config.{whole}.", 8)
+        lines.append("")
+    lines += [
         f"Keys of the config{', at their defaults' if full else '; --helpfull explains each'}:"
     ]
     for section, sentence, keys in _sections():
