@@ -14,6 +14,11 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def is_whole(value: Any) -> bool:
+    """An int of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def is_stages(value: Any) -> bool:
     """A non-empty list or tuple of positive ints."""
     return isinstance(value, tuple | list) and len(value) > 0 and all(map(is_count, value))
@@ -30,9 +35,16 @@ def is_bool(value: Any) -> bool:
 
 
 COUNT: Option = (is_count, "a positive int")
+WHOLE: Option = (is_whole, "an int of at least 0")
 STAGES: Option = (is_stages, "a non-empty list of positive block counts, such as (3, 4, 6)")
 POSITIVE: Option = (is_positive, "a positive float")
 BOOL: Option = (is_bool, "True or False")
+
+
+def one_of(*values: str) -> Option:
+    """One of a few words."""
+    *first, last = map(repr, values)
+    return (lambda value: value in values), f"{', '.join(first)} or {last}"
 
 
 def stages_up_to(most: int) -> Option:

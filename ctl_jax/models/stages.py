@@ -6,7 +6,7 @@ from typing import Any
 
 from ctl_jax.errors import UserError
 
-_STEM = re.compile(r"stem_.*|patch_conv|tokens|position")
+_STEM = re.compile(r"stem_.*|patch_conv|tokens|registers|position")
 _STAGE = re.compile(r"(?:stage|transition|block|down)(\d+)(?:_.*)?")
 _UP = re.compile(r"up(\d+)(?:_conv)?")
 _END = re.compile(r"head|norm|final_bn|last_.*|hidden\d+")

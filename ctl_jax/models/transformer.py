@@ -26,9 +26,24 @@ def kernel_init(
     return 0.02 * drawn[:size].reshape(shape)
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-    """LayerNorm over the last axis, with the epsilon of all these models."""
-    return nn.LayerNorm(epsilon=1e-6, name=name)
+def layer_norm(name: str, epsilon: float = 1e-6) -> nn.LayerNorm:
+    """LayerNorm over the last axis."""
+    return nn.LayerNorm(epsilon=epsilon, name=name)
+
+
+def layer_scale(module: nn.Module, name: str, x: jax.Array, start: float) -> jax.Array:
+    """x times a learnt number a channel (Touvron et al. 2021, arXiv:2103.17239).
+
+    To be called in a module's compact method.
+
+    Args:
+      module: whose parameter it is.
+      name: of the parameter, [channels].
+      x: [..., channels].
+      start: what all the numbers start at.
+    """
+    scale = module.param(name, nn.initializers.constant(start, jnp.float32), (x.shape[-1],))
+    return scale.reshape((1,) * (x.ndim - 1) + scale.shape) * x
 
 
 def patch_conv(features: int, size: int, name: str) -> nn.Conv:

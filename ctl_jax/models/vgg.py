@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ctl_jax.models.layers import batch_norm, check_size, conv, head, relu
-from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
+from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, WHOLE, Options
 
 # Channels grow up to the fourth stage.
 WIDEST = 8
@@ -31,7 +31,7 @@ OPTIONS: Options = {
     "stages": STAGES,
     "norm": BOOL,
     "width": COUNT,
-    "hidden": COUNT,
+    "hidden": WHOLE,
     "pool": COUNT,
     "epsilon": POSITIVE,
 }
@@ -69,7 +69,7 @@ class VGG(nn.Module):
         `width * min(2**i, 8)` channels.
       norm: BatchNorm after each convolution.
       width: channels of the first stage.
-      hidden: outputs of each of the two dense layers before the head.
+      hidden: outputs of each of the two dense layers before the head; 0 is without them.
       pool: rows and columns of the map that is flattened.
       epsilon: of BatchNorm.
     """
@@ -100,7 +100,7 @@ class VGG(nn.Module):
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = adaptive_mean(x, self.pool)
         x = x.reshape(x.shape[0], -1)
-        for i in (1, 2):
+        for i in (1, 2) if self.hidden else ():
             dense = nn.Dense(
                 self.hidden, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}"
             )

@@ -30,11 +30,11 @@ def test_size(name, check_size):
     assert SIZES.keys() == PRESETS.keys()
 
 
-@pytest.mark.parametrize("norm", [False, True])
-def test_conventions(norm, check_conventions):
-    module = VGG(5, (1, 2), norm=norm, width=4, hidden=12, pool=2)
-    narrow = VGG(5, (1, 2), norm=norm, width=3, hidden=7, pool=2)
-    check_conventions(module, narrow, (12,))
+@pytest.mark.parametrize(("norm", "hidden"), [(False, 12), (True, 12), (True, 0)])
+def test_conventions(norm, hidden, check_conventions):
+    module = VGG(5, (1, 2), norm=norm, width=4, hidden=hidden, pool=2)
+    narrow = VGG(5, (1, 2), norm=norm, width=3, hidden=hidden and 7, pool=2)
+    check_conventions(module, narrow, (hidden or (2 * 2 * 8),))
 
 
 def test_widths_stop_growing():

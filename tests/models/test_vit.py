@@ -13,34 +13,50 @@ from ctl_jax.errors import UserError
 from ctl_jax.models.vit import PRESETS, ViT
 
 
-def macs(heads):
-    """Multiply-adds of one image of 224x224 by a network of 12 blocks, 16x16 patches."""
-    width, tokens = 64 * heads, 14 * 14 + 1
+def macs(heads, depth=12, patch=16, others=1):
+    """Multiply-adds of one image of 224x224, with `others` tokens beside those of the patches."""
+    width, patches = 64 * heads, (224 // patch) ** 2
+    tokens = patches + others
     dense = 4 * width**2 + 2 * 4 * width**2
     attention = 2 * tokens * width
-    return (tokens - 1) * 3 * 16**2 * width + 12 * tokens * (dense + attention) + 1000 * width
+    return patches * 3 * patch**2 * width + depth * tokens * (dense + attention) + 1000 * width
 
 
 # Parameters with 1000 outputs, of timm's models (DeiT's, for those).
 PARAMS = {
     "vit_ti16": 5_717_416,
     "vit_s16": 22_050_664,
+    "vit_s32": 22_878_952,
     "vit_b16": 86_567_656,
+    "vit_b32": 88_224_232,
+    "vit_l16": 304_326_632,
+    "vit_l32": 306_535_400,
+    "deit_ti16": 5_717_416,
     "deit_s16": 22_050_664,
+    "deit_b16": 86_567_656,
+    "deit_ti16_distilled": 5_910_800,
     "deit_s16_distilled": 22_436_432,
+    "deit_b16_distilled": 87_338_192,
+    "vit_s14_dinov2": 22_013_800,
+    # timm's have no position for the class token.
+    "vit_s14_reg4_dinov2": 22_014_952 + 384,
+    "vit_b14_dinov2": 86_493_928,
+    "vit_b14_reg4_dinov2": 86_496_232 + 768,
+    "vit_l14_dinov2": 304_252_904,
+    "vit_l14_reg4_dinov2": 304_255_976 + 1024,
 }
 SMALL = {"heads": 3, "depth": 2, "head_width": 4, "patch": 8}
 
 
 @pytest.mark.parametrize("name", PARAMS)
 def test_size(name, check_size):
-    tokens, width = 14 * 14 + 1, 64 * PRESETS[name]["heads"]
-    flops = 2 * macs(PRESETS[name]["heads"])
-    if name == "deit_s16_distilled":
-        # One more token: dense layers, its row and its column of the attention; and a second head.
-        dense_and_attention = 12 * width**2 + 2 * (2 * tokens + 1) * width
-        flops += 2 * (12 * dense_and_attention + 1000 * width)
-    check_size(models.create(name, 1000), PARAMS[name], flops)
+    module = models.create(name, 1000, scan=True)
+    flops = 2 * macs(
+        module.heads, module.depth, module.patch, 1 + module.distilled + module.registers
+    )
+    # A second head.
+    flops += 2 * module.distilled * 1000 * 64 * module.heads
+    check_size(module, PARAMS[name], flops)
     assert PARAMS.keys() == PRESETS.keys()
 
 
@@ -49,35 +65,66 @@ def test_flops_are_those_of_the_literature():
     assert round(macs(12) / 1e9, 3) == 17.564
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": True}, {"scan": True}])
+# How ViTs differ but for their sizes: DINOv2 with registers, DeiT III, heads on means.
+VARIANTS = {
+    "vit": {},
+    "distilled": {"distilled": True},
+    "dinov2": {"layer_scale": True, "registers": 3, "pool": "token+mean"},
+    "no position of a token": {"token_position": False, "pool": "mean_norm", "epsilon": 1e-3},
+    "no class token": {"class_token": False, "registers": 1, "pool": "mean"},
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"remat": True}, {"scan": True}, VARIANTS["dinov2"]])
 def test_conventions(options, check_conventions):
     narrow = ViT(5, **{**SMALL, "heads": 2}, **options)
-    check_conventions(ViT(5, **SMALL, **options), narrow, (12,), size=(32, 32))
+    features = 24 if options is VARIANTS["dinov2"] else 12
+    check_conventions(ViT(5, **SMALL, **options), narrow, (features,), size=(32, 32))
 
 
-def torch_features(t, x):
+def torch_features(module, t, x):
     """Features [B, F] by torch's own transformer layers, of torch layers and images."""
     functional = t.torch.nn.functional
     weight, bias = t.arrays("params", "patch_conv", "kernel", "bias")
     x = functional.conv2d(x, weight.permute(3, 2, 0, 1), bias, stride=8)
     x = x.flatten(2).transpose(1, 2)
-    tokens, position = (t.tensor(t.variables["params"][key]) for key in ("tokens", "position"))
-    x = t.torch.cat([tokens.expand(len(x), -1, -1), x], 1) + position
+    tokens, registers = (
+        t.tensor(t.variables["params"].get(key, np.zeros((1, 0, x.shape[-1])))).expand(
+            len(x), -1, -1
+        )
+        for key in ("tokens", "registers")
+    )
+    position, first = t.tensor(t.variables["params"]["position"]), tokens.shape[1]
+    if module.token_position:
+        x = t.torch.cat([tokens, x], 1) + position
+    else:
+        x = t.torch.cat([tokens, x + position], 1)
+    # Where DINOv2 has its registers.
+    x = t.torch.cat([x[:, :first], registers, x[:, first:]], 1)
     for i in (1, 2):
-        x = torch_block(t, f"block{i}", x.shape[-1])(x)
-    gamma, beta = t.arrays("params", "norm", "scale", "bias")
-    x = functional.layer_norm(x[:, : tokens.shape[1]], gamma.shape, gamma, beta, 1e-6)
-    return x.flatten(1)
+        x = torch_block(module, t, f"block{i}", x.shape[-1])(x)
+
+    def norm(x):
+        gamma, beta = t.arrays("params", "norm", "scale", "bias")
+        return functional.layer_norm(x, gamma.shape, gamma, beta, module.epsilon)
+
+    patches = x[:, first + registers.shape[1] :]
+    if module.pool == "mean_norm":
+        return norm(patches.mean(1))
+    mean = [norm(patches).mean(1)] if "mean" in module.pool else []
+    return t.torch.cat(
+        [norm(x[:, :first]).flatten(1) if "token" in module.pool else x[:, 0, :0], *mean], 1
+    )
 
 
-def torch_block(t, name, width):
+def torch_block(module, t, name, width):
     layer = t.torch.nn.TransformerEncoderLayer(
         width,
         SMALL["heads"],
         4 * width,
         dropout=0.0,
         activation="gelu",
-        layer_norm_eps=1e-6,
+        layer_norm_eps=module.epsilon,
         batch_first=True,
         norm_first=True,
     )
@@ -86,15 +133,18 @@ def torch_block(t, name, width):
         t.arrays("params", f"{attention}/{n}", "kernel", "bias") for n in ("query", "key", "value")
     ]
     out_kernel, out_bias = t.arrays("params", f"{attention}/out", "kernel", "bias")
+    # Scaling what a layer adds is scaling the rows of its last kernel.
+    scales = t.arrays("params", name, "layer_scale1", "layer_scale2")
+    of_attention, of_mlp = (t.torch.ones(width) if s is None else s for s in scales)
     state = {
         "self_attn.in_proj_weight": t.torch.cat([k.flatten(1).T for k, _ in qkv]),
         "self_attn.in_proj_bias": t.torch.cat([b.flatten() for _, b in qkv]),
-        "self_attn.out_proj.weight": out_kernel.flatten(0, 1).T,
-        "self_attn.out_proj.bias": out_bias,
+        "self_attn.out_proj.weight": (out_kernel.flatten(0, 1) * of_attention).T,
+        "self_attn.out_proj.bias": out_bias * of_attention,
     }
-    for theirs, ours in (("linear1", "fc1"), ("linear2", "fc2")):
+    for theirs, ours, scale in (("linear1", "fc1", 1), ("linear2", "fc2", of_mlp)):
         kernel, bias = t.arrays("params", f"{name}/mlp/{ours}", "kernel", "bias")
-        state |= {f"{theirs}.weight": kernel.T, f"{theirs}.bias": bias}
+        state |= {f"{theirs}.weight": (kernel * scale).T, f"{theirs}.bias": bias * scale}
     for norm in ("norm1", "norm2"):
         gamma, beta = t.arrays("params", f"{name}/{norm}", "scale", "bias")
         state |= {f"{norm}.weight": gamma, f"{norm}.bias": beta}
@@ -103,13 +153,13 @@ def torch_block(t, name, width):
     return layer.train().requires_grad_(False)
 
 
-@pytest.mark.parametrize("distilled", [False, True])
-def test_equals_torch(distilled, random_variables, torch_layers):
-    module = ViT(5, **SMALL, distilled=distilled)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_torch(variant, random_variables, torch_layers):
+    module = ViT(5, **SMALL, **VARIANTS[variant])
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(3, 32, 32, 3)).astype(np.float32)
     layers = torch_layers(variables)
-    expected = torch_features(layers, layers.images(images)).numpy()
+    expected = torch_features(module, layers, layers.images(images)).numpy()
     got = jax.jit(functools.partial(models.features, module))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)
 
@@ -197,11 +247,26 @@ def test_images_of_another_size(random_variables):
 
 
 @pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"class_token": False}, 0),
+        ({"class_token": False, "pool": "token+mean"}, 0),
+        ({"distilled": True, "pool": "mean"}, 2),
+    ],
+)
+def test_pools_without_their_tokens(options, count):
+    with pytest.raises(UserError, match=rf"pool is '.*'; expected one for {count} class tokens"):
+        models.init(ViT(5, **SMALL, **options), jax.random.key(0), 32)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"heads": 0}, "option heads of model vit_s16 is 0; expected a positive int"),
         ({"depth": 2.5}, "option depth"),
         ({"scan": 1}, "option scan .* is 1; expected True or False"),
+        ({"registers": -1}, "option registers .* is -1; expected an int of at least 0"),
+        ({"pool": "max"}, "option pool .* is 'max'; expected 'token', 'mean', 'mean_norm' or"),
         ({"distilled": True}, "unknown option 'distilled' of model vit_s16; expected one of heads"),
     ],
 )
