@@ -33,6 +33,11 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         8,
     ),
     "deit": ("deit_s16_distilled", {"heads": 3, "depth": 1, "head_width": 4, "patch": 4}, 8),
+    "dinov2": (
+        "vit_s14_reg4_dinov2",
+        {"heads": 3, "depth": 1, "head_width": 4, "patch": 4, "pool": "token+mean"},
+        8,
+    ),
     "mixer": ("mixer_s16", {"width": 8, "depth": 1, "token_hidden": 6, "patch": 4}, 8),
     "unet": ("unet", {"depth": 2, "width": 4}, 8),
     "shufflenet_v1": (
@@ -45,7 +50,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 }  # fmt: skip
 
 # Where the program normalises over channels, so that the widest scope is one of its own.
-NORMALISED = ("convnext", "vit", "vit_scan_remat", "deit", "mixer")
+NORMALISED = ("convnext", "vit", "vit_scan_remat", "deit", "dinov2", "mixer")
 
 ZERO_SHOT = [name for name in pruning.ZERO_SHOT if name != "bn_scale"]
 
@@ -65,7 +70,7 @@ def build(case: str) -> tuple[Any, Any, jax.Array, nn.Module]:
         if name == "kernel":
             fan_in = np.prod(leaf.shape) / leaf.shape[-1]
             value = rng.normal(size=leaf.shape) * np.sqrt(2 / fan_in)
-        elif name in ("scale", "var", "layer_scale"):
+        elif name.startswith(("scale", "var", "layer_scale")):
             value = rng.uniform(0.5, 1.5, leaf.shape)
         else:
             value = 0.3 * rng.normal(size=leaf.shape)
