@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from ctl_jax.errors import UserError
 from ctl_jax.models.layers import batch_norm, conv, global_mean, head, max_pool, relu
@@ -17,6 +19,7 @@ from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 
 Version = Literal["v1", "v1.5"]
 Stem = Literal["imagenet", "cifar"]
+Shortcut = Literal["project", "pad"]
 
 # Of a bottleneck block: outputs per width of its stage.
 EXPANSION = 4
@@ -36,11 +39,23 @@ PRESETS |= {
     "wide_resnet50_2": PRESETS["resnet50"] | {"width_per_group": 128},
     "wide_resnet101_2": PRESETS["resnet101"] | {"width_per_group": 128},
 }
+# The paper's networks for CIFAR, section 4.2: 6n + 2 layers.
+PRESETS |= {
+    f"resnet{6 * n + 2}": {
+        "stages": (n, n, n),
+        "bottleneck": False,
+        "stem": "cifar",
+        "shortcut": "pad",
+        "width": 16,
+    }
+    for n in (3, 5, 7, 9, 18)
+}
 
 OPTIONS: Options = {
     "stages": STAGES,
     "version": (lambda value: value in ("v1", "v1.5"), "'v1' or 'v1.5'"),
     "stem": (lambda value: value in ("imagenet", "cifar"), "'imagenet' or 'cifar'"),
+    "shortcut": (lambda value: value in ("project", "pad"), "'project' or 'pad'"),
     "conv_bias": BOOL,
     "width": COUNT,
     "groups": COUNT,
@@ -61,20 +76,31 @@ class Layer(NamedTuple):
 class Block(nn.Module):
     """relu(layers(x) + shortcut(x)), each layer a convolution and BatchNorm, ReLU between them.
 
-    `project` is decided from the full widths and not from the shapes at hand: pruning may make
-    the two sides of a projection equal, and it must stay.
+    `project` and `pad` are decided from the full widths and not from the shapes at hand: pruning
+    may make the two sides of a projection equal, and it must stay; and what it leaves of the
+    padding's zeros stays, too.
+
+    Attributes:
+      layers: the convolutions, first to last.
+      project: the shortcut is a 1x1 convolution and BatchNorm.
+      pad: otherwise it gets so many channels of zeros, (before, behind) its own.
+      conv_bias: convolutions have a bias.
+      epsilon: of BatchNorm.
     """
 
     layers: tuple[Layer, ...]
     project: bool
+    pad: tuple[int, int]
     conv_bias: bool
     epsilon: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x
-        if self.project:
-            stride = max(layer.stride for layer in self.layers)
+        stride = max(layer.stride for layer in self.layers)
+        if not self.project:
+            shortcut = _subsampled(shortcut, stride, self.pad)
+        else:
             layer = Layer(1, self.layers[-1].features, stride)
             shortcut = _conv(layer, self.conv_bias, "shortcut_conv")(shortcut)
             shortcut = batch_norm(self.epsilon, "shortcut_bn")(shortcut)
@@ -84,6 +110,13 @@ class Block(nn.Module):
             if i < len(self.layers):
                 x = relu(x)
         return relu(x + shortcut)
+
+
+def _subsampled(x: jax.Array, stride: int, pad: tuple[int, int]) -> jax.Array:
+    """Every `stride`-th row and column of x [B, H, W, C], between channels of zeros."""
+    if stride > 1:
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), pad)) if any(pad) else x
 
 
 class ResNet(nn.Module):
@@ -96,6 +129,9 @@ class ResNet(nn.Module):
       bottleneck: blocks of 1x1, 3x3, 1x1 (ResNet-50 and up) instead of two 3x3.
       version: where a bottleneck block strides; "v1" in the first 1x1 (Keras), "v1.5" in the 3x3.
       stem: "imagenet", a 7x7/2 convolution and a 3x3/2 max pool; "cifar", a 3x3 convolution.
+      shortcut: where a block changes the size or the channels, "project", a 1x1 convolution, or
+        "pad", every other pixel and channels of zeros on either side (the paper's option A, which
+        its CIFAR networks have).
       conv_bias: convolutions have a bias although BatchNorm follows (Keras's do).
       width: channels of the stem and the first stage.
       groups: of a bottleneck's 3x3 convolution (ResNeXt's cardinality).
@@ -112,6 +148,7 @@ class ResNet(nn.Module):
     bottleneck: bool
     version: Version = "v1.5"
     stem: Stem = "imagenet"
+    shortcut: Shortcut = "project"
     conv_bias: bool = False
     width: int = 64
     groups: int = 1
@@ -142,9 +179,11 @@ class ResNet(nn.Module):
             for j in range(blocks):
                 stride = 2 if i > 0 and j == 0 else 1
                 layers = self._block_layers(self.width * 2**i, stride)
-                project = stride != 1 or layers[-1].features != features
+                more = layers[-1].features - features
+                project = self.shortcut == "project" and (stride != 1 or more != 0)
+                pad = (more // 2, more - more // 2)
                 name = f"stage{i + 1}_block{j + 1}"
-                x = Block(layers, project, self.conv_bias, self.epsilon, name=name)(x)
+                x = Block(layers, project, pad, self.conv_bias, self.epsilon, name=name)(x)
                 features = layers[-1].features
         x = global_mean(x)
         return x if return_features else head(self.num_outputs)(x)
