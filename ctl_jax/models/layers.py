@@ -1,13 +1,13 @@
 """The layers that the convolutional networks are made of.
 
-Padding is explicit and symmetric, as in PyTorch's reference models ("SAME" would put the odd row
-of a strided convolution at the end), so that weights trained there give the same outputs here.
+Padding is symmetric unless a network says otherwise, as in PyTorch's reference models, so that
+weights trained there give the same outputs here.
 """
 
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,11 @@ from jax import lax
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import formulations
+
+# Where a convolution of stride 2 or more has its padding. "symmetric": half of the kernel on every
+# side (PyTorch). "same": as little as gives every stride an output, the odd row or column at the
+# end (TensorFlow). "end": as "same" has it of images of even sides, also of odd ones.
+Padding = Literal["symmetric", "same", "end"]
 
 
 def check_size(images: jax.Array, least: int) -> None:
@@ -45,15 +50,15 @@ def conv(
     stride: int = 1,
     groups: int = 1,
     use_bias: bool = False,
+    padding: Padding = "symmetric",
     name: str,
 ) -> nn.Conv:
-    """A convolution of a `size` x `size` kernel (odd), padded by half of it on every side."""
-    pad = (size - 1) // 2
+    """A convolution of a `size` x `size` kernel (odd), padded to one output a stride."""
     return nn.Conv(
         features,
         (size, size),
         strides=stride,
-        padding=((pad, pad), (pad, pad)),
+        padding=_pads(size, stride, padding),
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
@@ -62,10 +67,24 @@ def conv(
     )
 
 
-def depthwise_conv(x: jax.Array, size: int, *, stride: int = 1, name: str) -> jax.Array:
+def _pads(size: int, stride: int, padding: Padding) -> str | tuple[tuple[int, int], ...]:
+    """Rows and columns before and after, for `nn.Conv`."""
+    half = (size - 1) // 2
+    # At stride 1 the three are one.
+    if padding == "symmetric" or stride == 1:
+        return ((half, half), (half, half))
+    if padding == "same":
+        return "SAME"
+    pads = (max(size - stride, 0) // 2, half)
+    return (pads, pads)
+
+
+def depthwise_conv(
+    x: jax.Array, size: int, *, stride: int = 1, padding: Padding = "symmetric", name: str
+) -> jax.Array:
     """A convolution of each channel of x [B, H, W, C] with a `size` x `size` kernel of its own."""
     channels = x.shape[-1]
-    return conv(channels, size, stride=stride, groups=channels, name=name)(x)
+    return conv(channels, size, stride=stride, groups=channels, padding=padding, name=name)(x)
 
 
 class BatchNorm(nn.Module):

@@ -1,7 +1,11 @@
 """EfficientNets: sizes of the literature, equality with torch, what holds for every network."""
 
+import functools
+
+import jax
 import pytest
 
+from ctl_jax import models
 from ctl_jax.models.efficientnet import PRESETS, EfficientNet
 
 # Of torchvision's models with 1000 outputs: parameters, FLOPs by torch's counter.
@@ -13,13 +17,28 @@ SIZES = {
     "efficientnet_b4": (19_341_616, 3_007_420_864),
 }
 
+# Of timm's.
+LITE = {
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
+}
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_lite_size(name):
+    init = functools.partial(models.init, EfficientNet(1000, **PRESETS[name]), image_size=224)
+    assert models.count_params(jax.eval_shape(init, jax.random.key(0))) == LITE[name]
+
 
 @pytest.mark.parametrize(
     "name", ["efficientnet_b0", *(pytest.param(n, marks=pytest.mark.slow) for n in list(SIZES)[1:])]
 )
 def test_size(name, check_size):
     check_size(EfficientNet(1000, **PRESETS[name]), *SIZES[name])
-    assert SIZES.keys() == PRESETS.keys()
+    assert {*SIZES, *LITE} == PRESETS.keys()
 
 
 def test_conventions(check_conventions):

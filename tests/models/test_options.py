@@ -5,11 +5,14 @@ import pytest
 from ctl_jax.models import (
     densenet,
     efficientnet,
-    mobilenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
     options,
     resnet,
     shufflenet_v1,
     shufflenet_v2,
+    squeezenet,
     unet,
     vgg,
 )
@@ -17,10 +20,13 @@ from ctl_jax.models import (
 FAMILIES = [
     (resnet, resnet.ResNet),
     (densenet, densenet.DenseNet),
-    (mobilenet, mobilenet.MobileNetV2),
+    (mobilenet_v1, mobilenet_v1.MobileNetV1),
+    (mobilenet_v2, mobilenet_v2.MobileNetV2),
+    (mobilenet_v3, mobilenet_v3.MobileNetV3),
     (efficientnet, efficientnet.EfficientNet),
     (shufflenet_v1, shufflenet_v1.ShuffleNetV1),
     (shufflenet_v2, shufflenet_v2.ShuffleNetV2),
+    (squeezenet, squeezenet.SqueezeNet),
     (vgg, vgg.VGG),
     (unet, unet.UNet),
 ]

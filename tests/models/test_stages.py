@@ -27,6 +27,7 @@ OPTIONS = {
     "efficientnet": {"stages": (1, 2), "width_multiplier": 0.25},
     "shufflenet_v1": {"stages": (1, 2), "width": 96, "stem_width": 24},
     "shufflenet_v2": {"stages": (1, 2), "width": 8, "stem_width": 4, "last_width": 8},
+    "squeezenet": {"stages": (1, 2), "width": 2, "stem_width": 4},
     "unet": {"depth": 2, "width": 4},
     "convnext": {"stages": (1, 2), "width": 4},
     "vit": TOKENS,

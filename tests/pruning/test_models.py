@@ -23,8 +23,15 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         "resnext50_32x4d", {"stages": (1, 1), "width": 8, "groups": 4, "width_per_group": 12}, 16,
     ),
     "densenet": ("densenet121", {"stages": (2, 2), "growth": 4, "width": 6}, 32),
+    "mobilenet_v1": ("mobilenet_v1", {"stages": (1, 1), "width_multiplier": 0.25}, 16),
     "mobilenet": ("mobilenet_v2", {"stages": (1, 1, 2), "width_multiplier": 0.25}, 16),
+    "mobilenet_v3": (
+        "mobilenet_v3_small",
+        {"stages": (1, 1, 1), "width_multiplier": 0.25, "padding": "same"},
+        17,
+    ),
     "efficientnet": ("efficientnet_b0", {"stages": (1, 2), "width_multiplier": 0.25}, 16),
+    "squeezenet": ("squeezenet1_1", {"stages": (1, 2), "width": 4, "stem_width": 8}, 16),
     "convnext": ("convnext_tiny", {"stages": (1, 1), "width": 8}, 16),
     "vit": ("vit_s16", {"heads": 3, "depth": 2, "head_width": 4, "patch": 4}, 8),
     "vit_scan_remat": (

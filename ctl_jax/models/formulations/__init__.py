@@ -80,7 +80,7 @@ def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     **kwargs: Any,
 ) -> jax.Array:
     """`lax.conv_general_dilated` for NHWC images, to be given to `nn.Conv`.
@@ -89,7 +89,7 @@ def conv_general_dilated(
       lhs: images [N, H, W, C].
       rhs: kernel [h, w, C / groups, F].
       window_strides: of the two spatial dimensions.
-      padding: (before, after) of the two spatial dimensions.
+      padding: (before, after) of the two spatial dimensions, or "SAME".
       **kwargs: the other arguments of `lax.conv_general_dilated`.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax.models.mobilenet import PRESETS, MobileNetV2
+from ctl_jax.models.mobilenet_v2 import PRESETS, MobileNetV2
 
 
 @pytest.mark.parametrize(
