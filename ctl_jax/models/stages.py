@@ -9,7 +9,7 @@ from ctl_jax.errors import UserError
 _STEM = re.compile(r"stem_.*|patch_conv|tokens|registers|position")
 _STAGE = re.compile(r"(?:stage|transition|block|down)(\d+)(?:_.*)?")
 _UP = re.compile(r"up(\d+)(?:_conv)?")
-_END = re.compile(r"head|norm|final_bn|last_.*|hidden\d+")
+_END = re.compile(r"head|norm|fc_norm|final_bn|last_.*|hidden\d+")
 
 
 def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

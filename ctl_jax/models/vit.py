@@ -6,11 +6,13 @@ et al., DINOv2: Learning Robust Visual Features without Supervision, 2023 (arXiv
 et al., Vision Transformers Need Registers, 2023 (arXiv:2309.16588).
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ctl_jax.errors import UserError
 from ctl_jax.models.layers import head
@@ -66,8 +68,9 @@ class ViT(nn.Module):
       distilled: a second, distillation token (DeiT); "head" then holds a kernel for each of the
         two, [2, D, num_outputs], and the logits are the mean of both (DeiT, section 4).
       pool: what the head reads: "token", the class token (and the distillation token); "mean", the
-        mean of the patches after the last LayerNorm; "mean_norm", their mean before it,
-        normalised (timm's fc_norm); "token+mean", the class token and the mean side by side.
+        mean of the patches after the last LayerNorm; "mean_norm", that of the patches before it,
+        which is normalised instead (a layer "fc_norm", as in timm); "token+mean", the class token
+        and the mean side by side.
       class_token: a learnt token before those of the patches.
       token_position: the position embedding has entries for the class token (and the distillation
         token), before those of the patches.
@@ -143,7 +146,7 @@ class ViT(nn.Module):
 
     def _pooled(self, x: jax.Array, count: int, patches: int) -> jax.Array:
         """What the head reads, [B, 1 or 2, D], of `count` class tokens, patches and registers."""
-        norm = layer_norm("norm", self.epsilon)
+        norm = layer_norm("fc_norm" if self.pool == "mean_norm" else "norm", self.epsilon)
         if self.pool == "token":
             return norm(x[:, :count])
         if self.pool == "mean_norm":
@@ -170,12 +173,44 @@ class ViT(nn.Module):
         return x
 
 
+def resized_position(position: np.ndarray, count: int, tokens: int) -> np.ndarray:
+    """A position embedding for images of another size: that of the patches is resized bicubically.
+
+    With an antialiasing filter where it shrinks, as timm does (and DINOv2 for its networks with
+    registers; Hugging Face and DINOv2 without registers use another bicubic kernel without).
+
+    Args:
+      position: [1, positions, D] of a square grid of patches, perhaps after `tokens` others, which
+        stay as they are.
+      count: positions of the result, with as many others, float32 where it is resized.
+      tokens: class and distillation tokens.
+
+    Raises:
+      UserError: the patches are no square.
+    """
+    if position.shape[1] == count:
+        return position
+    before, after = (
+        (number, 0) if math.isqrt(number) ** 2 == number else (number - tokens, tokens)
+        for number in (position.shape[1], count)
+    )
+    sides = math.isqrt(before[0]), math.isqrt(after[0])
+    if before[1] != after[1] or before[0] != sides[0] ** 2 or after[0] != sides[1] ** 2:
+        raise UserError(
+            f"a position embedding is for {position.shape[1]} tokens; expected {count}, or those "
+            "of another square of patches"
+        )
+    first, grid = position[:, : before[1]], position[:, before[1] :]
+    grid = grid.reshape(sides[0], sides[0], -1).astype(np.float32)
+    grid = jax.image.resize(grid, (sides[1], sides[1], grid.shape[-1]), "bicubic")
+    return np.concatenate([first, np.asarray(grid).reshape(1, after[0], -1)], axis=1)
+
+
 # Heads and blocks by size, names as in timm.
 _TINY, _SMALL, _BASE = ({"heads": heads} for heads in (3, 6, 12))
 _LARGE = {"heads": 16, "depth": 24}
 _DINOV2 = {"patch": 14, "layer_scale": True}
 _DISTILLED = {"distilled": True}
-# The registers came with positions for patches only, in Hugging Face's and timm's files alike.
 PRESETS: dict[str, dict[str, Any]] = {
     "vit_ti16": _TINY,
     "vit_s16": _SMALL,
