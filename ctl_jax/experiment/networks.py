@@ -12,11 +12,12 @@ from flax import linen as nn
 from ctl_jax import finetune, home, models, pruning
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import config as sections
+from ctl_jax.experiment.methods import parse_method
 from ctl_jax.finetune.step import Tree
 from ctl_jax.values import read_option
 
 # Keys of config.model that are no options of the network.
-_NO_OPTIONS = ("name", "preprocess", "options")
+_NO_OPTIONS = ("name", "preprocess")
 # What is trained where neither the config nor weights say.
 _DEFAULT_NAME, _DEFAULT_PREPROCESS = "resnet50", "nevis"
 
@@ -73,14 +74,22 @@ def find(config: sections.Config) -> Network:
         models.with_head(loaded.variables, 1),
         loaded.notes,
     )
+    random = [name for name in config.methods if not parse_method(name).pretrained]
     if model.name:
-        _check_widths(config, network)
+        _check_widths(config, network, "config.model")
+    elif random:
+        _check_widths(config, network, f"{network.name!r}, which {random[0]!r} trains whole")
     return network
 
 
 def _loaded(config: sections.Config) -> models.Model:
     model, path = config.model, home.expand(config.weights)
     if not model.name:
+        for key in options_set(model):
+            raise UserError(
+                f"config.model.{key}={getattr(model, key)!r}: expected it unset where "
+                f"config.weights={config.weights!r} say what they are of, or a config.model.name"
+            )
         return models.load_pretrained(path, image_size=config.data.image_size)
     chosen = options(model, model.name)
     preprocess = model.preprocess or _DEFAULT_PREPROCESS
@@ -99,8 +108,7 @@ def options(model: sections.Model, name: str) -> dict[str, Any]:
       UserError: one that the network does not have.
     """
     known = models.options_of(name)
-    # What is left at "", 0, () or False is as the network has it.
-    chosen = {k: v for k, v in dataclasses.asdict(model).items() if k not in _NO_OPTIONS and v}
+    chosen = {key: getattr(model, key) for key in options_set(model) if key != "options"}
     for key, value in chosen.items():
         if key not in known:
             raise UserError(
@@ -108,6 +116,12 @@ def options(model: sections.Model, name: str) -> dict[str, Any]:
                 f"it unset, or one of its own: {', '.join(known)}"
             )
     return chosen | dict(map(read_option, model.options))
+
+
+def options_set(model: sections.Model) -> list[str]:
+    """The keys of config.model that set an option: not those left at "", 0, () or False."""
+    keys = dataclasses.asdict(model)
+    return [key for key, value in keys.items() if key not in _NO_OPTIONS and value]
 
 
 def make_module(name: str, options: Mapping[str, Any]) -> nn.Module:
@@ -138,8 +152,8 @@ def abstract_variables(network: Network, image_size: int) -> Tree:
         return jax.eval_shape(init, jax.random.key(0))
 
 
-def _check_widths(config: sections.Config, network: Network) -> None:
-    """Raises a `UserError` where the weights are of other widths than the config says."""
+def _check_widths(config: sections.Config, network: Network, by: str) -> None:
+    """Raises a `UserError` where the weights are of other widths than those `by` which says."""
     expected = abstract_variables(network, config.data.image_size)
     for (path, leaf), wanted in zip(
         jax.tree_util.tree_leaves_with_path(network.given), jax.tree.leaves(expected), strict=True
@@ -148,7 +162,7 @@ def _check_widths(config: sections.Config, network: Network) -> None:
             name = "/".join(key.key for key in path)
             raise UserError(
                 f"config.weights={config.weights!r}: {name} has shape {leaf.shape}; expected "
-                f"{wanted.shape} by config.model"
+                f"{wanted.shape} by {by}"
             )
 
 
@@ -190,6 +204,7 @@ def as_model(
     *,
     classes: Sequence[str] = (),
     num_outputs: int | None = None,
+    keep: str = "",
     notes: Mapping[str, Any],
 ) -> models.Model:
     """A trained network, for its folder.
@@ -201,6 +216,7 @@ def as_model(
       compute_dtype: that it was trained in.
       classes: names of the outputs, where they are known.
       num_outputs: of its head, the first ones; without it all.
+      keep: which channels it has of the whole network, see `models.Model`.
       notes: see `models.Model`.
     """
     head = {name: leaf[..., :num_outputs] for name, leaf in variables["params"]["head"].items()}
@@ -214,4 +230,5 @@ def as_model(
         tuple(classes),
         compute_dtype=compute_dtype,
         notes=notes,
+        keep=keep,
     )
