@@ -6,10 +6,11 @@ import difflib
 import functools
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from itertools import count
 
 import numpy as np
 
-from ctl_jax.data import embedded
+from ctl_jax.data import embedded, paths
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
@@ -49,9 +50,9 @@ def stream(
     "last 30" cuts the year that it ends in from that year's beginning; here they are the last.
 
     Args:
-      variant: "embedded", one of `VARIANTS`, or data sets joined by "+", each by its title, its
-          TFDS or dm_nevis name, or the name of an embedded task, in upper or lower case:
-          "mnist+CIFAR 10+letters".
+      variant: "embedded", one of `VARIANTS`, or tasks joined by "+", each by its title, its TFDS
+          or dm_nevis name, the name of an embedded task, in upper or lower case, or by where its
+          images lie (see `paths`): "mnist+CIFAR 10+letters+/data/flowers+~/birds.zip".
       stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
           that are named are not left out.
       ablation: "" or one of `ABLATIONS`, of a variant of Nevis'22: without the first or the last
@@ -70,7 +71,7 @@ def stream(
     """
     _check(variant, ablation, num_tasks, shuffle, seed)
     if variant not in VARIANTS:
-        names = list(embedded.TASKS) if variant == "embedded" else variant.split("+")
+        names = list(embedded.TASKS) if variant == "embedded" else _split(variant)
         return _shuffled(_unique(map(_named, names)), shuffle, seed)
     found = _data_sets()
     rows = [row for row in _read("streams.csv") if row["variant"] == variant]
@@ -92,15 +93,21 @@ def stream(
 
 
 def source_spec(name: str) -> TaskSpec:
-    """The task to pretrain on of a name, e.g. "embedded_source": like any other, but of no stream.
+    """The task to pretrain on of a name: "embedded_source", or one that a stream may have.
 
     Raises:
-      UserError: an unknown name.
+      UserError: an unknown name, or several.
     """
-    if name not in embedded.SOURCES:
-        known = ", ".join(map(repr, embedded.SOURCES))
-        raise UserError(f"unknown source task {name!r}; expected {known}")
-    return _embedded_spec(embedded.SOURCES[name])
+    if name in embedded.SOURCES:
+        return _embedded_spec(embedded.SOURCES[name])
+    expected = f"{', '.join(map(repr, embedded.SOURCES))}, or one task that a stream may have"
+    try:
+        specs = stream(name) if name not in VARIANTS else ()
+    except UserError as error:
+        raise UserError(f"unknown source task {name!r}; expected {expected}: {error}") from error
+    if len(specs) != 1:
+        raise UserError(f"source task {name!r}: expected {expected}")
+    return specs[0]
 
 
 def _check(variant: str, ablation: str, num_tasks: int, shuffle: str, seed: int) -> None:
@@ -163,11 +170,25 @@ def _permuted(specs: Sequence[TaskSpec], generator: np.random.Generator) -> list
     return [specs[index] for index in order]
 
 
+def _split(text: str) -> list[str]:
+    """The names of tasks that "+" joins; paths with "+" in them are kept where they exist."""
+    words, names = text.split("+"), []
+    while words:
+        most = 1 if words[0].strip().casefold() in _data_sets() else len(words)
+        taken = next((n for n in range(most, 1, -1) if paths.exists("+".join(words[:n]))), 1)
+        names.append("+".join(words[:taken]))
+        words = words[taken:]
+    return names
+
+
 def _named(name: str) -> TaskSpec:
     known = _data_sets()
     key = name.strip().casefold()
     if key in known:
         return known[key]
+    if (spec := paths.spec(name)) is not None:
+        # An official set of TFDS is that of the catalogue.
+        return known.get(spec.dataset, spec) if not spec.path else spec
     streams = {stream.casefold(): stream for stream in (*VARIANTS, "embedded")}
     if name in streams.values():
         raise UserError(f"stream {name!r}: expected alone, or data sets joined by '+'")
@@ -177,19 +198,19 @@ def _named(name: str) -> TaskSpec:
     hint = f"; close: {', '.join(map(repr, close))}" if close else ""
     raise UserError(
         f"unknown stream or data set {name!r}{hint}; expected 'embedded', one of "
-        f"{', '.join(VARIANTS)}, or data sets of Nevis'22 or embedded ones joined by '+'"
+        f"{', '.join(VARIANTS)}, or data sets of Nevis'22 or embedded ones joined by '+', or paths "
+        "of images"
     )
 
 
 def _unique(specs: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
     """Numbers the tasks of a data set from the second on."""
-    seen: dict[str, int] = {}
-    result = []
+    result: dict[str, TaskSpec] = {}
     for spec in specs:
-        seen[spec.name] = seen.get(spec.name, 0) + 1
-        suffix = f"_{seen[spec.name]}" if seen[spec.name] > 1 else ""
-        result.append(dataclasses.replace(spec, name=spec.name + suffix))
-    return tuple(result)
+        names = (f"{spec.name}_{number}" if number > 1 else spec.name for number in count(1))
+        name = next(name for name in names if name not in result)
+        result[name] = dataclasses.replace(spec, name=name)
+    return tuple(result.values())
 
 
 @functools.cache

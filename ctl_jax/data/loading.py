@@ -5,7 +5,7 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterable
 
-from ctl_jax.data import cache, duplicates, places
+from ctl_jax.data import cache, duplicates, paths, places
 from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.places import Places
 from ctl_jax.data.source import Source
@@ -50,6 +50,8 @@ def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
             f"data set {spec.dataset!r} is not in {_looked(there)}{f'; {hint}' if hint else ''}"
         )
     source, path = found
+    if spec.path:
+        return paths.open_path(spec.path)
     try:
         dataset = source.open(spec, path)
     except UserError as error:
@@ -58,7 +60,7 @@ def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
         raise
     remarks = source.remarks(spec, path, there[source])
     dataset = dataclasses.replace(dataset, notes=(*remarks, *dataset.notes))
-    if dataset.kind != spec.kind:
+    if spec.kind and dataset.kind != spec.kind:
         raise UserError(f"{dataset.path!r} is {dataset.kind}; expected {spec.kind}: {spec.title}")
     return dataset
 
@@ -89,6 +91,8 @@ def _existing(dirs: Iterable[str]) -> Places:
 
 
 def _find(spec: TaskSpec, there: Places) -> tuple[Source, pathlib.Path] | None:
+    if spec.path:
+        return paths.locate(spec.path)[:2]
     for source, folders in there.items():
         if (path := source.find(spec, folders)) is not None:
             return source, path
@@ -224,7 +228,7 @@ def _read(
         dataset.num_classes,
     )
     return Task(
-        spec,
+        dataclasses.replace(spec, kind=dataset.kind),
         dataset.num_classes,
         {name: part.split for name, part in loaded.items()},
         fingerprint(dataset.num_classes, {name: part.fingerprint for name, part in loaded.items()}),

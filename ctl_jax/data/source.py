@@ -5,7 +5,7 @@ Each module of `ctl_jax.data.sources` registers one; docs/extending.md shows how
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ctl_jax.data.dataset import DataSet
@@ -43,6 +43,9 @@ class Source:
       instruction: what to do where none of its folders has a data set; None where it has no advice.
       misplaced: what may be wrong with folders that do not have a data set, in a few words; or "".
       remarks: a line for each liberty that was taken in finding a data set at a path.
+      fits: whether what lies at a path that a user names as a task is of this form; reads little.
+      open_path: opens it, with the user's options; None where users cannot name paths of this form.
+      options: what a user may add to such a path as ?NAME=VALUE, each with what it is.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Source:
     instruction: Callable[[TaskSpec, Dirs], Instruction | None] = lambda spec, dirs: None
     misplaced: Callable[[TaskSpec, Dirs], str] = lambda spec, dirs: ""
     remarks: Callable[[TaskSpec, pathlib.Path, Dirs], Sequence[str]] = lambda spec, path, dirs: ()
+    fits: Callable[[pathlib.Path], bool] = lambda path: False
+    open_path: Callable[[pathlib.Path, Mapping[str, str]], DataSet] | None = None
+    options: tuple[tuple[str, str], ...] = ()
 
 
 _SOURCES: dict[str, Source] = {}

@@ -71,10 +71,14 @@ def look(specs: Sequence[TaskSpec], dirs: Sequence[str]) -> list[Status]:
     """
     known: dict[str, Status] = {}
     for spec in specs:
-        if spec.dataset not in known:
-            known[spec.dataset] = _look(spec, dirs)
+        if spec.key not in known:
+            known[spec.key] = _look(spec, dirs)
     # A set that comes twice is looked at once.
-    return [dataclasses.replace(known[spec.dataset], spec=spec) for spec in specs]
+    found = [(known[spec.key], spec) for spec in specs]
+    return [
+        dataclasses.replace(one, spec=dataclasses.replace(spec, kind=one.spec.kind))
+        for one, spec in found
+    ]
 
 
 def instruction(spec: TaskSpec, dirs: Sequence[str]) -> Instruction:
@@ -102,7 +106,7 @@ def _look(spec: TaskSpec, dirs: Sequence[str]) -> Status:
         numbers, labels = ({name: pair[i] for name, pair in contents.items()} for i in (0, 1))
         notes += duplicates.notes(numbers, labels, dataset.num_classes)
     return Status(
-        spec,
+        dataclasses.replace(spec, kind=dataset.kind),
         "ready",
         origin=dataset.origin,
         path="" if dataset.make else os.fspath(path),

@@ -34,10 +34,13 @@ class TaskSpec:
       name: unique in its stream and fit for a file name, e.g. "mnist_2".
       title: the name that Nevis'22 uses, e.g. "MNIST".
       dataset: name at the source, e.g. "voc/2007".
-      source: "embedded", "tfds" or "nevis".
-      domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality.
-      kind: "single_label" or "multi_label".
+      source: "embedded", "tfds" or "nevis"; that of a task named by its path is its form's.
+      domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality;
+        "own" for a task named by its path.
+      kind: "single_label" or "multi_label"; "" where only opening it tells.
       year: year in the stream; None for a task that belongs to no stream of Nevis'22.
+      path: where a task named by its path lies, as KIND:PATH with maybe ?NAME=VALUE behind; "" for
+        one that is named by its data set.
     """
 
     name: str
@@ -47,6 +50,12 @@ class TaskSpec:
     domain: str
     kind: str
     year: int | None
+    path: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells data sets apart, of which a stream may have several tasks."""
+        return self.path or self.dataset
 
     @property
     def file_name(self) -> str:

@@ -83,8 +83,7 @@ def find_tasks(
     missing: list[tuple[data.TaskSpec, str]] = []
     for spec in specs:
         try:
-            loader.info(spec)
-            found.append(spec)
+            found.append(loader.info(spec).spec)
         except UserError as error:
             missing.append((spec, str(error)))
     if missing and (settings.missing == "error" or not found):
@@ -133,11 +132,11 @@ class TaskLoader:
         Raises:
           UserError: its data is nowhere, or damaged.
         """
-        if spec.dataset not in self._infos:
+        if spec.key not in self._infos:
             dataset = data.open_set(spec, self._settings.dirs)
             about = f"{images.VERSION} {dataset.identity()}"
-            self._infos[spec.dataset] = TaskInfo(
-                spec,
+            self._infos[spec.key] = TaskInfo(
+                dataclasses.replace(spec, kind=dataset.kind),
                 dataset.num_classes,
                 {name: len(records) for name, records in dataset.splits.items()},
                 hashlib.sha256(about.encode()).hexdigest(),
@@ -145,7 +144,8 @@ class TaskLoader:
                 dataset.passed_over,
                 dataset.class_names,
             )
-        info = dataclasses.replace(self._infos[spec.dataset], spec=spec)
+        info = self._infos[spec.key]
+        info = dataclasses.replace(info, spec=dataclasses.replace(spec, kind=info.spec.kind))
         most = None if whole else self._settings.max_eval_examples
         if not most:
             return info

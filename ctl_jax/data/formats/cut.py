@@ -1,6 +1,6 @@
 """Which splits a folder or archive has, and how those are cut that it lacks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -22,6 +22,8 @@ SPLIT_NAMES = {
     "train_and_dev": "train_and_dev",
     "trainval": "train_and_dev",
 }
+# Others that users' own sets have.
+_EVALUATION = ("eval", "evaluation")
 # What missing splits are cut from, by the splits that are there: the fractions of train that
 # become its parts, and what the others become. These are the benchmark's own rules.
 _RULES: dict[frozenset[str], tuple[Mapping[str, float], Mapping[str, str]]] = {
@@ -47,6 +49,37 @@ _RULES: dict[frozenset[str], tuple[Mapping[str, float], Mapping[str, str]]] = {
 def split_of(folder: str) -> str | None:
     """The split that a folder of this name holds, in upper or lower case; None for any other."""
     return SPLIT_NAMES.get(folder.casefold())
+
+
+def user_names(folders: Iterable[Collection[str]]) -> dict[str, str]:
+    """`SPLIT_NAMES` of a user's own set: what is for evaluation is test, or dev beside a test.
+
+    Args:
+      folders: the parts of the paths of folders.
+    """
+    there = {part.casefold() for parts in set(folders) for part in parts}
+    meant = "dev" if there & {"test", "testing"} else "test"
+    return SPLIT_NAMES | dict.fromkeys(_EVALUATION, meant)
+
+
+def with_train(path: str, groups: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """The splits of a user's set; train_and_dev is train where there is no other.
+
+    Args:
+      path: the data set, for error messages.
+      groups: the files of each split folder.
+
+    Raises:
+      UserError: there is no train.
+    """
+    there = dict(groups)
+    if (both := there.pop("train_and_dev", None)) is not None:
+        there.setdefault("train", both)
+    if "train" not in there:
+        raise UserError(
+            f"{path!r} has the splits {', '.join(sorted(groups))}; expected train, or no splits"
+        )
+    return there
 
 
 def given(path: str, groups: Mapping[str, list[int]]) -> dict[str, list[int]]:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ctl_jax.data.formats import classes, cut, doubts, leftovers
-from ctl_jax.data.formats.cut import split_of
 from ctl_jax.errors import UserError
 
 # Words that a folder between a split and its classes may be named with.
@@ -48,13 +47,15 @@ _WRAPPER_WORDS = frozenset(
     }
 )
 _Parts = tuple[str, ...]
+# The folder of a set itself, as a split; no folder has this name.
+_HERE = "."
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Attributes:
     class_names: sorted; a label is a place in it.
-    splits: for each split of a task, int64 [N] places in the list of files, sorted by name.
+    splits: for each split, int64 [N] places in the list of files, sorted by name.
     labels: int32, the label of every file of that list; -1 where it is no example.
     passed_over: how many files are no examples, by their kind (see `leftovers`).
     notes: a line for each thing that was put right, or that may not be what was meant.
@@ -65,6 +66,14 @@ class Layout:
     labels: np.ndarray
     passed_over: Mapping[str, int]
     notes: tuple[str, ...]
+
+    def of_examples(self, names: Sequence[str]) -> tuple[list[int], "Layout"]:
+        """The places of the examples in the order of their names, and the layout of these alone."""
+        places = sorted(np.flatnonzero(self.labels >= 0).tolist(), key=names.__getitem__)
+        new = np.full(len(names), -1, np.int64)
+        new[places] = np.arange(len(places))
+        splits = {split: new[chosen] for split, chosen in self.splits.items()}
+        return places, dataclasses.replace(self, labels=self.labels[places], splits=splits)
 
 
 def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> Layout:
@@ -99,6 +108,42 @@ def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> L
     """
     found = _Search(path, names)
     there = cut.given(path, found.groups())
+    inner, plan = _plan(path, names, folders, found, there)
+
+    def draw(index: int) -> bytes:
+        file = names[index].rpartition("/")[2]
+        text = "/".join([_SEED, *inner[index], file])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+    return dataclasses.replace(plan, splits=cut.cut(path, there, draw))
+
+
+def of_user(path: str, names: Sequence[str], folders: Collection[str] = ()) -> Layout:
+    """Finds splits and classes of a user's own set, as they are given.
+
+    As `arrange`, but the split folders may be missing altogether; test may be called "eval" or
+    "evaluation" as well, which are dev where there is a test; and pictures in no class folder are
+    passed over, as long as they are fewer than the others.
+
+    Returns:
+      A layout of the splits that are there, at least of train.
+
+    Raises:
+      UserError: as for `arrange`.
+    """
+    found = _Search(path, names, of_user=True)
+    there = cut.with_train(path, found.groups())
+    return _plan(path, names, folders, found, there)[1]
+
+
+def _plan(
+    path: str,
+    names: Sequence[str],
+    folders: Collection[str],
+    found: "_Search",
+    there: dict[str, list[int]],
+) -> tuple[dict[int, _Parts], Layout]:
+    """Of each example the folders from its class on; and the layout, its splits as they are."""
     inner = found.unwrap(there)
     raw = {index: parts[0] for index, parts in inner.items()}
     by_top: dict[str, set[str]] = {found.tops[split]: set() for split in there}
@@ -110,22 +155,16 @@ def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> L
     class_names = tuple(sorted(set(united.values())))
     if len(class_names) < 2:
         raise UserError(
-            f"{path!r} has one class folder, {class_names[0]!r}; expected SPLIT/CLASS/file with "
+            f"{path!r} has one class folder, {class_names[0]!r}; expected {found.expected} with "
             "two classes or more, and nothing between SPLIT and CLASS"
         )
     places = {name: label for label, name in enumerate(class_names)}
     labels = np.full(len(names), -1, np.int32)
     for index, name in raw.items():
         labels[index] = places[united[name]]
-
-    def draw(index: int) -> bytes:
-        file = names[index].rpartition("/")[2]
-        text = "/".join([_SEED, *inner[index], file])
-        return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
-
-    splits = cut.cut(path, there, draw)
+    splits = {split: np.asarray(group, np.int64) for split, group in there.items()}
     notes = [*found.notes, *notes, *found.empty(folders), *doubts.notes(inner, names)]
-    return Layout(class_names, splits, labels, dict(found.passed_over), tuple(notes))
+    return inner, Layout(class_names, splits, labels, dict(found.passed_over), tuple(notes))
 
 
 # Which examples of train go where hangs on this and on their names alone.
@@ -135,9 +174,11 @@ _SEED = "0"
 class _Search:
     """The search for splits and classes among the names of files."""
 
-    def __init__(self, path: str, names: Sequence[str]) -> None:
+    def __init__(self, path: str, names: Sequence[str], *, of_user: bool = False) -> None:
         self._path = path
         self._names = names
+        self._of_user = of_user
+        self.expected = "CLASS/file or SPLIT/CLASS/file" if of_user else "SPLIT/CLASS/file"
         self._set_words = _words(os.path.basename(path).removesuffix(".zip"))
         self.passed_over: collections.Counter[str] = collections.Counter()
         self.notes: list[str] = []
@@ -148,7 +189,31 @@ class _Search:
         # Of each file that may be an example, the folders that it lies in.
         self._parts: dict[int, _Parts] = {}
         self._collect()
+        self._split_names = cut.user_names(self._parts.values()) if of_user else cut.SPLIT_NAMES
         self._skip = self._enclosing()
+        deepest = max(self._parts.values(), key=len, default=())
+        self._enclosing_folder = "/".join(deepest[: self._skip])
+        # Whether there are no split folders; then all lies in one, as it were.
+        self._one_split = of_user and self._has_classes_alone()
+        if self._one_split:
+            self._parts = {index: self._inserted(parts) for index, parts in self._parts.items()}
+
+    def _split_of(self, folder: str) -> str | None:
+        return self._split_names.get(folder.casefold())
+
+    def _has_classes_alone(self) -> bool:
+        """Whether the folders beside each other are classes and not splits.
+
+        A class may be called "train": it has images of its own, and others lie beside it.
+        """
+        below = [parts[self._skip :] for parts in self._parts.values() if len(parts) > self._skip]
+        tops = {parts[0] for parts in below}
+        deep = {parts[0] for parts in below if len(parts) > 1}
+        splits = {top for top in tops if self._split_of(top) is not None}
+        return not splits or (splits != tops and not splits & deep)
+
+    def _inserted(self, parts: _Parts) -> _Parts:
+        return (*parts[: self._skip], _HERE, *parts[self._skip :])
 
     def _collect(self) -> None:
         """The files that may be examples, in the order of their names."""
@@ -174,26 +239,35 @@ class _Search:
             if len(tops) != 1:
                 return skip
             (top,) = tops
-            if split_of(top) is not None:
+            if self._split_of(top) is not None:
                 inside = [parts[skip + 1 :] for parts in folders if len(parts) > skip]
-                if not _are_splits(inside):
+                if not self._are_splits(inside):
                     return skip
                 self.notes.append(f"the folder {top!r} around all splits is taken for none itself")
             skip += 1
+
+    def _are_splits(self, folders: Collection[_Parts]) -> bool:
+        """Whether all of these lie in folders of several splits, one of them train, and classes."""
+        if min(map(len, folders)) < 2:
+            return False
+        splits = {self._split_of(parts[0]) for parts in folders}
+        return None not in splits and len(splits) > 1 and bool(splits & {"train", "train_and_dev"})
 
     def groups(self) -> dict[str, list[int]]:
         """The files of each split that is there."""
         groups: dict[str, list[int]] = collections.defaultdict(list)
         unknown: set[str] = set()
+        outside: collections.Counter[str] = collections.Counter()
         for index, parts in list(self._parts.items()):
             if len(parts) < self._skip + 2:
                 # Beside the folder of all splits may lie anything.
-                if len(parts) >= self._skip:
+                if len(parts) >= self._skip and self._is_picture(index):
+                    outside["/".join(parts[self._skip :])] += 1
                     self._check_shallow(index)
                 self._pass_over(index, leftovers.OUTSIDE)
                 continue
             top = parts[self._skip]
-            split = split_of(top)
+            split = "train" if self._one_split else self._split_of(top)
             if split is None:
                 unknown.add(top)
             elif self.tops.setdefault(split, top) != top:
@@ -203,6 +277,7 @@ class _Search:
                 )
             else:
                 groups[split].append(index)
+        self._check_outside(outside, groups)
         self._check_splits(groups, unknown)
         if "train_and_dev" in groups:
             if "train" not in groups:
@@ -256,9 +331,10 @@ class _Search:
 
     def _wraps(self, name: str, split: str) -> bool:
         """Whether a folder that is alone in a split is no class, by its name."""
-        if (named := split_of(name)) is not None:
-            return split_of(self.tops[split]) == named
-        own = {word for word in cut.SPLIT_NAMES if split_of(word) == split_of(self.tops[split])}
+        this = self._split_of(self.tops[split])
+        if (named := self._split_of(name)) is not None:
+            return this == named
+        own = {word for word, meant in self._split_names.items() if meant == this}
         words = _words(name)
         return bool(words) and words <= _WRAPPER_WORDS | own | self._set_words
 
@@ -276,26 +352,26 @@ class _Search:
             folders = {inner[index] for index in group}
             names = {parts[0] for parts in folders}
             for parts in sorted(folders):
-                others = {split_of(part) for part in parts[1:]} - {None, split}
+                others = {self._split_of(part) for part in parts[1:]} - {None, split}
                 if others:
                     raise UserError(
                         f"{self._path!r} has a folder {'/'.join(parts)!r} in "
                         f"{self.tops[split]!r}; expected no other split in there"
                     )
             for name in sorted(names):
-                if split_of(name) is None and not _words(name) <= _WRAPPER_WORDS:
+                if self._split_of(name) is None and not _words(name) <= _WRAPPER_WORDS:
                     continue
                 below = {parts[1] for parts in folders if parts[0] == name and len(parts) > 1}
-                vehicle = (
+                vehicle = self._one_split or (
                     name.casefold() == "train"
                     and len(there) > 1
                     and all(any(inner[i] == (name,) for i in others) for others in there.values())
                 )
                 holds = any(classes.same(a, b) for a in below for b in names - {name})
-                if holds or (split_of(name) is not None and (below or not vehicle)):
+                if holds or (self._split_of(name) is not None and (below or not vehicle)):
                     raise UserError(
                         f"{self._path!r} has a folder {name!r} among the classes of "
-                        f"{self.tops[split]!r}; expected SPLIT/CLASS/file, with no class that is "
+                        f"{self.tops[split]!r}; expected {self.expected}, with no class that is "
                         "named like a split or holds other classes"
                     )
 
@@ -307,11 +383,11 @@ class _Search:
         depths = {self.tops[split]: self._skip + 2 + n for split, n in self._depths.items()}
         found = []
         for folder in {*folders, *(name.rpartition("/")[0] for name in self._names)}:
-            parts = _parts(folder)
+            parts = self._inserted(_parts(folder)) if self._one_split else _parts(folder)
             top = parts[self._skip] if len(parts) > self._skip else ""
             of_class = len(parts) == depths.get(top)
             if of_class and parts not in full and not any(map(leftovers.of_folder, parts)):
-                found.append("/".join(parts))
+                found.append("/".join(_parts(folder)))
         if not found:
             return []
         one = "1 class folder has" if len(found) == 1 else f"{len(found)} class folders have"
@@ -321,43 +397,56 @@ class _Search:
         self.passed_over[kind] += 1
         del self._parts[index]
 
-    def _check_shallow(self, index: int) -> None:
-        """A file outside of class folders may be a note without a suffix, but no image."""
+    def _is_picture(self, index: int) -> bool:
+        """Whether a file is one by its name; outside of class folders it may be a note too."""
         from PIL import Image
 
-        suffix = os.path.splitext(self._names[index])[1].casefold()
-        if suffix in Image.registered_extensions():
+        return os.path.splitext(self._names[index])[1].casefold() in Image.registered_extensions()
+
+    def _check_shallow(self, index: int) -> None:
+        if not self._of_user:
             raise UserError(
                 f"{self._path!r} has the image {self._names[index]!r} in no class folder; "
-                "expected SPLIT/CLASS/file"
+                f"expected {self.expected}"
             )
+
+    def _check_outside(self, outside: Mapping[str, int], groups: Mapping[str, list[int]]) -> None:
+        """Few pictures of a user's set may lie in no class folder, or all those of one split."""
+        if outside and not groups and self._one_split and self._skip:
+            alone = self._enclosing_folder
+            raise UserError(
+                f"{self._path!r} has one class folder, {alone!r}; expected {self.expected} with "
+                "two classes or more"
+            )
+        for top, count in outside.items():
+            split = None if top in ("", _HERE) else self._split_of(top)
+            inside = sum(len(group) for name, group in groups.items() if split in (None, name))
+            where = f"in {top!r} " if split else ""
+            if count >= inside and (inside or split in (None, "train")):
+                raise UserError(
+                    f"{self._path!r} has {count:,} images {where}that lie in no class folder; "
+                    f"expected {self.expected}"
+                )
+            self.notes.append(f"images {where}in no class folder are left out: {count:,}")
 
     def _check_splits(self, found: Collection[str], unknown: Collection[str]) -> None:
         names = ", ".join(map(repr, cut.SPLIT_NAMES))
         if unknown:
             raise UserError(
                 f"{self._path!r} has folders {classes.listed(unknown)} beside or instead of "
-                f"splits; expected SPLIT/CLASS/file with SPLIT one of {names}"
+                f"splits; expected {self.expected} with SPLIT one of {names}"
             )
         if not found:
             others = ", ".join(f"{count} {kind}" for kind, count in self.passed_over.items())
             raise UserError(
                 f"{self._path!r} has no image{f' (files passed over: {others})' if others else ''}"
-                f"; expected SPLIT/CLASS/file with SPLIT one of {names}"
+                f"; expected {self.expected} with SPLIT one of {names}"
             )
 
 
 def _parts(folder: str) -> _Parts:
     # Archives may have "./" and "//".
     return tuple(part for part in folder.split("/") if part not in ("", "."))
-
-
-def _are_splits(folders: Collection[_Parts]) -> bool:
-    """Whether all of these lie in folders of several splits, train among them, and in classes."""
-    if min(map(len, folders)) < 2:
-        return False
-    splits = {split_of(parts[0]) for parts in folders}
-    return None not in splits and len(splits) > 1 and bool(splits & {"train", "train_and_dev"})
 
 
 def _words(name: str) -> set[str]:

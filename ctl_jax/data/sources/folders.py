@@ -1,11 +1,17 @@
-"""Image folders and zip archives: NAME/SPLIT/CLASS/file, or NAME.zip with that in it."""
+"""Image folders and archives: NAME/SPLIT/CLASS/file, or NAME.zip with that in it.
+
+A user's own may be without splits, and a tar archive too, plain or compressed.
+"""
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ctl_jax.data.dataset import DataSet, Records
-from ctl_jax.data.formats import layout, leftovers, zips
+from ctl_jax.data.formats import encoded, layout, leftovers, listing, tars, zips
 from ctl_jax.data.formats.classes import listed
 from ctl_jax.data.formats.cut import split_of
 from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
@@ -79,7 +85,7 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
             "express; expected a data set of TFDS or dm_nevis"
         )
     if path.is_dir():
-        names, inner = _walk(path)
+        names, inner, _ = _walk(path)
         plan = layout.arrange(str(path), names, inner)
         return _data_set(
             "folder",
@@ -103,6 +109,61 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
     )
 
 
+def fits(path: pathlib.Path) -> bool:
+    """Whether a path is that of a folder or an archive, whatever is in it."""
+    return path.is_dir() or zipfile.is_zipfile(path) or tars.is_one(path)
+
+
+def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
+    """Lists the images of a user's own folder or archive; see `layout.of_user` and `listing`.
+
+    Args:
+      path: of what `fits`.
+      options: none.
+
+    Raises:
+      UserError: it cannot be read, is not safe to read, or is no set to learn from.
+    """
+    images: encoded.Images
+    if path.is_dir():
+        names, inner, linked = _walk(path, once=True)
+        places, plan = layout.of_user(str(path), names, inner).of_examples(names)
+        images = encoded.FileImages(path, [names[place] for place in places])
+        over = {"linked twice": linked} if linked else {}
+        return listing.data_set(_listing("folder", path, images, plan, over))
+    if zipfile.is_zipfile(path):
+        entries = zips.index(path)
+        plan = layout.of_user(str(path), entries.names, entries.folders)
+        places, plan = plan.of_examples(entries.names)
+        images = encoded.ZipImages(entries.take(np.asarray(places, np.int64)))
+        return listing.data_set(_listing("zip", path, images, plan, {}))
+    found = tars.index(path)
+    plan = layout.of_user(str(path), found.names, found.folders)
+    places, plan = plan.of_examples(found.names)
+    inside = [found.names[place] for place in places]
+    images = encoded.PackedImages(found.path, inside, found.starts[places], found.sizes[places])
+    return listing.data_set(_listing("tar", path, images, plan, {}))
+
+
+def _listing(
+    origin: str,
+    path: pathlib.Path,
+    images: encoded.Images,
+    plan: layout.Layout,
+    passed_over: Mapping[str, int],
+) -> listing.Listing:
+    return listing.Listing(
+        origin,
+        path,
+        images,
+        plan.labels,
+        plan.class_names,
+        plan.splits,
+        plan.notes,
+        {**plan.passed_over, **passed_over},
+    )
+
+
 def _data_set(
     origin: str, path: pathlib.Path, plan: layout.Layout, splits: Mapping[str, Records]
 ) -> DataSet:
@@ -119,23 +180,36 @@ def _data_set(
     )
 
 
-def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+def _walk(folder: pathlib.Path, *, once: bool = False) -> tuple[list[str], list[str], int]:
     """Paths of all files in a folder, relative to it, and those of folders; links are followed.
 
+    Args:
+      folder: where to begin.
+      once: whether a folder that a link leads to once more is left out, and counted.
+
+    Returns:
+      The paths of files and of folders, and how many folders are left out.
+
     Raises:
-      UserError: a folder cannot be read, is there twice by a link, or holds one to what encloses
-        it. Links among what is passed over are not followed.
+      UserError: a folder cannot be read; or, without `once`, is there twice by a link, or holds one
+        to what encloses it. Links among what is passed over are not followed.
     """
     names: list[str] = []
     folders: list[str] = []
+    again = 0
     seen: dict[tuple[int, int], str] = {}
     waiting: list[tuple[str, frozenset[tuple[int, int]], bool]] = [("", frozenset(), False)]
-    while waiting:
-        inner, above, passed_over = waiting.pop()
+    links: list[tuple[str, frozenset[tuple[int, int]], bool]] = []
+    while waiting or links:
+        # Folders themselves before links to them, in the order of their names.
+        inner, above, passed_over = waiting.pop() if waiting else links.pop(links.index(min(links)))
         outer = os.path.join(folder, inner)
         try:
             facts = os.stat(outer)
             here = (facts.st_dev, facts.st_ino)
+            if once and (here in above or here in seen) and not passed_over:
+                again += 1
+                continue
             if here in above:
                 raise UserError(f"{outer!r} is a link to a folder that it lies in")
             if not passed_over and seen.setdefault(here, outer) != outer:
@@ -145,7 +219,8 @@ def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
                     name = inner + entry.name
                     below = passed_over or leftovers.of_folder(entry.name) is not None
                     if _is(entry.is_dir) and not (below and entry.is_symlink()):
-                        waiting.append((f"{name}/", above | {here}, below))
+                        later = links if once and entry.is_symlink() else waiting
+                        later.append((f"{name}/", above | {here}, below))
                         folders.append(name)
                     elif below or _is(entry.is_file) or leftovers.of_file(entry.name):
                         names.append(name)
@@ -154,7 +229,7 @@ def _walk(folder: pathlib.Path) -> tuple[list[str], list[str]]:
         except OSError as error:
             if not passed_over:
                 raise UserError(f"{outer!r} cannot be read: {error.strerror}") from error
-    return names, folders
+    return names, folders, again
 
 
 def _is(ask: Callable[[], bool]) -> bool:
@@ -205,5 +280,7 @@ register(
         instruction=instruction,
         misplaced=misplaced,
         remarks=remarks,
+        fits=fits,
+        open_path=open_path,
     )
 )
