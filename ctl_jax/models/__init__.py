@@ -16,6 +16,7 @@ from ctl_jax.models.network import apply, count_params, features, init, with_hea
 from ctl_jax.models.own import is_own
 from ctl_jax.models.own_model import from_module
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
+from ctl_jax.models.pretrained import load_pretrained
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.stages import stages
@@ -41,6 +42,7 @@ __all__ = [
     "is_own",
     "load",
     "load_checkpoint",
+    "load_pretrained",
     "load_weights",
     "options_of",
     "save",

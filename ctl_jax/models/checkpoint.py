@@ -19,7 +19,7 @@ from ctl_jax import files, home
 from ctl_jax.errors import UserError
 
 # Orbax notices a damaged index, but not a damaged array. As `sha256sum --check` reads it.
-_SUMS = "SHA256SUMS"
+SUMS = "SHA256SUMS"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -84,7 +84,7 @@ def _save(
     for file, content in beside.items():
         (temporary / file).write_bytes(content)
     sums = [f"{digest}  {name}\n" for name, digest in _checksums(temporary).items()]
-    (temporary / _SUMS).write_text("".join(sums))
+    (temporary / SUMS).write_text("".join(sums))
     if final.exists():
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -129,8 +129,8 @@ def verified(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             _download(files.path(path), directory)
         if not directory.is_dir():
             raise UserError(f"checkpoint {path}: no such directory")
-        if not (directory / _SUMS).is_file():
-            raise UserError(f"checkpoint {path}: no {_SUMS}; expected what save_checkpoint wrote")
+        if not (directory / SUMS).is_file():
+            raise UserError(f"checkpoint {path}: no {SUMS}; expected what save_checkpoint wrote")
         _verify(path, directory)
         yield directory
 
@@ -151,7 +151,7 @@ def read(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, Any
 def _upload(local: pathlib.Path, remote: files.Path) -> None:
     """Directories cannot be renamed there: the list of sums comes last and makes it complete."""
     files.remove_tree(remote)
-    for name in [*_checksums(local), _SUMS]:
+    for name in [*_checksums(local), SUMS]:
         files.write_bytes(remote / name, (local / name).read_bytes())
 
 
@@ -175,7 +175,7 @@ def _checkpointer() -> ocp.Checkpointer:
 def _checksums(directory: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file but the list of them, by its path in the directory, sorted."""
     found = {name: _sha256(directory / name) for name in sorted(files.tree(directory))}
-    found.pop(_SUMS, None)
+    found.pop(SUMS, None)
     return found
 
 
@@ -186,13 +186,13 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _verify(path: str | os.PathLike[str], directory: pathlib.Path) -> None:
     """Sees whether each file that is listed is as it was; others are what sync tools leave."""
-    *lines, end = (directory / _SUMS).read_bytes().decode(errors="replace").split("\n")
+    *lines, end = (directory / SUMS).read_bytes().decode(errors="replace").split("\n")
     expected = [_SUM_LINE.fullmatch(line) for line in lines]
     if end or not expected or None in expected:
-        raise UserError(f"checkpoint {path} is damaged: its file {_SUMS!r} is not what was written")
+        raise UserError(f"checkpoint {path} is damaged: its file {SUMS!r} is not what was written")
     for digest, name in (match.groups() for match in expected if match):
         file = directory / name
         if not file.is_file() or _sha256(file) != digest:
             raise UserError(
-                f"checkpoint {path} is damaged: its file {name!r} is not the one in {_SUMS}"
+                f"checkpoint {path} is damaged: its file {name!r} is not the one in {SUMS}"
             )

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from ctl_jax import files
 from ctl_jax.data import images as pictures
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import checkpoint
@@ -177,6 +178,13 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
     if model.keep:
         beside[_KEEP_FILE] = model.keep.encode()
     checkpoint.save_checkpoint(folder, model.variables, beside=beside)
+
+
+def is_model(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds what `save` wrote."""
+    if files.is_remote(folder):
+        return files.exists(files.path(folder) / _FILE)
+    return os.path.isfile(os.path.join(folder, _FILE))
 
 
 def load(folder: str | os.PathLike[str]) -> Model:

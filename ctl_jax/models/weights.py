@@ -1,41 +1,20 @@
-"""Pretrained weights in: files of other frameworks, and our own checkpoints."""
+"""Weights of a file into the variables of a network that is known."""
 
 import os
-import pathlib
-import re
-import stat
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from ctl_jax import files
-from ctl_jax.errors import UserError
-from ctl_jax.models.checkpoint import load_checkpoint
+from ctl_jax.errors import UserError, naming
+from ctl_jax.models.matching import Match, match, own_naming, variables_of
+from ctl_jax.models.names import Arrays, Named, Naming, Network, namings, of_module
 from ctl_jax.models.network import with_head
-from ctl_jax.models.resnet import ResNet
+from ctl_jax.models.sources import Source, open_source
 
-Path = tuple[str, ...]
-
-# Where a file's kernels have height, width, inputs and outputs. The first is the likelier one.
-_LAYOUTS = {"OIHW": (2, 3, 1, 0), "HWIO": (0, 1, 2, 3)}
-
-_OF_PYTORCH = "files of PyTorch are not read"
-_OF_KERAS = "files of Keras are not read: numpy.savez writes .npz"
-_FOREIGN = {
-    **dict.fromkeys([".pth", ".pt", ".bin", ".ckpt", ".safetensors"], _OF_PYTORCH),
-    **dict.fromkeys([".h5", ".hdf5", ".keras"], _OF_KERAS),
-    ".npy": "it holds one array",
-}
-
-# Keras' names of a layer's arrays.
-_CONV_ARRAYS = {"kernel": "weight", "bias": "bias"}
-_BATCH_NORM_ARRAYS = {"scale": "gamma", "bias": "beta", "mean": "mean", "var": "var"}
+# What wrappers put before all names of the network that they hold.
+_WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "encoder.", "student.")
 
 
 def load_weights(
@@ -44,172 +23,118 @@ def load_weights(
     """Variables with the backbone from a file and a zero task head.
 
     Args:
-      path: a `.npz` file with the names of Keras Applications' ResNets v1 (such as
-        `conv2_block1_0_conv.weight`; kernels all OIHW, as in PyTorch, or all HWIO, as in Keras), or
-        a directory, also `gs://bucket/path`, that `save_checkpoint` wrote, whose widths may be
-        pruned.
+      path: as for `load_pretrained`.
       module: the network that the weights are for.
       variables: its variables, or `jax.ShapeDtypeStruct`s for them, which say what names and
-        shapes to expect; the head gets as many outputs as theirs.
+        shapes to expect; the head gets as many outputs as theirs. Our own checkpoints may be of
+        other widths, where they are pruned.
 
     Returns:
       {"params": ..., "batch_stats": ...}; every array but the head's is from the file.
 
     Raises:
-      UserError: a missing, damaged or unknown file, or an array that is missing, surplus,
-        mis-shaped, no float, not finite, or a variance below 0.
+      UserError: a missing, damaged or unknown file; the names that are missing, unmatched or
+        mis-shaped, all at once; or an array that is no float, not finite, or a variance below 0.
     """
-    if files.is_remote(path) or _is_dir(path):
-        loaded = _from_checkpoint(path, variables)
-    elif str(path).lower().endswith(".npz"):
-        loaded = _from_keras(pathlib.Path(path), module, variables)
+    source = open_source(path)
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
+    with naming(f"weights {path}"):
+        found = best_match(source, module, shapes)
+        return with_head(variables_of(found), variables["params"]["head"]["kernel"].shape[-1])
+
+
+def best_match(source: Source, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Match:
+    """How a source's arrays fit a network by the naming that they fit best.
+
+    Raises:
+      UserError: by none do they fit.
+    """
+    if source.own:
+        named = {name: Named(name, array) for name, array in source.arrays.items()}
+        candidates = [match(own_naming(module), module, shapes, named, any_widths=True)]
     else:
-        suffix = pathlib.Path(path).suffix.lower()
-        hint = f"; {_FOREIGN[suffix]}" if suffix in _FOREIGN else ""
-        raise UserError(
-            f"weights {path}: unknown type; expected .npz or a checkpoint's directory{hint}"
-        )
-    return with_head(loaded, variables["params"]["head"]["kernel"].shape[-1])
+        pruned = bool(source.exported)
+        candidates = [
+            match(known, module, shapes, known.arrays(arrays), any_widths=pruned, spare=spare)
+            for arrays, spare in unwrapped(source.arrays)
+            for known in of_module(module)
+        ]
+    if not candidates:
+        raise UserError(f"no library's names of a {type(module).__name__} are known")
+
+    def rank(found: Match) -> tuple[int, bool]:
+        return found.problems, not has_required(found.naming, module)
+
+    best = min(candidates, key=rank)
+    if best.problems:
+        found = looks_like(source, type(module))
+        raise UserError(f"{found}{best.naming.library}'s names: {best.describe()}")
+    check_required(best.naming, module)
+    return best
 
 
-def _is_dir(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a directory, where it is anything at all."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise UserError(f"weights {path}: no such file or directory") from None
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"weights {str(path)!r}: cannot be read ({reason})") from None
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # A pipe would be waited for.
-        raise UserError(f"weights {path}: neither a file nor a directory")
-    return stat.S_ISDIR(mode)
+def has_required(known: Naming, module: nn.Module) -> bool:
+    """Whether a module has what all networks of a library have."""
+    return all(getattr(module, field) == value for field, value in known.requires.items())
 
 
-def _from_keras(
-    path: pathlib.Path, module: nn.Module, variables: Mapping[str, Any]
-) -> dict[str, Any]:
-    if not isinstance(module, ResNet) or module.version != "v1":
-        found = getattr(module, "version", type(module).__name__)
-        raise UserError(f"weights {path} are of a ResNet v1; the model's version is {found}")
-    arrays = _read_npz(path)
-    expected = {p: leaf for p, leaf in flatten_dict(variables).items() if p[1] != "head"}
-    keys = {p: _keras_key(p[1:]) for p in expected}
-    _check_names(path, arrays, keys.values())
-    layout = _layout((arrays[keys[p]].shape, leaf.shape) for p, leaf in expected.items())
-    loaded = {p: _convert(path, keys[p], arrays[keys[p]], expected[p], layout) for p in expected}
-    head = {("params", "head"): variables["params"]["head"]}
-    return unflatten_dict(loaded | head)
-
-
-def _layout(shapes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
-    """How a file has its kernels, by where their heights and widths are.
-
-    Args:
-      shapes: of each array in the file, and the one that it should have (of kernels HWIO).
-    """
-    votes = dict.fromkeys(_LAYOUTS, 0)
-    for found, expected in shapes:
-        if len(found) == len(expected) == 4:
-            for layout, (*spatial, _, _) in _LAYOUTS.items():
-                votes[layout] += [found[i] for i in spatial] == list(expected[:2])
-    return max(votes, key=lambda layout: votes[layout])
-
-
-def _keras_key(path: Path) -> str:
-    """("stage1_block2", "bn3", "scale") -> "conv2_block2_3_bn.gamma"."""
-    *block, layer, array = path
-    kind = "bn" if "bn" in layer else "conv"
-    name = (_BATCH_NORM_ARRAYS if kind == "bn" else _CONV_ARRAYS)[array]
-    if not block:
-        return f"conv1_{kind}.{name}"
-    # Keras counts the stem as the first stage and the projection as a block's layer 0.
-    stage, number = map(int, re.findall(r"\d+", block[0]))
-    index = layer.removeprefix(kind) if layer.startswith(kind) else "0"
-    return f"conv{stage + 1}_block{number}_{index}_{kind}.{name}"
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here because np.load leaves a damaged file open.
-        with open(path, "rb") as raw:
-            file = np.load(raw, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise zipfile.BadZipFile("it is a single array")
-            return {key: np.asarray(file[key]) for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"weights {path}: no readable .npz file ({reason})") from error
-
-
-def _convert(
-    path: pathlib.Path, key: str, array: np.ndarray, expected: Any, layout: str
-) -> jnp.ndarray:
-    shape, axes = expected.shape, None
-    if len(shape) == 4:
-        axes = _LAYOUTS[layout]
-        shape = tuple(shape[axes.index(i)] for i in range(4))
-    if array.shape != shape:
-        note = f" ({layout})" if axes else ""
-        raise UserError(f"weights {path}: {key} has shape {array.shape}; expected {shape}{note}")
-    _check_values(path, key, array, is_variance=key.endswith(".var"))
-    return jnp.asarray(array if axes is None else array.transpose(axes), expected.dtype)
-
-
-def _check_values(
-    path: str | os.PathLike[str], name: str, array: np.ndarray, *, is_variance: bool
-) -> None:
-    """Sees that they are numbers that a network can have, also once they are float32."""
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise UserError(f"weights {path}: {name} has dtype {array.dtype}; expected a float")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise UserError(
-            f"weights {path}: {name} holds NaN or infinity as float32; expected finite numbers"
-        )
-    if is_variance and (array < 0).any():
-        raise UserError(
-            f"weights {path}: {name} holds {array.min()}; expected variances of at least 0"
-        )
-
-
-def _check_names(
-    path: str | os.PathLike[str], found: Iterable[str], expected: Iterable[str]
-) -> None:
-    found, expected = set(found), set(expected)
-    hint = "" if found & expected else f"; the file has {_some(found)}"
-    for name in sorted(expected - found):
-        raise UserError(f"weights {path}: {name} is missing; the model has it{hint}")
-    for name in sorted(found - expected):
-        raise UserError(f"weights {path}: {name} is surplus; the model has nothing for it")
-
-
-def _some(names: set[str]) -> str:
-    """A few names, for one line."""
-    if not names:
-        return "no array at all"
-    return f"{len(names)} others, such as {min(names)!r}"
-
-
-def _from_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The same arrays, with the same kernel sizes; channels may differ."""
-    if not files.is_remote(path) and (inside := sorted(pathlib.Path(path).glob("*.npz"))):
-        raise UserError(
-            f"weights {path}: a folder of .npz files; expected one, such as {inside[0]}"
-        )
-    tree = load_checkpoint(path)
-    loaded = flatten_dict(tree, sep="/")
-    expected = flatten_dict(variables, sep="/")
-    _check_names(path, loaded, expected)
-    for name, leaf in expected.items():
-        array = loaded[name]
-        if array.ndim != len(leaf.shape) or array.shape[:-2] != leaf.shape[:-2]:
+def check_required(known: Naming, module: nn.Module) -> None:
+    """Raises UserError where a module lacks what all networks of a library have."""
+    for field, value in known.requires.items():
+        if (own := getattr(module, field)) != value:
             raise UserError(
-                f"weights {path}: {name} has shape {array.shape}; "
-                f"expected {leaf.shape}, but for the channels"
+                f"the names are {known.library}'s, whose networks have {field} {value!r}; the "
+                f"model's {field} is {own!r}"
             )
-        _check_values(path, name, np.asarray(array), is_variance=name.endswith("/var"))
-        loaded[name] = array.astype(leaf.dtype)
-    # Of a network without BatchNorm an empty collection of statistics is part of the tree.
-    return unflatten_dict(flatten_dict(tree, keep_empty_nodes=True, sep="/") | loaded, sep="/")
+
+
+def looks_like(source: Source, but: type[nn.Module]) -> str:
+    """A phrase that says which network a source seems to be of, of another family than `but`."""
+    for candidate in recognised(source):
+        if candidate.naming.family is not but:
+            name, library = candidate.network.name, candidate.naming.library
+            return f"it looks like {library}'s {name}; expected a {but.__name__}, but by "
+    return "by "
+
+
+class Candidate(NamedTuple):
+    """A network that a source may be of, by a naming, and the source's arrays by that."""
+
+    naming: Naming
+    network: Network
+    named: Mapping[str, Named]
+    spare: Collection[str]
+
+
+def recognised(source: Source) -> list[Candidate]:
+    """What a source may be of, the names taken as they are or with the least taken off them."""
+    for arrays, spare in unwrapped(source.arrays):
+        found = []
+        for known in namings():
+            named = known.arrays(arrays)
+            shapes = {name: each.array.shape for name, each in named.items()}
+            if network := known.recognise(shapes, source.hint):
+                found.append(Candidate(known, network, named, spare))
+        if found:
+            return found
+    return []
+
+
+def unwrapped(arrays: Arrays) -> Iterator[tuple[Arrays, Collection[str]]]:
+    """A file's arrays, and again without what wrappers put before their names.
+
+    Yields:
+      The arrays without one prefix more each time: one that is before all names, or a wrapper's
+      known one; and the names that were without it, which need be of nothing in the network.
+    """
+    spare: set[str] = set()
+    yield arrays, spare
+    while True:
+        firsts = {name.partition(".")[0] + "." for name in arrays}
+        known = (prefix for prefix in _WRAPPERS if prefix in firsts)
+        prefix = firsts.pop() if len(firsts) == 1 else next(known, "")
+        if not prefix or prefix[:-1] in arrays:
+            return
+        spare |= {name for name in arrays if not name.startswith(prefix)}
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        yield arrays, spare

@@ -82,6 +82,10 @@ def _unconfigured(network: Network, config: Mapping[str, Any]) -> Network:
     return network
 
 
+# What PyTorch and its tools count beside the weights.
+_COUNTERS = r".*\.(num_batches_tracked|total_ops|total_params)|(total_ops|total_params)"
+
+
 @dataclass(frozen=True)
 class Naming:
     """One library's names of one family.
@@ -95,7 +99,7 @@ class Naming:
         is one, config.json's architecture: for what no shape tells.
       entries: shapes of our variables by path -> what belongs together, all of them. The paths are
         "params/LAYER/ARRAY" and "batch_stats/LAYER/ARRAY"; widths may be pruned.
-      ignored: a pattern of their names that hold nothing a network computes with.
+      ignored: a pattern of their names that hold nothing a network computes with, beside counters.
       requires: fields that our module must have, for the library's networks all have them.
       configure: (network, content of Hugging Face's config.json) -> the network by what it says.
       canonical: brings the forms of a library's files to one, see `as_they_are` and `keras`.
@@ -105,10 +109,16 @@ class Naming:
     family: type[nn.Module]
     recognise: Callable[[Shapes, str], Network | None]
     entries: Callable[[Shapes], list[Entry]]
-    ignored: str = r".*\.(num_batches_tracked|total_ops|total_params)"
+    ignored: str = ""
     requires: Mapping[str, Any] = field(default_factory=dict)
     configure: Callable[[Network, Mapping[str, Any]], Network] = _unconfigured
     canonical: Callable[[Arrays], dict[str, Named]] = as_they_are
+
+    def arrays(self, arrays: Arrays) -> dict[str, Named]:
+        """A file's arrays by canonical name, but for those that a network computes nothing with."""
+        ignored = re.compile(f"{_COUNTERS}|{self.ignored}" if self.ignored else _COUNTERS)
+        found = self.canonical(arrays)
+        return {name: each for name, each in found.items() if not ignored.fullmatch(each.name)}
 
 
 @functools.cache
