@@ -81,7 +81,7 @@ class MobileNetV1(nn.Module):
       activation: a key of `ACTIVATIONS`; the authors' weights are of "relu6".
       last: there is a last 1x1 convolution, which the paper has not (timm's mobilenetv1_100h).
       padding: of convolutions of stride 2, see `layers.Padding` (timm's is "symmetric",
-        TensorFlow's "same", Keras's "end").
+        TensorFlow's "same", Keras's "end", which is "same" in the first).
       epsilon: of BatchNorm (timm's; TensorFlow's is 1e-3).
     """
 
@@ -98,7 +98,9 @@ class MobileNetV1(nn.Module):
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         activation = ACTIVATIONS[self.activation]
         width = make_divisible(STEM * self.width_multiplier)
-        x = conv(width, 3, stride=2, padding=self.padding, name="stem_conv")(images)
+        # Keras pads its depthwise convolutions by hand.
+        padding: Padding = "same" if self.padding == "end" else self.padding
+        x = conv(width, 3, stride=2, padding=padding, name="stem_conv")(images)
         x = activation(batch_norm(self.epsilon, "stem_bn")(x))
         for i, (stage, blocks) in enumerate(zip(STAGES, self.stages, strict=False), start=1):
             features = make_divisible(stage.features * self.width_multiplier)

@@ -68,6 +68,11 @@ OPTIONS: Options = {
 }
 
 
+def stem_width(width_multiplier: float) -> int:
+    """Outputs of the first convolution, which the authors' narrow networks do not cut."""
+    return STEM if width_multiplier < 0.75 else make_divisible(STEM * width_multiplier)
+
+
 class MobileNetV3(nn.Module):
     """MobileNetV3 with a task head.
 
@@ -98,10 +103,7 @@ class MobileNetV3(nn.Module):
     def __call__(self, images: jax.Array, return_features: bool = False) -> jax.Array:
         """Logits [B, num_outputs] of images [B, H, W, 3], or the features [B, F] under the head."""
         activation = ACTIVATIONS["relu" if self.minimal else "hard_swish"]
-        # As the authors' narrow networks have it.
-        width = (
-            STEM if self.width_multiplier < 0.75 else make_divisible(STEM * self.width_multiplier)
-        )
+        width = stem_width(self.width_multiplier)
         x = conv(width, 3, stride=2, padding=self.padding, name="stem_conv")(images)
         x = activation(batch_norm(self.epsilon, "stem_bn")(x))
         table: Sequence[Stage] = STAGES[self.variant]
