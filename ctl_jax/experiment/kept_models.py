@@ -7,6 +7,7 @@ from typing import Any
 
 from ctl_jax import files, records
 from ctl_jax.errors import UserError
+from ctl_jax.experiment.kinds import evaluate
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 
 TRIAL = "finetune"
@@ -39,12 +40,15 @@ def keeping(strategy: Strategy, mode: str) -> Strategy:
     Args:
       strategy: says which steps are wanted.
       mode: "none", "best" (of each task, once all of its trials that are wanted are done) or "all".
+        The best are evaluated on the test split, too.
     """
 
     def wanted(finished: Finished) -> list[Step]:
         steps = list(strategy(finished))
         kept = MODES[mode](steps, finished)
-        return [step.kept() if step.id in kept else step for step in steps]
+        marked = [step.kept() if step.id in kept else step for step in steps]
+        best = [step for step in marked if step.id in kept] if mode == "best" else []
+        return [*marked, *map(evaluate.make, best)]
 
     return wanted
 

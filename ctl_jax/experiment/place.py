@@ -175,6 +175,11 @@ class Workplace:
             ),
         )
 
+    def forward(self, start: Step | None, num_classes: int) -> int:
+        """FLOPs of a forward pass of one image; `start` is as for `costs`."""
+        fixed, each = self._forward(start)
+        return fixed + num_classes * each
+
     def _forward(self, start: Step | None) -> tuple[int, int]:
         size = self.config.data.image_size
         return self.once(

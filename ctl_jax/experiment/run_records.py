@@ -31,13 +31,18 @@ def run_record(plan: Plan) -> records.RunRecord:
         learning_rates=config.finetune.learning_rates,
         seeds=config.seeds,
         config=config.to_dict(),
-        versions={
-            "ctl_jax": ctl_jax.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
+        versions=versions(),
         device=jax.devices()[0].device_kind,
     )
+
+
+def versions() -> dict[str, str]:
+    """Of what numbers depend on, by package."""
+    return {
+        "ctl_jax": ctl_jax.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
 
 
 def _task(task: TaskInfo) -> records.RunTask:

@@ -13,7 +13,7 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import run_records, steps, tables
+from ctl_jax.experiment import cards, run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
 from ctl_jax.experiment.kept_models import TRIAL, ranks
@@ -295,9 +295,10 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
         )
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
-    console.print(report.summary(plain), highlight=False, markup=False, soft_wrap=True)
+    cards.write(plan, plain)
     for path in paths:
         _say(console, f"wrote {path}")
+    _say(console, f"\n{report.summary(plain, store.workdir)}")
     return list(left)
 
 

@@ -157,6 +157,11 @@ def outcome(record: records.Record) -> str:
                 f"pretrained on {record.task}: dev accuracy {record.metric:.3f}, loss "
                 f"{record.loss:.3f}"
             )
+        case records.EvaluateRecord():
+            return (
+                f"{record.task}: the best model's {record.metric} on {record.split} is "
+                f"{record.score:.3f} ({record.low:.3f} to {record.high:.3f})"
+            )
         case records.PaceRecord():
             return f"measured {text.flops(record.flops_per_second)} a second"
         case _:

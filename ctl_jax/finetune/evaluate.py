@@ -14,7 +14,11 @@ from ctl_jax import models
 from ctl_jax.data import streaming
 from ctl_jax.finetune import devices
 from ctl_jax.finetune.losses import mask_padding
-from ctl_jax.finetune.metrics import mean_average_precision
+from ctl_jax.finetune.metrics import (
+    accuracy_interval,
+    mean_average_precision,
+    mean_average_precision_interval,
+)
 from ctl_jax.finetune.step import Tree
 
 TOP = 5
@@ -30,11 +34,13 @@ class Scores(NamedTuple):
       value: in 0 .. 1.
       top5: the fraction of examples whose label is among the five largest outputs; None for
         multi-label tasks and for fewer than five classes.
+      interval: both ends of the 95% confidence interval of `value`, where that was asked for.
     """
 
     metric: str
     value: float
     top5: float | None
+    interval: tuple[float, float] | None = None
 
 
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     batch_size: int = 128,
     compute_dtype: str = "float32",
     mesh: Mesh | None = None,
+    interval: bool = False,
 ) -> Scores:
     """Top-1 and top-5 accuracy, or mean average precision; the form of the labels decides.
 
@@ -66,6 +73,7 @@ def evaluate(
       compute_dtype: as the recipe's.
       mesh: the devices that share each batch; without it, all of all processes of the group, each
         of which calls this with the same arguments.
+      interval: whether to say how far the score may be from the true one.
 
     Returns:
       See `Scores`. Of equal outputs the one of the smaller number counts as the larger.
@@ -77,12 +85,14 @@ def evaluate(
     if labels.ndim == 2:
         call = functools.partial(_compiled(mesh, _logits), *network, variables)
         logits = _over_batches(call, images, batch_size, mesh)[:, :num_classes]
-        return Scores("mAP", mean_average_precision(labels, logits), None)
+        ends = mean_average_precision_interval(labels, logits) if interval else None
+        return Scores("mAP", mean_average_precision(labels, logits), None, ends)
     classes = devices.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
     hits = _over_batches(call, images, batch_size, mesh) == labels[:, None]
     top5 = float(hits.any(axis=1).mean()) if num_classes >= TOP else None
-    return Scores("accuracy", float(hits[:, 0].mean()), top5)
+    ends = accuracy_interval(int(hits[:, 0].sum()), len(hits)) if interval else None
+    return Scores("accuracy", float(hits[:, 0].mean()), top5, ends)
 
 
 def _over_batches(

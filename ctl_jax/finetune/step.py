@@ -28,7 +28,7 @@ class Recipe:
     """What is constant in the compiled step. SGD with Nesterov momentum, as in Nevis'22.
 
     Attributes:
-      preprocess: name of an entry of `models.PREPROCESS`.
+      preprocess: what the network expects of an image, as `models.Preprocess.parse` takes it.
       augmentation: crops and flips of training images.
       momentum: of SGD.
       weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm).
@@ -161,7 +161,7 @@ def train_step(
       The next state, and what the step reports.
     """
     images = augment(jax.random.fold_in(state.key, state.step), images, recipe.augmentation)
-    images = models.PREPROCESS[recipe.preprocess](images)
+    images = models.Preprocess.parse(recipe.preprocess)(images)
     trained, frozen = phases.partition(recipe.phase, state.params)
     by_batch = phases.by_batch(recipe.phase, state._asdict())
     loss_of = functools.partial(

@@ -11,6 +11,7 @@ from ctl_jax.records.schema import to_json
 from ctl_jax.records.trial import PURPOSES, TrialRecord, rank, winner
 from ctl_jax.records.types import (
     DevRecord,
+    EvaluateRecord,
     MethodRecord,
     MissingTask,
     PaceRecord,
@@ -29,6 +30,7 @@ __all__ = [
     "TYPES",
     "Column",
     "DevRecord",
+    "EvaluateRecord",
     "MethodRecord",
     "MissingTask",
     "PaceRecord",

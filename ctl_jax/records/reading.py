@@ -9,6 +9,7 @@ from ctl_jax.records.schema import read_fields
 from ctl_jax.records.trial import TrialRecord, check_trial
 from ctl_jax.records.types import (
     DevRecord,
+    EvaluateRecord,
     MethodRecord,
     PaceRecord,
     PendingRecord,
@@ -30,6 +31,7 @@ Record = (
     | TrainRecord
     | DevRecord
     | TrialRecord
+    | EvaluateRecord
     | PendingRecord
 )
 

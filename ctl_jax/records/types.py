@@ -187,6 +187,59 @@ class PaceRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateRecord:
+    """What the best model of a task is worth, on a split that chose nothing, and what it costs.
+
+    Attributes:
+        id: Of the step.
+        trial: Id of the trial that made the model.
+        task: Name of its task.
+        split: Such as "test".
+        examples: How many the split has.
+        metric: What the score is: "accuracy" or "mAP".
+        score: In 0 .. 1.
+        low: The lower end of its 95% confidence interval.
+        high: The upper one.
+        correct: Examples that were classified right; None for mAP.
+        top5: Top-5 accuracy; None for mAP and for fewer than five classes.
+        widths: Stages of the network, each with its different numbers of channels, in order.
+        params: Parameters of the network with its head.
+        whole_params: The same where nothing is cut.
+        forward_flops: FLOPs of a prediction of one image.
+        whole_forward_flops: The same where nothing is cut.
+        latency_s: Seconds that a prediction of one image takes.
+        whole_latency_s: The same where nothing is cut.
+        device: On what.
+        flops: What the evaluation cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "evaluate"
+
+    id: str
+    trial: str
+    task: str
+    split: str
+    examples: int
+    metric: str
+    score: float
+    low: float
+    high: float
+    correct: int | None
+    top5: float | None
+    widths: Mapping[str, tuple[int, ...]]
+    params: int
+    whole_params: int
+    forward_flops: int
+    whole_forward_flops: int
+    latency_s: float
+    whole_latency_s: float
+    device: str
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodRecord:
     """What a method makes of the network, without a task's head.
 

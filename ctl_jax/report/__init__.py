@@ -8,5 +8,6 @@ print(report.summary(records))
 from ctl_jax.report.output import write
 from ctl_jax.report.rows import results
 from ctl_jax.report.terminal import summary
+from ctl_jax.report.winners import Best, best
 
-__all__ = ["results", "summary", "write"]
+__all__ = ["Best", "best", "results", "summary", "write"]

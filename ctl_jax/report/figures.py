@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
 from ctl_jax import text
 from ctl_jax.report.budgets import Axis, labels
@@ -127,6 +127,41 @@ def relative(
         return png(figure, axes)
 
 
+def training(
+    title: str, losses: Mapping[int, float], scores: Mapping[int, float], metric: str
+) -> bytes:
+    """Draws the loss of a training, and the score on dev, against what was spent.
+
+    Args:
+        title: Title of the figure.
+        losses: By FLOPs.
+        scores: By FLOPs; may be empty.
+        metric: Name of the score.
+
+    Returns:
+        A PNG.
+    """
+    with canvas(title) as (figure, axes):
+        axes.plot(list(losses), list(losses.values()), color=_BLACK, label="training loss")
+        axes.set_xlabel("training compute (FLOP)")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: text.si(flops)))
+        axes.set_ylabel("training loss (nats)")
+        if scores:
+            beside = axes.twinx()
+            beside.spines["right"].set_visible(True)
+            beside.grid(visible=False)
+            beside.plot(
+                list(scores),
+                list(scores.values()),
+                color=_COLOURS[0],
+                marker="o",
+                markersize=4,
+                label=f"{metric} (dev)",
+            )
+            beside.set_ylabel(f"{metric} (dev)")
+        return png(figure, axes)
+
+
 @contextlib.contextmanager
 def canvas(title: str) -> Iterator[tuple[Figure, Axes]]:
     """Gives an empty figure in the style of all; `png` makes bytes of it."""
@@ -200,6 +235,9 @@ def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
 def png(figure: Figure, axes: Axes) -> bytes:
     """Returns a figure with its legend as PNG."""
     handles, names = axes.get_legend_handles_labels()
+    for beside in figure.axes[1:]:
+        more = beside.get_legend_handles_labels()
+        handles, names = handles + more[0], names + more[1]
     columns = len(names) if len(names) <= 4 else 3
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
     content = io.BytesIO()

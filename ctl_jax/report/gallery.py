@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from ctl_jax import text
 from ctl_jax.errors import UserError
-from ctl_jax.records import RunTask
+from ctl_jax.records import DevRecord, RunTask, TrainRecord
 from ctl_jax.report import figures, groups
 from ctl_jax.report.curves import Mean, Point, Values, task_curves
 from ctl_jax.report.table import Table
+from ctl_jax.report.winners import Best, of_table
 
 
 class Results(NamedTuple):
@@ -77,7 +78,9 @@ def figure(alt: str) -> Callable[[Draw], Draw]:
 def draw_all(results: Results) -> dict[str, bytes]:
     """Returns the figures that there are numbers for, as PNG by name."""
     drawn = {each.name: each.draw(results) for each in FIGURES}
+    best = of_table(results.table)
     drawn |= {task_figure(task.name): _of_task(results, task) for task in results.table.tasks}
+    drawn |= {training_figure(each.task.name): _of_training(results, each) for each in best}
     return {name: image for name, image in drawn.items() if image is not None}
 
 
@@ -124,6 +127,23 @@ def _of_task(results: Results, task: RunTask) -> bytes | None:
         table.budgets,
         groups.chance(task),
     )
+
+
+def training_figure(task: str) -> str:
+    """Returns the name of the figure of how a task's best model was trained."""
+    return f"training_{task}"
+
+
+def _of_training(results: Results, best: Best) -> bytes | None:
+    log = results.table.logs.get(best.trial.id, ())
+    losses = {r.flops: r.loss for r in log if isinstance(r, TrainRecord) and r.loss is not None}
+    scores = {r.flops: r.dev for r in log if isinstance(r, DevRecord) and r.dev is not None}
+    if not losses:
+        return None
+    if best.trial.dev is not None and best.trial.reported_step == best.trial.steps:
+        scores[best.trial.spent_flops] = best.trial.dev
+    title = f"Training of the best model: {best.task.title}"
+    return figures.training(title, losses, scores, best.test.metric)
 
 
 def _curves(

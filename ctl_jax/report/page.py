@@ -14,9 +14,10 @@ from ctl_jax.records import PURPOSES, PretrainRecord, RunRecord, RunTask, TrialR
 from ctl_jax.report import costs, figures, groups, sections
 from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
-from ctl_jax.report.gallery import FIGURES, Results, task_figure
+from ctl_jax.report.gallery import FIGURES, Results, task_figure, training_figure
 from ctl_jax.report.grids import grid, percent, relative_grid
 from ctl_jax.report.table import Table
+from ctl_jax.report.winners import facts, of_table
 
 
 def render(results: Results, images: Mapping[str, bytes]) -> str:
@@ -76,6 +77,10 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "mean_grid": grid(methods, [at_budget[b].points for b in budgets], table.seeds),
         "relative_grid": relative_grid(methods, [at_budget[b] for b in budgets]),
         "groups": sections.views(results.scores, methods, budgets, table.seeds),
+        "best": [
+            (each.task.title, training_figure(each.task.name), facts(each, run.model))
+            for each in of_table(table)
+        ],
         "methods": [_method(table, method) for method in methods],
         "tasks": [_task(table, rows, task) for task in table.tasks],
         "rates": _rates(table),
@@ -239,6 +244,12 @@ def _ledger(table: Table) -> dict[str, Any]:
         once = {**dict.fromkeys(PURPOSES, 0), "search": sum(pace.flops for pace in table.paces)}
         lines.append(("measuring this device, for budgets in seconds", once, text.duration(pace_s)))
         total_s += pace_s
+    if table.evaluations:
+        test_s = sum(test.wall_s for test in table.evaluations.values())
+        flops = sum(test.flops for test in table.evaluations.values())
+        once = {**dict.fromkeys(PURPOSES, 0), "validate": flops}
+        lines.append(("evaluating the best models on test", once, text.duration(test_s)))
+        total_s += test_s
     totals = {purpose: sum(by[purpose] for _, by, _ in lines) for purpose in PURPOSES}
     lines.append(("total", totals, text.duration(total_s)))
     return {

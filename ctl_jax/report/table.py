@@ -7,12 +7,14 @@ says again what it is), so nothing here depends on the order in which they are g
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ctl_jax import records
 from ctl_jax.errors import UserError
 from ctl_jax.records import (
+    DevRecord,
+    EvaluateRecord,
     MethodRecord,
     MissingTask,
     PaceRecord,
@@ -21,6 +23,7 @@ from ctl_jax.records import (
     RunRecord,
     RunTask,
     TaskRecord,
+    TrainRecord,
     TrialRecord,
 )
 from ctl_jax.report.budgets import Axis, axis
@@ -29,9 +32,11 @@ from ctl_jax.report.budgets import Axis, axis
 # run is continued elsewhere, and data sets that were missing may have arrived.
 _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model")
 # Within one record, what the wall clock decides and no comparison may see.
-_CLOCK = ("wall_s", "flops_per_second")
+_CLOCK = ("wall_s", "flops_per_second", "latency_s", "whole_latency_s")
 # Records that a report is made from.
-_READ = ("run", "task", "pretrain", "pace", "method", "trial", "pending")
+_READ = ("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate")
+# Those that it is made from where they are of a trial whose model was evaluated.
+_ON_THE_WAY = ("train", "dev")
 
 Place = tuple[str, str, str, int]  # task, method, budget, seed: what one search is for
 R = TypeVar("R", bound=records.Record)
@@ -62,6 +67,8 @@ class Table:
         trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates; of the
             last, those that the run does not name come behind, by value.
         pending: Trials that are wanted and not done, in the same order.
+        evaluations: Of the best models, by task.
+        logs: "train" and "dev" records of their trials, by the trial's id, first to last.
     """
 
     run: RunRecord | None = None
@@ -76,6 +83,8 @@ class Table:
     networks: Mapping[str, MethodRecord] = dataclasses.field(default_factory=dict)
     trials: tuple[TrialRecord, ...] = ()
     pending: tuple[PendingRecord, ...] = ()
+    evaluations: Mapping[str, EvaluateRecord] = dataclasses.field(default_factory=dict)
+    logs: Mapping[str, Sequence[TrainRecord | DevRecord]] = dataclasses.field(default_factory=dict)
 
     @property
     def task_names(self) -> list[str]:
@@ -96,6 +105,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
         UserError: A field is missing or of the wrong type, two records contradict each other, or
             a trial does not belong to the run.
     """
+    lines = list(lines)
     found: list[records.Record] = []
     is_product = False
     for number, line in enumerate(lines, start=1):
@@ -118,6 +128,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
     ordered = _ordered(trials.values(), run)
     pending = _unique(_of(PendingRecord, found), lambda record: record.id)
     left = _product(ordered, run) if is_product else pending.values()
+    evaluations = _unique(_of(EvaluateRecord, found), lambda record: record.task)
     return Table(
         run=run,
         machines=machines,
@@ -131,7 +142,22 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
         networks={name: networks[name] for name in run.methods if name in networks},
         trials=ordered,
         pending=_ordered((each for each in left if each.id not in trials), run),
+        evaluations=evaluations,
+        logs=_logs(lines, {record.trial for record in evaluations.values()}),
     )
+
+
+def _logs(
+    lines: Sequence[Mapping[str, Any]], trials: Collection[str]
+) -> dict[str, list[TrainRecord | DevRecord]]:
+    """Returns what some trials said on the way, first to last."""
+    found: dict[str, dict[tuple[int, str], TrainRecord | DevRecord]] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.get("type") in _ON_THE_WAY and line.get("trial") in trials:
+            record = records.from_json(line, number)
+            assert isinstance(record, TrainRecord | DevRecord)
+            found.setdefault(record.trial, {})[record.step, record.type] = record
+    return {trial: [by_step[key] for key in sorted(by_step)] for trial, by_step in found.items()}
 
 
 def _of(cls: type[R], found: Iterable[records.Record]) -> list[R]:

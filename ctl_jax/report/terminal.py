@@ -1,10 +1,11 @@
 """The results as a text table for the end of a run."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import text
-from ctl_jax.report import costs
+from ctl_jax.report import costs, winners
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
@@ -14,14 +15,16 @@ from ctl_jax.report.table import Table, read
 _COLUMNS = 4  # budgets side by side: what fits into 80 characters
 
 
-def summary(lines: Iterable[Mapping[str, Any]]) -> str:
+def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] = "") -> str:
     """Returns the mean over tasks, method by budget, as lines of plain text.
 
     Args:
         lines: Objects of `records.jsonl`, in any order.
+        workdir: Folder of the run, where the best models are.
 
     Returns:
-        A table, and below it what is missing, unfinished or diverged. No newline at the end.
+        A table, below it what is missing, unfinished or diverged, and the best models where they
+        were evaluated. No newline at the end.
 
     Raises:
         UserError: The records are incomplete or contradict each other.
@@ -40,7 +43,7 @@ def summary(lines: Iterable[Mapping[str, Any]]) -> str:
     several = sum(metric(task) == "mAP" for task in table.tasks)
     if several:
         shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
-    return "\n".join(shown + _warnings(table))
+    return "\n".join(shown + _warnings(table) + winners.lines(table, workdir))
 
 
 def _block(methods: Sequence[str], found: Mapping[str, Mean]) -> list[str]:

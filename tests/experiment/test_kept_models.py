@@ -89,7 +89,11 @@ def test_which_models_stay(scores, best, every):
     assert names(winners(STEPS, finished)) == best
     for mode, expected in (("none", []), ("best", best), ("all", every)):
         found = keeping(lambda finished: STEPS, mode)(finished)
-        assert [step.id for step in found] == [step.id for step in STEPS]
+        assert [step.id for step in found[: len(STEPS)]] == [step.id for step in STEPS]
+        # The best are evaluated.
+        trials = [step.inputs["weights"] for step in found[len(STEPS) :]]
+        assert names(trials) == (expected if mode == "best" else [])
+        assert all(step.keep for step in trials)
         assert names(step for step in found if step.keep) == expected
 
 

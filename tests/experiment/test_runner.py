@@ -460,6 +460,8 @@ def _check_model(workdir, trial, config):
     images = model.preprocess(split.images)
     logits = np.asarray(models.apply(model.module, model.variables, images))
     assert logits.shape == (len(split.labels), task.num_classes)
+    assert bool(model.keep) == (trial["scope"] is not None)
+    assert len(model.classes) in (0, task.num_classes)
     assert np.mean(logits.argmax(axis=1) == split.labels) == pytest.approx(trial["dev_test"])
 
 
@@ -473,15 +475,22 @@ def _best(records):
 
 @pytest.mark.slow
 def test_the_best_model_of_each_task_stays(done, config, tmp_path, play):
-    """Those that were kept in case they would win are gone; no record depends on it."""
+    """Those that were kept in case they would win are gone; no other record depends on it."""
     config.keep_models = "best"
-    experiment.run(config, tmp_path, _printing())
+    console = _printing()
+    experiment.run(config, tmp_path, console)
     assert (tmp_path / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
     records = _records(tmp_path)
-    assert _timeless(records[1:]) == _timeless(_records(done)[1:])
+    evaluations = [record for record in records if record["type"] == "evaluate"]
+    rest = [record for record in records if record["type"] != "evaluate"]
+    assert _timeless(rest[1:]) == _timeless(_records(done)[1:])
     winners = _best(records)
     assert len(winners) == 2
-    assert _models(tmp_path) == winners
+    assert _models(tmp_path) == winners == {record["trial"] for record in evaluations}
+    for record in evaluations:
+        score = f"{record['score']:.3f} ({record['low']:.3f} \N{EN DASH} {record['high']:.3f})"
+        assert score in (tmp_path / "models" / record["trial"] / "card.md").read_text()
+        assert f"{tmp_path}/models/{record['trial']}" in console.file.getvalue()
     for trial in records:
         if trial.get("id") in winners:
             _check_model(tmp_path, trial, config)
@@ -511,8 +520,12 @@ def test_models_that_are_asked_for_later_are_made_and_change_no_record(small, tm
         small.keep_models = mode
         experiment.run(small, tmp_path, _printing())
         assert (mode, len(calls), _models(tmp_path)) == (mode, made, kept)
-        assert _steps(tmp_path) == before
-        assert _records(tmp_path)[1:] == lines
+        # The best are evaluated besides.
+        now = _steps(tmp_path)
+        assert {name: now[name] for name in before} == before
+        assert len(now) == len(before) + len(winners)
+        rest = [record for record in _records(tmp_path) if record["type"] != "evaluate"]
+        assert rest[1:] == lines
     for trial in lines:
         if trial["type"] == "trial":
             _check_model(tmp_path, trial, small)

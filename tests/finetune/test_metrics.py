@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score
 
-from ctl_jax.finetune.metrics import average_precision, mean_average_precision
+from ctl_jax.finetune.metrics import (
+    accuracy_interval,
+    average_precision,
+    mean_average_precision,
+    mean_average_precision_interval,
+)
 
 
 def _sklearn(labels, scores):
@@ -51,3 +56,30 @@ def test_what_is_not_a_number_ranks_last():
     labels = np.array([[1], [0], [1]], np.uint8)
     scores = np.array([[np.nan], [1.0], [2.0]], np.float32)
     np.testing.assert_allclose(average_precision(labels, scores), [(1 + 2 / 3) / 2])
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_wilsons_interval(examples, data):
+    """By its definition: the accuracies that the one found is 1.96 standard deviations from."""
+    correct = data.draw(st.integers(0, examples))
+    found = correct / examples
+    for end in accuracy_interval(correct, examples):
+        assert 0 <= end <= 1
+        deviation = 1.959964 * np.sqrt(end * (1 - end) / examples)
+        assert abs(found - end) == pytest.approx(deviation, rel=1e-4, abs=1e-6)
+
+
+def test_the_interval_of_mean_average_precision():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, (400, 3))
+    scores = labels + rng.normal(0, 1, labels.shape)
+    value = mean_average_precision(labels, scores)
+    low, high = mean_average_precision_interval(labels, scores)
+    assert low < value < high
+    # About what other samples of the same distribution give.
+    others = []
+    for _ in range(100):
+        labels = rng.integers(0, 2, (400, 3))
+        others.append(mean_average_precision(labels, labels + rng.normal(0, 1, labels.shape)))
+    assert high - low == pytest.approx(2 * 1.96 * np.std(others), rel=0.3)
+    assert mean_average_precision_interval(labels, labels + 0.0) == (1, 1)

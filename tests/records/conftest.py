@@ -16,7 +16,7 @@ def _example(hint: Any) -> Any:
     if args and typing.get_origin(hint) is tuple:
         return (_example(args[0]),)
     if typing.get_origin(hint) is Mapping:
-        return {"key": 3 if args[1] is int else "value"}
+        return {"key": "value" if args[1] is Any else _example(args[1])}
     if args:  # or None
         return _example(args[0])
     if dataclasses.is_dataclass(hint):

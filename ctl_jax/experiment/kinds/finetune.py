@@ -161,6 +161,7 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
     params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
     stretches = plan(step, place)
     cut = _cut(step)
+    of_cut = {} if cut is None else cut.params
     updates = sum(stretch.updates for stretch in stretches)
     return {
         "id": step.id,
@@ -171,9 +172,9 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         "domain": spec.domain,
         "year": spec.year,
         "method": params["method"],
-        "scope": cut.get("scope"),
-        "ratio": cut.get("ratio"),
-        "criterion": cut.get("criterion"),
+        "scope": of_cut.get("scope"),
+        "ratio": of_cut.get("ratio"),
+        "criterion": of_cut.get("criterion"),
         "budget": params["budget"],
         "budget_flops": params["budget_flops"],
         "learning_rate": params["learning_rate"],
@@ -228,12 +229,12 @@ def recipe(
     )
 
 
-def _cut(step: Step) -> Mapping[str, Any]:
-    """The parameters of the cut that it goes back to; none where nothing was cut."""
+def _cut(step: Step) -> Step | None:
+    """The cut that it goes back to; None where nothing was cut."""
     start = step.inputs.get("weights")
     while start is not None and start.kind != "prune":
         start = start.inputs.get("weights")
-    return {} if start is None else start.params
+    return start
 
 
 def _spent(stretches: list[Stretch], updates: int) -> int:
@@ -329,17 +330,24 @@ def _evaluate(
 
 def _model(step: Step, place: Workplace, variables: Tree) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
-    params = step.params
+    params, cut = step.params, _cut(step)
+    name = params["task"]["name"]
 
-    return functools.partial(
-        networks.as_model,
-        place.network,
-        variables,
-        params["image_size"],
-        params["finetune"]["compute_dtype"],
-        num_outputs=params["task"]["num_classes"],
-        notes={"step": step.id, "task": params["task"]["name"], "method": params["method"]},
-    )
+    def make() -> models.Model:
+        # Of a group, one process alone comes here, and reads the folder.
+        pruned: Any = None if cut is None else place.store.result(cut.id)
+        return networks.as_model(
+            place.network,
+            variables,
+            params["image_size"],
+            params["finetune"]["compute_dtype"],
+            classes=place.tasks[name].class_names,
+            num_outputs=params["task"]["num_classes"],
+            keep="" if pruned is None else pruned.keep,
+            notes={"step": step.id, "task": name, "method": params["method"]},
+        )
+
+    return make
 
 
 def _train_record(

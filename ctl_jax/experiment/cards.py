@@ -1,0 +1,89 @@
+"""Cards of a run's best models: card.md in the folder of each."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ctl_jax import files, report, text
+from ctl_jax.compute import Budget
+from ctl_jax.experiment import run_records
+from ctl_jax.experiment.plan import Plan
+from ctl_jax.models import card
+from ctl_jax.report.winners import widths
+
+
+def write(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a card into the folder of each best model that was evaluated and is there.
+
+    Args:
+      plan: of the run.
+      lines: its records, as JSON objects.
+    """
+    store = plan.place.store
+    for found in report.best(lines):
+        if store.has_model(found.trial.id):
+            path = store.model(found.trial.id) / "card.md"
+            files.write_text(path, card.render(facts(plan, found)))
+
+
+def facts(plan: Plan, found: report.Best) -> card.Facts:
+    """What a card says of a model."""
+    task, trial, test = found.task, found.trial, found.test
+    network, info = plan.place.network, plan.place.tasks[task.name]
+    counts = {name: info.examples[name] for name in ("train", "dev", "dev_test")}
+    return card.Facts(
+        task=task.title,
+        dataset=task.dataset,
+        multi_label=task.kind == "multi_label",
+        classes=info.class_names,
+        examples={**counts, test.split: test.examples},
+        data_notes=text.data_notes(task.notes, task.passed_over),
+        architecture=network.name,
+        options=network.options,
+        image_size=plan.config.data.image_size,
+        preprocess=network.preprocess,
+        method=trial.method,
+        cut=_cut(found),
+        budget=text.budgets([Budget.parse(trial.budget)])[0],
+        learning_rate=trial.learning_rate,
+        seed=trial.seed,
+        scores=[
+            card.Score(name, trial.metric, value, counts[name])
+            for name, value in (("dev", trial.dev), ("dev_test", trial.dev_test))
+            if value is not None
+        ]
+        + [card.Score(test.split, test.metric, test.score, test.examples, test.low, test.high)],
+        costs=[
+            card.Cost("FLOPs an image", "FLOP", test.forward_flops, test.whole_forward_flops),
+            card.Cost("parameters", "", test.params, test.whole_params),
+            card.Cost(
+                f"seconds an image, {test.device}", "s", test.latency_s, test.whole_latency_s
+            ),
+        ],
+        spent=found.spent,
+        weights=_weights(plan, trial.method),
+        license=str(network.origin.get("license", "")),
+        device=test.device,
+        versions=run_records.versions(),
+    )
+
+
+def _cut(found: report.Best) -> str:
+    """What pruning left, a sentence; "" of a whole network."""
+    trial, test = found.trial, found.test
+    if trial.scope is None:
+        return ""
+    return (
+        f"{trial.ratio:g} of the channels of scope {trial.scope} were dropped by their "
+        f"{trial.criterion}; those that are left: {widths(test.widths)}"
+    )
+
+
+def _weights(plan: Plan, method: str) -> str:
+    """Where the weights that it started from come from."""
+    if not plan.methods[method].pretrained:
+        return "none, it was trained from random ones"
+    if plan.config.weights:
+        return plan.config.weights
+    assert plan.place.source is not None
+    steps, title = plan.config.pretrain.steps, plan.place.source.spec.title
+    return f"trained in this run on {title}, {steps} steps"

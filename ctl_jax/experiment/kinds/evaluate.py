@@ -1,0 +1,132 @@
+"""What the best model of a task is worth on the test split, and what a prediction costs."""
+
+import statistics
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ctl_jax import finetune, models, records
+from ctl_jax.experiment import networks
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune.step import Tree
+
+# Predictions of one image: those before any is measured, and those whose median counts.
+_WARM_UP, _MEASURED = 3, 20
+
+
+def make(trial: Step, split: str = "test") -> Step:
+    """The evaluation of a trial's model on a split of its task."""
+    return Step("evaluate", {"split": split}, {"weights": trial})
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of the forward passes of the split, and of those whose time is measured."""
+    trial = _trial(step)
+    examples = trial.params["task"]["examples"][step.params["split"]]
+    return _flops(place, trial, examples)
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of its input: it makes no network of its own."""
+    return place.shapes(_trial(step))
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """The variables of its input."""
+    return place.local_variables(_trial(step))
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Evaluates, and takes the time of a prediction beside that of the whole network."""
+    began, trial = time.monotonic(), _trial(step)
+    params, variables = trial.params, place.variables(trial)
+    info = place.tasks[params["task"]["name"]]
+    task = place.loader.load(info.spec)
+    split = task.splits[step.params["split"]]
+    scores = finetune.evaluate(
+        place.module,
+        params["model"]["preprocess"],
+        variables,
+        split.images,
+        split.labels,
+        num_classes=task.num_classes,
+        compute_dtype=params["finetune"]["compute_dtype"],
+        interval=True,
+    )
+    assert scores.interval is not None
+    whole = _whole(place, task.num_classes)
+    seconds = _latency(place, trial, variables)
+    is_whole = models.count_params(variables) == models.count_params(whole)
+    record = records.EvaluateRecord(
+        id=step.id,
+        trial=trial.id,
+        task=task.spec.name,
+        split=step.params["split"],
+        examples=len(split),
+        metric=scores.metric,
+        score=scores.value,
+        low=scores.interval[0],
+        high=scores.interval[1],
+        correct=round(scores.value * len(split)) if scores.metric == "accuracy" else None,
+        top5=scores.top5,
+        widths=_widths(place, variables),
+        params=models.count_params(variables),
+        whole_params=models.count_params(whole),
+        forward_flops=place.forward(trial.inputs.get("weights"), task.num_classes),
+        whole_forward_flops=place.forward(None, task.num_classes),
+        latency_s=seconds,
+        whole_latency_s=seconds if is_whole else _latency(place, trial, whole),
+        device=jax.devices()[0].device_kind,
+        flops=_flops(place, trial, len(split)),
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record])
+
+
+def _trial(step: Step) -> Step:
+    return step.inputs["weights"]
+
+
+def _flops(place: Workplace, trial: Step, examples: int) -> int:
+    classes = trial.params["task"]["num_classes"]
+    model, whole = (place.forward(s, classes) for s in (trial.inputs.get("weights"), None))
+    timed = model if model == whole else model + whole
+    return examples * model + (_WARM_UP + _MEASURED) * timed
+
+
+def _whole(place: Workplace, num_classes: int) -> Tree:
+    """The whole network, with zeros for weights: they take the same time."""
+    shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), place.whole)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _widths(place: Workplace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
+    """The different numbers of outputs of each stage's kernels, but those of the task's head."""
+    found: dict[str, tuple[int, ...]] = {}
+    for stage, names in networks.stages(place.network, variables).items():
+        inside = {name: variables["params"][name] for name in names if name != "head"}
+        leaves = jax.tree_util.tree_leaves_with_path(inside)
+        kernels = [leaf for path, leaf in leaves if path[-1].key == "kernel"]
+        if widths := dict.fromkeys(int(leaf.shape[-1]) for leaf in kernels):
+            found[stage] = tuple(widths)
+    return found
+
+
+def _latency(place: Workplace, trial: Step, variables: Tree) -> float:
+    """Median seconds of a prediction of one image by a network of these variables."""
+    size = trial.params["image_size"]
+    dtype = trial.params["finetune"]["compute_dtype"]
+    model = networks.as_model(place.network, variables, size, dtype, notes={})
+    image, seconds = np.zeros((1, size, size, 3), np.uint8), []
+    for _ in range(_WARM_UP + _MEASURED):
+        began = time.perf_counter()
+        model.logits(image)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[_WARM_UP:])
+
+
+register("evaluate", Kind(1, flops, run, shapes, restore))

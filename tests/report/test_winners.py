@@ -1,0 +1,114 @@
+"""The best model of each task, as it is shown at the end of a run and on its page."""
+
+import dataclasses
+
+import pytest
+
+from ctl_jax import records, report
+from ctl_jax.report.winners import widths
+
+
+@pytest.fixture
+def lines(make_records):
+    """Records of a run whose best models on two tasks were evaluated, with the log of one."""
+    found = make_records(tasks=("digits", "glyphs"))
+    for task in ("digits", "glyphs"):
+        trials = [records.from_json(r) for r in found if r["type"] == "trial" and r["task"] == task]
+        best = records.winner(trials)
+        test = records.EvaluateRecord(
+            id=f"{task} test",
+            trial=best.id,
+            task=task,
+            split="test",
+            examples=500,
+            metric="accuracy",
+            score=0.9,
+            low=0.87,
+            high=0.92,
+            correct=450,
+            top5=None,
+            widths={"stem": (64,), "stage1": (32, 256), "stage2": (32, 256), "head": (7,)},
+            params=600_000,
+            whole_params=800_000,
+            forward_flops=20_000_000,
+            whole_forward_flops=80_000_000,
+            latency_s=0.0021,
+            whole_latency_s=0.0042,
+            device="cpu",
+            flops=10**10,
+            wall_s=2.0,
+        )
+        found.append(records.to_json(test))
+    for step in (20, 10):
+        at = {"trial": best.id, "step": step, "flops": 10**9 * step}
+        train = records.TrainRecord(
+            **at, flops_per_step=10**9, loss=2 / step, learning_rate=0.1, wall_s=1.0
+        )
+        dev = records.DevRecord(**at, dev=step / 40, dev_top5=None)
+        found += map(records.to_json, (train, dev))
+    return found
+
+
+def test_what_a_model_is_worth_and_what_all_of_it_cost(lines):
+    digits, glyphs = report.best(lines)
+    assert (digits.task.name, glyphs.task.name) == ("digits", "glyphs")
+    trials = [r for r in lines if r["type"] == "trial" and r["task"] == "digits"]
+    spent = sum(t["ledger"]["train"] + t["ledger"]["validate"] for t in trials)
+    assert sum(digits.spent.values()) == spent + 10**10 + 3 * 10**12
+    assert digits.spent["train"] == digits.trial.spent_flops
+    assert digits.spent["pretrain"] == 3 * 10**12
+    assert report.best(reversed(lines)) == [digits, glyphs]
+
+
+def test_the_end_of_a_run_says_what_it_is_and_how_to_go_on(lines):
+    text = report.summary(lines, "runs/my flowers")
+    _, digits, glyphs = text.partition("The best model of each task:")[2].split("\n\n")
+    assert digits.startswith("Task of digits\n  model")
+    for words in (
+        f"{report.best(lines)[1].trial.method} of resnet18 (2, 2, 2, 2), budget 1.6 TFLOP",
+        "stem 64; stage1 to stage2 32, 256; head 7",
+        "0.900, 95% interval 0.870 to 0.920 (450 of 500 images)",
+        "20 MFLOP (0.25 of the whole network), 600 k parameters (0.75), 2.1 ms on cpu (0.50)",
+        f"runs/my flowers/models/{report.best(lines)[1].trial.id}",
+        "python -m ctl_jax.predict 'runs/my flowers' IMAGES... --task=glyphs",
+    ):
+        assert words in glyphs
+    alone = [line for line in lines if "glyphs" not in (line.get("task"), *line.get("tasks", ()))]
+    alone[0] = {**alone[0], "tasks": alone[0]["tasks"][:1]}
+    assert report.summary(alone, "w").endswith("python -m ctl_jax.predict w IMAGES...")
+
+
+def test_the_page_shows_them_with_how_they_were_trained(lines, tmp_path):
+    report.write(lines, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert '<h2 id="best">The best model of each task</h2>' in page
+    assert page.count("0.900, 95% interval 0.870 to 0.920") == 2
+    assert "evaluating the best models on test" in page
+    # One of them has a log.
+    assert {path.stem for path in (tmp_path / "figures").glob("training_*")} == {"training_glyphs"}
+    assert (tmp_path / "figures" / "training_glyphs.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_whose_models_were_not_evaluated_says_nothing_of_it(make_records, tmp_path):
+    assert report.best(make_records()) == []
+    assert "The best model" not in report.summary(make_records(), "w")
+    report.write(make_records(), tmp_path)
+    assert "The best model" not in (tmp_path / "report.html").read_text()
+
+
+def test_evaluations_differ_in_time_alone(lines):
+    test = next(records.from_json(r) for r in lines if r["type"] == "evaluate")
+    again = dataclasses.replace(test, latency_s=1.0, whole_latency_s=2.0, wall_s=9.0)
+    assert len(report.best([*lines, records.to_json(again)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("by_stage", "text"),
+    [
+        ({}, ""),
+        ({"stem": (8,), "stage1": (8,)}, "stem to stage1 8"),
+        ({"stage1": (8, 16), "stage2": (8,)}, "stage1 8, 16; stage2 8"),
+    ],
+)
+def test_stages_of_the_same_widths_are_joined(by_stage, text):
+    assert widths(by_stage) == text
