@@ -1,0 +1,27 @@
+"""For programs that run StableHLO: the network with its weights, by `jax.export`."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from ctl_jax.export.graph import BATCH
+from ctl_jax.models.model import Model
+from ctl_jax.models.network import apply
+
+# The kinds of device that it runs on.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def files(model: Model) -> dict[str, bytes]:
+    """The file of the export, by name: what `jax.export.deserialize` reads.
+
+    Any network can be exported, with any number of images and for any device.
+    """
+
+    def logits(images: jax.Array) -> jax.Array:
+        return apply(model.module, model.variables, model.preprocess(images))
+
+    (batch,) = jax.export.symbolic_shape(BATCH)
+    images = jax.ShapeDtypeStruct((batch, model.image_size, model.image_size, 3), jnp.uint8)
+    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    return {"model.stablehlo": bytes(exported.serialize())}
