@@ -52,6 +52,8 @@ class ConvNeXt(nn.Module):
         first halves the image.
       width: channels of the stem, which quarters the image, and of the first stage.
       layer_scale: what a block adds is multiplied by a learnt number a channel.
+      last_norm: LayerNorm after the mean over the map; without, that of a network whose last stages
+        were cut off.
       epsilon: of LayerNorm.
     """
 
@@ -59,6 +61,7 @@ class ConvNeXt(nn.Module):
     stages: tuple[int, ...] = (3, 3, 9, 3)
     width: int = 96
     layer_scale: bool = True
+    last_norm: bool = True
     epsilon: float = 1e-6
 
     @nn.compact
@@ -82,7 +85,9 @@ class ConvNeXt(nn.Module):
             for j in range(blocks):
                 fields = (MLP_RATIO * features, self.layer_scale, self.epsilon)
                 x = Block(*fields, name=f"stage{i + 1}_block{j + 1}")(x)
-        x = layer_norm("norm", self.epsilon)(global_mean(x))
+        x = global_mean(x)
+        if self.last_norm:
+            x = layer_norm("norm", self.epsilon)(x)
         return x if return_features else head(self.num_outputs)(x)
 
 
@@ -99,4 +104,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "convnext_xlarge": {"stages": (3, 3, 27, 3), "width": 256},
 }
 
-OPTIONS: Options = {"stages": STAGES, "width": COUNT, "layer_scale": BOOL, "epsilon": POSITIVE}
+OPTIONS: Options = {
+    "stages": STAGES,
+    "width": COUNT,
+    "layer_scale": BOOL,
+    "last_norm": BOOL,
+    "epsilon": POSITIVE,
+}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ctl_jax.models.layers import batch_norm, check_size, conv, global_mean, head, max_pool, relu
-from ctl_jax.models.options import COUNT, POSITIVE, STAGES, Options
+from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 
 # Channels of a layer's 1x1 convolution per channel that the layer adds.
 BOTTLENECK = 4
@@ -24,7 +24,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "densenet201": {"stages": (6, 12, 48, 32)},
 }
 
-OPTIONS: Options = {"stages": STAGES, "growth": COUNT, "width": COUNT, "epsilon": POSITIVE}
+OPTIONS: Options = {
+    "stages": STAGES,
+    "growth": COUNT,
+    "width": COUNT,
+    "last_norm": BOOL,
+    "epsilon": POSITIVE,
+}
 
 
 class DenseLayer(nn.Module):
@@ -61,6 +67,8 @@ class DenseNet(nn.Module):
       stages: layers of each dense block; a transition stands between two blocks.
       growth: channels that a layer adds (k in the paper).
       width: channels of the stem, a 7x7/2 convolution and a 3x3/2 max pool; at least 2.
+      last_norm: BatchNorm and ReLU before the mean over the map; without, that of a network whose
+        last stages were cut off.
       epsilon: of BatchNorm.
     """
 
@@ -68,6 +76,7 @@ class DenseNet(nn.Module):
     stages: tuple[int, ...]
     growth: int = 32
     width: int = 64
+    last_norm: bool = True
     epsilon: float = 1e-5
 
     @nn.compact
@@ -86,5 +95,7 @@ class DenseNet(nn.Module):
                 x = jnp.concatenate([x, new], axis=-1)
             if i < len(self.stages):
                 x = Transition(self.epsilon, name=f"transition{i}")(x)
-        x = global_mean(relu(batch_norm(self.epsilon, "final_bn")(x)))
+        if self.last_norm:
+            x = relu(batch_norm(self.epsilon, "final_bn")(x))
+        x = global_mean(x)
         return x if return_features else head(self.num_outputs)(x)

@@ -169,6 +169,7 @@ def _recognise(
             "stages": tuple(blocks(stage + 1) for stage in range(stages)),
             "width": stem[-1],
             "layer_scale": name("stage1_block1/layer_scale") in shapes,
+            "last_norm": f"{name('norm')}.weight" in shapes,
         }
         described = describe(ConvNeXt, PRESETS, OPTIONS, fields)
         return described and Network(*described, PREPROCESS[preprocess], 224)

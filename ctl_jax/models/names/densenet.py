@@ -85,6 +85,7 @@ def _recognise(
             "stages": tuple(layers(stage + 1) for stage in range(stages)),
             "growth": find("stage1_layer1/conv2")[-1],
             "width": stem[-1],
+            "last_norm": name("final_bn") + convention("mean", 1, True, False)[0] in shapes,
         }
         described = describe(DenseNet, PRESETS, OPTIONS, {**fields, **fixed})
         return described and Network(*described, PREPROCESS["imagenet"], 224)
