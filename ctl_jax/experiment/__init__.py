@@ -1,5 +1,6 @@
 """Methods, trials and their search: what to run, in what order, and what is done already."""
 
+from ctl_jax.experiment.best import best_models
 from ctl_jax.experiment.config import (
     Config,
     check_key,
@@ -12,7 +13,6 @@ from ctl_jax.experiment.config import (
     short_names_of,
     validate,
 )
-from ctl_jax.experiment.kept_models import best_models
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.runner import run
 

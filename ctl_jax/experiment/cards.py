@@ -79,9 +79,9 @@ def _cut(found: report.Best) -> str:
 
 
 def _weights(plan: Plan, method: str) -> str:
-    """Where the weights that it started from come from."""
+    """Where the weights that it started from come from; "" of random ones."""
     if not plan.methods[method].pretrained:
-        return "none, it was trained from random ones"
+        return ""
     if plan.config.weights:
         return plan.config.weights
     assert plan.place.source is not None

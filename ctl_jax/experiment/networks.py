@@ -13,6 +13,7 @@ from ctl_jax import finetune, home, models, pruning
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import config as sections
 from ctl_jax.experiment.methods import parse_method
+from ctl_jax.experiment.best import weights_path
 from ctl_jax.finetune.step import Tree
 from ctl_jax.values import read_option
 
@@ -83,7 +84,7 @@ def find(config: sections.Config) -> Network:
 
 
 def _loaded(config: sections.Config) -> models.Model:
-    model, path = config.model, home.expand(config.weights)
+    model, path = config.model, weights_path(home.expand(config.weights))
     if not model.name:
         for key in options_set(model):
             raise UserError(

@@ -1,13 +1,10 @@
 """Which models stay: none, the best of each task, or all."""
 
 import dataclasses
-import json
 
 import pytest
 
 from ctl_jax import compute, records
-from ctl_jax.errors import UserError
-from ctl_jax.experiment import best_models
 from ctl_jax.experiment.kept_models import keeping, ranks, winners
 from ctl_jax.experiment.steps import Step
 
@@ -101,67 +98,3 @@ def test_the_best_so_far_of_each_task():
     found = ranks(STEPS[:4], Finished(a1=0.5, a2=0.7, b1=None))
     assert set(found) == {"a", "b"}
     assert found["a"] < records.rank(Finished(a1=0.5).record(trial("a1"))) < found["b"]
-
-
-def done(task, id, dev):
-    return dataclasses.replace(RECORD, task=task, id=id, dev=dev, diverged=dev is None)
-
-
-def pending(task):
-    return records.PendingRecord(
-        id="p", task=task, method="dense", budget="9 flops", seed=0, learning_rate=0.1
-    )
-
-
-@pytest.fixture
-def workdir(tmp_path):
-    """A run's folder, of some records, where the models of some trials were kept."""
-
-    def make(lines, models=()):
-        (tmp_path / "steps").mkdir()
-        for id in models:
-            (tmp_path / "models" / id).mkdir(parents=True)
-        if lines:
-            text = "".join(json.dumps(records.to_json(line)) + "\n" for line in lines)
-            (tmp_path / "records.jsonl").write_text(text)
-        return tmp_path
-
-    return make
-
-
-def test_best_models_are_found_by_records_alone(workdir):
-    lines = [done("b", "x", 0.5), done("a", "y", 0.4), done("b", "z", 0.7), pending("c")]
-    run = workdir(lines, ["x", "y", "z"])
-    assert best_models(run, "b") == {"b": run / "models/z"}
-    with pytest.raises(UserError, match="1 trials on task 'c' are not done"):
-        best_models(run)
-    (run / "records.jsonl").write_text((run / "records.jsonl").read_text().replace("pending", "-"))
-    assert list(best_models(str(run)).items()) == [("b", run / "models/z"), ("a", run / "models/y")]
-
-
-@pytest.mark.parametrize(
-    ("lines", "task", "expected"),
-    [
-        ([], "", "no records.jsonl yet; expected a finished run"),
-        ([done("a", "x", 0.5)], "b", "no task 'b'; expected one of a$"),
-        ([done("a", "x", 0.5)], "a", "models/x, is not there; expected .*keep_models='best'"),
-        ([done("a", "x", None)], "", "every trial on task 'a' diverged; expected a model"),
-        ([dataclasses.replace(pending("a"))], "a", "1 trials on task 'a' are not done; expected"),
-    ],
-)
-def test_what_a_run_lacks_is_said(workdir, lines, task, expected):
-    with pytest.raises(UserError, match=expected) as error:
-        best_models(workdir(lines), task)
-    assert "\n" not in str(error.value)
-
-
-def test_a_folder_that_is_no_run(tmp_path):
-    for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match="no run there; expected the --workdir of one"):
-            best_models(folder)
-    (tmp_path / "records.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match="no trial in its records"):
-        best_models(tmp_path)
-    (tmp_path / "records.jsonl").write_text("{\n")
-    with pytest.raises(UserError, match=r"line 1 of records\.jsonl is not JSON"):
-        best_models(tmp_path)
