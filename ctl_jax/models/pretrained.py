@@ -5,7 +5,6 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -117,7 +116,7 @@ def _resized(found: Model, image_size: int) -> Model:
                 theirs = entry.write([flat[path] for path in entry.ours])
                 ours = entry.read(theirs, [wanted[path] for path in entry.ours])
                 flat |= zip(entry.ours, ours, strict=True)
-    variables = matching.unflatten({path: jnp.asarray(array) for path, array in flat.items()})
+    variables = matching.unflatten(flat)
     return dataclasses.replace(found, variables=variables, image_size=image_size)
 
 
@@ -178,7 +177,8 @@ def _told(source: Source, candidate: weights.Candidate) -> Network:
 
 def _told_nothing(name: str, options: Mapping[str, Any], source: Source) -> Network:
     """A network of which the user says all that is known."""
-    preprocess = source.preprocess or PREPROCESS["imagenet"]
+    # Our own checkpoints are of trainings here.
+    preprocess = source.preprocess or PREPROCESS["nevis" if source.own else "imagenet"]
     return Network(name, dict(options), preprocess, source.image_size or _IMAGE_SIZE)
 
 

@@ -71,18 +71,19 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     Raises:
       UserError: nothing there, or nothing that can be read.
     """
-    text = home.expand(path)
+    with naming(f"weights {path}"):
+        text = home.expand(path)
     if text.startswith("hf:"):
         return _open_local(str(path), _from_hub(text.removeprefix("hf:")))
-    if is_checkpoint(text):
+    if files.is_remote(text) or _is_checkpoint(text):
         arrays = flatten_dict(checkpoint.load_checkpoint(text), sep="/")
         return Source(str(path), {k: np.asarray(v) for k, v in arrays.items()}, own=True)
     return _open_local(str(path), pathlib.Path(text))
 
 
-def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is of a folder that `save_checkpoint` writes; in an object store all are."""
-    return files.is_remote(path) or os.path.exists(os.path.join(path, checkpoint.SUMS))
+def _is_checkpoint(path: str) -> bool:
+    """Whether a folder is one that `save_checkpoint` wrote; an error where there is nothing."""
+    return formats.is_folder(path) and os.path.exists(os.path.join(path, checkpoint.SUMS))
 
 
 def _open_local(path: str, local: pathlib.Path) -> Source:

@@ -93,7 +93,7 @@ def test_a_wrong_kernel_among_those_in_keras_layout(small, file, shape, expected
     key = "conv3_block2_2_conv.weight"
     assert arrays[key].shape == expected
     arrays[key] = np.ones(shape, np.float32)
-    message = f"{key} has shape {shape}; expected {expected} (HWIO)"
+    message = f"{key} has shape {shape}; expected {expected}"
     with pytest.raises(UserError, match=re.escape(message)):
         load(small, file(**arrays))
 
@@ -101,9 +101,9 @@ def test_a_wrong_kernel_among_those_in_keras_layout(small, file, shape, expected
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "conv1_bn.beta is missing; the model has it; the file has no array at all"),
-        (["layer1.0.conv1.weight"], "the file has 1 others, such as 'layer1.0.conv1.weight'"),
-        (["conv1_conv/kernel:0", "a"], "the file has 2 others, such as 'a'"),
+        ([], "torchvision's names: 72 missing: bn1.bias, bn1.running_mean, "),
+        (["stem.weight"], "1 of nothing in the network: stem.weight"),
+        (["conv1_conv/kernel:0", "a"], "keras's names: 71 missing: conv1_bn/beta, "),
     ],
 )
 def test_files_of_other_names(small, tmp_path, names, message):
@@ -116,16 +116,16 @@ def test_files_of_other_names(small, tmp_path, names, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conv3_block2_3_bn.var": None}, "conv3_block2_3_bn.var is missing"),
-        ({"conv2_block1_0_conv.bias": None}, "conv2_block1_0_conv.bias is missing"),
-        ({"conv5_block1_1_conv.bias": np.ones(3)}, "conv5_block1_1_conv.bias is surplus"),
+        ({"conv3_block2_3_bn.var": None}, "1 missing: conv3_block2_3_bn/moving_variance"),
+        ({"conv2_block1_0_conv.bias": None}, "1 missing: conv2_block1_0_conv/bias"),
+        ({"conv5_block1_1_conv.bias": np.ones(3)}, "1 of nothing .*: conv5_block1_1_conv.bias"),
         (
             {"conv1_bn.gamma": np.ones(3, np.float32)},
             r"conv1_bn.gamma has shape \(3,\); expected \(4,\)",
         ),
         (
             {"conv1_conv.weight": np.ones((7, 7, 3, 4), np.float32)},
-            r"conv1_conv.weight has shape \(7, 7, 3, 4\); expected \(4, 3, 7, 7\) \(OIHW\)",
+            r"conv1_conv.weight has shape \(3, 4, 7, 7\); expected \(7, 7, 3, 4\)",
         ),
         ({"conv1_bn.mean": np.full(4, np.nan, np.float32)}, "conv1_bn.mean holds NaN or infinity"),
         ({"conv1_bn.beta": np.full(4, np.inf, np.float32)}, "conv1_bn.beta holds NaN or infinity"),
@@ -136,11 +136,11 @@ def test_files_of_other_names(small, tmp_path, names, message):
         ({"conv1_bn.mean": np.array([None] * 4)}, "no readable .npz file"),
         (
             {"conv2_block1_3_conv.weight": np.ones((4, 16, 1, 1), np.float32)},
-            r"conv2_block1_3_conv.weight has shape \(4, 16, 1, 1\); expected \(16, 4, 1, 1\) \(O",
+            r"conv2_block1_3_conv.weight has shape \(1, 1, 16, 4\); expected \(1, 1, 4, 16\)",
         ),
         (
             {"conv1_conv.weight": np.ones((4, 3 * 7 * 7), np.float32)},
-            r"conv1_conv.weight has shape \(4, 147\); expected \(4, 3, 7, 7\) \(OIHW\)",
+            r"conv1_conv.weight has shape \(4, 147\); expected \(7, 7, 3, 4\)",
         ),
         ({"conv1_bn.gamma": np.ones((4, 1), np.float32)}, r"has shape \(4, 1\); expected \(4,\)$"),
         ({"conv1_bn.mean": np.full(4, 1e300)}, "conv1_bn.mean holds NaN or infinity as float32"),
@@ -197,33 +197,16 @@ def test_a_zip_of_something_else(small, tmp_path):
     path = tmp_path / "weights.npz"
     with zipfile.ZipFile(path, "w") as out:
         out.writestr("readme.txt", "hello")
-    with pytest.raises(UserError, match=r"weights.npz: conv1_bn.beta is missing"):
+    with pytest.raises(UserError, match=r"weights.npz: no readable .npz file"):
         load(small, path)
 
 
 def test_missing_and_unknown_files(small, tmp_path):
     with pytest.raises(UserError, match=r"weights .*/none.npz: no such file or directory"):
         load(small, tmp_path / "none.npz")
-    (tmp_path / "weights.h5").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"weights .*/weights.h5: unknown type; expected .npz or"):
-        load(small, tmp_path / "weights.h5")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("weights.pth", "files of PyTorch are not read"),
-        ("weights.PT", "files of PyTorch are not read"),
-        ("model.safetensors", "files of PyTorch are not read"),
-        ("weights.keras", "files of Keras are not read: numpy.savez writes .npz"),
-        ("weights.npy", "it holds one array"),
-        ("weights", "expected .npz or a checkpoint's directory"),
-    ],
-)
-def test_files_of_other_frameworks(small, tmp_path, name, message):
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=f"weights .*/{name}: unknown type; .*{message}$"):
-        load(small, tmp_path / name)
+    (tmp_path / "weights.pkl").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"weights .*/weights.pkl: unknown type; expected one of"):
+        load(small, tmp_path / "weights.pkl")
 
 
 def test_an_upper_case_suffix(small, file):
@@ -236,16 +219,17 @@ def test_an_upper_case_suffix(small, file):
     ("path", "message"),
     [
         ("{folder}/weights.npz/x", "no such file or directory"),
-        ("{folder}/" + "x" * 300 + ".npz", "cannot be read .File name too long"),
+        ("{folder}/" + "x" * 300 + ".npz", "that long|too long|longest|at most"),
         ("{folder}/a\0b.npz", "cannot be read .embedded null byte"),
         ("", "no such file or directory"),
-        ("{folder}", "a folder of .npz files; expected one, such as .*/weights.npz"),
-        ("{folder}/empty", "no SHA256SUMS; expected what save_checkpoint wrote"),
+        ("{folder}", "a folder of 2 files .other.npz, weights.npz.; expected one"),
+        ("{folder}/empty", "no weights in this folder; expected a file such as"),
     ],
 )
 def test_paths_of_no_weights(small, file, path, message):
     folder = file().parent
     (folder / "empty").mkdir()
+    (folder / "other.npz").write_bytes(b"")
     with pytest.raises(UserError, match=message) as caught:
         load(small, path.format(folder=folder))
     assert len(str(caught.value).splitlines()) == 1
@@ -262,7 +246,10 @@ def test_a_pipe_is_not_waited_for(small, tmp_path):
     [
         (lambda x: x.astype(np.int32), "params/stem_bn/scale has dtype int32; expected a float"),
         (lambda x: np.full_like(x, np.nan), "params/stem_bn/scale holds NaN or infinity"),
-        (lambda x: x[None], r"params/stem_bn/scale has shape \(1, 4\); expected \(4,\)"),
+        (
+            lambda x: x[None],
+            r".*1 mis-shaped: params.* \(1, 4\); expected \(4,\)",
+        ),
     ],
 )
 def test_checkpoints_of_no_weights(small, tmp_path, change, message):
@@ -290,7 +277,10 @@ def test_checkpoint_in_a_bucket(small, bucket):
 
 def test_keras_weights_need_version_v1(small, file):
     module = models.create("resnet50", 5, stages=(1, 2), width=4, conv_bias=True)
-    with pytest.raises(UserError, match=r"are of a ResNet v1; the model's version is v1.5"):
+    with pytest.raises(
+        UserError,
+        match=r"keras's, whose .* version 'v1'; the model's version is 'v1.5'",
+    ):
         models.load_weights(file(), module, small[1])
 
 
@@ -316,9 +306,9 @@ def test_pruned_checkpoint(small, tmp_path, random_variables):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stages": (1, 1)}, "stage2_block2.* is missing"),
-        ({"stages": (1, 2, 1)}, "stage3_block1.* is surplus"),
-        ({"conv_bias": False}, "conv.*/bias is missing"),
+        ({"stages": (1, 1)}, "18 missing: .*/stage2_block2/"),
+        ({"stages": (1, 2, 1)}, "24 of nothing in the network: .*/stage3_block1/"),
+        ({"conv_bias": False}, "12 missing: .*/conv1/bias"),
         ({"stem": "cifar"}, r"stem_conv/kernel has shape \(3, 3, 3, 4\); expected \(7, 7, 3, 4\)"),
     ],
 )

@@ -26,7 +26,10 @@ def _read(path: pathlib.Path) -> File:
         file = np.load(raw, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise TypeError("it is a single array")
-        return File({key: np.asarray(file[key]) for key in file.files})
+        arrays = {key: file[key] for key in file.files}
+    if others := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise TypeError(f"its {others[0]!r} is no array")
+    return File(arrays)
 
 
 FORMAT = Format(
