@@ -8,6 +8,7 @@ from concurrent import futures
 from typing import Protocol, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from ctl_jax.data.formats import remembered, zips
 from ctl_jax.data.formats.file_state import file_state
@@ -18,6 +19,11 @@ _THREADS = 16
 _BLOCK = 256
 # Of images of equal size the ends are compared first; most differ there.
 _TAIL = 4096
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is one by the suffix of its name."""
+    return os.path.splitext(name)[1].casefold() in Image.registered_extensions()
 
 
 Places: TypeAlias = Sequence[int] | np.ndarray
@@ -158,7 +164,7 @@ class FileImages:
         yield np.stack([self.sizes[places], self._times[places]]).tobytes()
 
 
-class _Whole:
+class Whole:
     """Images of which no part can be read alone."""
 
     def read(self, places: Sequence[int]) -> list[bytes]:
@@ -170,7 +176,7 @@ class _Whole:
         return [content[-length:] for content in self.read(places)]
 
 
-class ZipImages(_Whole):
+class ZipImages(Whole):
     """Entries of a zip archive."""
 
     def __init__(self, entries: zips.Entries) -> None:
@@ -194,7 +200,7 @@ class ZipImages(_Whole):
         yield table["size"].tobytes() + table["crc"].tobytes()
 
 
-class PackedImages(_Whole):
+class PackedImages(Whole):
     """Pieces of a file that holds all of them as they are: a plain tar archive."""
 
     def __init__(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ctl_jax.data.formats import classes, cut, doubts, leftovers
+from ctl_jax.data.formats.encoded import is_picture
 from ctl_jax.errors import UserError
 
 # Words that a folder between a split and its classes may be named with.
@@ -261,7 +262,8 @@ class _Search:
         for index, parts in list(self._parts.items()):
             if len(parts) < self._skip + 2:
                 # Beside the folder of all splits may lie anything.
-                if len(parts) >= self._skip and self._is_picture(index):
+                # Others may be notes without a suffix.
+                if len(parts) >= self._skip and is_picture(self._names[index]):
                     outside["/".join(parts[self._skip :])] += 1
                     self._check_shallow(index)
                 self._pass_over(index, leftovers.OUTSIDE)
@@ -396,12 +398,6 @@ class _Search:
     def _pass_over(self, index: int, kind: str) -> None:
         self.passed_over[kind] += 1
         del self._parts[index]
-
-    def _is_picture(self, index: int) -> bool:
-        """Whether a file is one by its name; outside of class folders it may be a note too."""
-        from PIL import Image
-
-        return os.path.splitext(self._names[index])[1].casefold() in Image.registered_extensions()
 
     def _check_shallow(self, index: int) -> None:
         if not self._of_user:

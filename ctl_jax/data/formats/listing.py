@@ -54,14 +54,16 @@ def data_set(listing: Listing) -> DataSet:
     rank = encoded.rank(listing.images)
     _, numbers = np.unique(rank, axis=0, return_inverse=True)
     given, notes = stratified.without_copies(listing.splits, numbers.reshape(-1))
+    for split, places in given.items():
+        if not len(places):
+            why = "no image" if not len(listing.splits[split]) else "none but copies of others"
+            raise UserError(f"{path!r} has {why} in {split}; expected images")
     strata = stratified.strata(listing.labels, listing.class_names)
     shares = stratified.fractions(tuple(given))
     splits = {**given, **stratified.cut(path, given["train"], shares, strata, rank)}
     names = tuple(map(printable, listing.class_names))
     records: dict[str, Records] = {}
     for split in SPLITS:
-        if not len(splits[split]):
-            raise UserError(f"{path!r} has no image in {split}; expected some")
         records[split] = ListedRecords(listing, splits[split], rank)
     if listing.labels.ndim == 1:
         _check_train(listing, splits)
