@@ -129,13 +129,13 @@ def _network(
 
 def _recognise(library: str, shapes: Shapes, hint: str) -> Network | None:
     """A Naming's `recognise`, of PyTorch's libraries."""
-    layers = [name.split(".")[1:2] for name in shapes if name.startswith("features.")]
-    found = [lib for lib in ("timm", "pytorch-cifar") if f"{_first(lib)}.weight" in shapes]
-    if not all(map(str.isdigit, itertools.chain(*layers))) or found not in ([], [library]):
+    found = [each for each in ("timm", "pytorch-cifar") if f"{_first(each)}.weight" in shapes]
+    if (found or ["torchvision"]) != [library]:
         return None
-    if not found and library != "torchvision":
+    parts = [name.split(".")[1:] for name in shapes if name.startswith("features.")]
+    if not all(len(part) == 2 and part[0].isdigit() for part in parts):
         return None
-    kernels = {int(layer): shapes.get(f"features.{layer}.weight", ()) for (layer,) in layers}
+    kernels = {int(place): shapes.get(f"features.{place}.weight", ()) for place, _ in parts}
     places = sorted(place for place, kernel in kernels.items() if len(kernel) == 4)
     structure = _from_places(places, "features.1.running_mean" in shapes)
     if structure is None or kernels[0][1:] != (3, 3, 3):
