@@ -5,6 +5,7 @@ import functools
 import io
 import threading
 import warnings
+from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -46,7 +47,7 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 # How images are resized unless something else is asked for: as all that is trained here.
-INTERPOLATION = "bilinear"
+INTERPOLATION: Final = "bilinear"
 
 
 def decode(content: bytes, size: int, interpolation: str = INTERPOLATION) -> np.ndarray:

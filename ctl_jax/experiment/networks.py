@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ctl_jax import finetune, home, models, pruning
+from ctl_jax.data.images import INTERPOLATION
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import config as sections
-from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.best import weights_path
+from ctl_jax.experiment.methods import parse_method
 from ctl_jax.finetune.step import Tree
 from ctl_jax.values import read_option
 
@@ -93,12 +94,9 @@ def _loaded(config: sections.Config) -> models.Model:
             )
         return models.load_pretrained(path, image_size=config.data.image_size)
     chosen = options(model, model.name)
-    preprocess = model.preprocess or _DEFAULT_PREPROCESS
-    network = Network(model.name, chosen, preprocess, make_module(model.name, chosen), {})
-    expected = abstract_variables(network, config.data.image_size)
-    variables = models.load_weights(path, network.module, expected)
-    return models.Model(
-        model.name, chosen, variables, models.Preprocess.parse(preprocess), config.data.image_size
+    make_module(model.name, chosen)
+    return models.load_pretrained(
+        path, name=model.name, options=chosen, image_size=config.data.image_size
     )
 
 
@@ -206,9 +204,12 @@ def as_model(
     classes: Sequence[str] = (),
     num_outputs: int | None = None,
     keep: str = "",
+    multi_label: bool = False,
     notes: Mapping[str, Any],
 ) -> models.Model:
     """A trained network, for its folder.
+
+    It expects images that were resized as those that it was trained on.
 
     Args:
       network: which it is.
@@ -218,18 +219,21 @@ def as_model(
       classes: names of the outputs, where they are known.
       num_outputs: of its head, the first ones; without it all.
       keep: which channels it has of the whole network, see `models.Model`.
-      notes: see `models.Model`.
+      multi_label: see `models.Model`.
+      notes: see `models.Model`; with what is known of the weights that it began with.
     """
+    preprocess = models.Preprocess.parse(network.preprocess)
     head = {name: leaf[..., :num_outputs] for name, leaf in variables["params"]["head"].items()}
     variables = {**variables, "params": {**variables["params"], "head": head}}
     return models.Model(
         network.name,
         network.options,
         variables,
-        models.Preprocess.parse(network.preprocess),
+        dataclasses.replace(preprocess, interpolation=INTERPOLATION),
         image_size,
         tuple(classes),
         compute_dtype=compute_dtype,
-        notes=notes,
+        notes={**network.origin, **notes},
         keep=keep,
+        multi_label=multi_label,
     )

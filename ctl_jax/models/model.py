@@ -44,6 +44,8 @@ class Model:
       compute_dtype: what it was trained in and is to be applied in, "float32" or "bfloat16".
       notes: plain values that JSON holds, the owner's own: where it comes from, how good it is.
       keep: which channels of the whole network it has, as `pruning.Keep.to_json`; "" is all.
+      multi_label: whether an image may be of several classes: then the sigmoid of each output is a
+        probability, else their softmax.
 
     Raises:
       UserError: an architecture, option, preprocessing or type that there is not, or not as many
@@ -59,6 +61,7 @@ class Model:
     compute_dtype: str = "float32"
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keep: str = ""
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preprocess", Preprocess.parse(self.preprocess))
@@ -170,6 +173,7 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
         "image_size": model.image_size,
         "num_classes": model.num_classes,
         "classes": model.classes,
+        "multi_label": model.multi_label,
         "compute_dtype": model.compute_dtype,
         "notes": dict(model.notes),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -146,7 +146,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         *(_dev_record(step, stretches, dev) for dev in keeper.dev),
         trial,
     ]
-    return Output(lines, _model(step, place, variables))
+    multi_label = task.splits["train"].labels.ndim == 2
+    return Output(lines, _model(step, place, variables, multi_label))
 
 
 def label(step: Step, place: Workplace) -> tuple[str, int]:
@@ -328,7 +329,9 @@ def _evaluate(
     )
 
 
-def _model(step: Step, place: Workplace, variables: Tree) -> Callable[[], models.Model]:
+def _model(
+    step: Step, place: Workplace, variables: Tree, multi_label: bool
+) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
     params, cut = step.params, _cut(step)
     name = params["task"]["name"]
@@ -344,6 +347,7 @@ def _model(step: Step, place: Workplace, variables: Tree) -> Callable[[], models
             classes=place.tasks[name].class_names,
             num_outputs=params["task"]["num_classes"],
             keep="" if pruned is None else pruned.keep,
+            multi_label=multi_label,
             notes={"step": step.id, "task": name, "method": params["method"]},
         )
 

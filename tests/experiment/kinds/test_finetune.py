@@ -41,6 +41,7 @@ def test_a_task_with_several_labels_is_scored_by_mean_average_precision(one_tria
     output = trial.run()
     task, (_, *log, record) = trial.task, output.records
     assert record.metric == "mAP"
+    assert output.model().multi_label is True
     assert record.dev_top5 is record.dev_test_top5 is None
     for name in ("dev", "dev_test"):
         split = task.splits[name]
