@@ -68,11 +68,14 @@ class TorchLayers:
 
     Attributes:
       train: BatchNorm normalises by the batch.
+      epsilon: of BatchNorm.
+      padding: of convolutions of a stride, as `layers.Padding`.
     """
 
     def __init__(self, variables, train=False):
         self.torch = pytest.importorskip("torch")
         self.variables, self.train = variables, train
+        self.epsilon, self.padding = 1e-5, "symmetric"
 
     def tensor(self, array):
         return self.torch.from_numpy(np.array(array, np.float32))
@@ -88,14 +91,24 @@ class TorchLayers:
     def conv(self, x, path, stride=1):
         weight, bias = self.arrays("params", path, "kernel", "bias")
         weight = weight.permute(3, 2, 0, 1)
-        groups, pad = x.shape[1] // weight.shape[1], weight.shape[-1] // 2
-        conv2d = self.torch.nn.functional.conv2d
-        return conv2d(x, weight, bias, stride, pad, groups=groups)
+        groups, size = x.shape[1] // weight.shape[1], weight.shape[-1]
+        functional = self.torch.nn.functional
+        pads = []
+        for side in reversed(x.shape[2:]):
+            missing = size - 1
+            if self.padding == "same":
+                missing = max(0, (-(-side // stride) - 1) * stride + size - side)
+            elif self.padding == "end":
+                missing = size - stride
+            pads += [missing // 2, missing - missing // 2]
+        x = functional.pad(x, pads)
+        return functional.conv2d(x, weight, bias, stride, groups=groups)
 
-    def batch_norm(self, x, path, epsilon=1e-5):
+    def batch_norm(self, x, path, epsilon=None):
         gamma, beta = self.arrays("params", path, "scale", "bias")
         mean, var = self.arrays("batch_stats", path, "mean", "var")
         norm = self.torch.nn.functional.batch_norm
+        epsilon = epsilon or self.epsilon
         return norm(x, mean, var, gamma, beta, training=self.train, eps=epsilon)
 
     def conv_bn(self, x, path, stride=1):

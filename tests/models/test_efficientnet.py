@@ -42,13 +42,14 @@ def test_size(name, check_size):
 
 
 def test_conventions(check_conventions):
-    module = EfficientNet(5, (1, 2), width_multiplier=0.75)
-    check_conventions(module, EfficientNet(5, (1, 2), width_multiplier=0.5), (4 * 24,))
+    module = EfficientNet(5, (1, 1), width_multiplier=0.75)
+    check_conventions(module, EfficientNet(5, (1, 1), width_multiplier=0.5), (4 * 24,))
 
 
 def torch_features(t, x):
     """Features [B, F] by torch, of torch layers and images."""
     silu = t.torch.nn.functional.silu
+    t.padding, t.epsilon = "same", 1e-3
     x = silu(t.conv_bn(x, "stem", 2))
     for name, expand, stride, residual in (
         ("stage1_block1", False, 1, False),
@@ -69,7 +70,31 @@ def torch_features(t, x):
 
 
 def test_equals_torch(check_torch):
-    check_torch(EfficientNet(5, (1, 2, 1), width_multiplier=0.5), torch_features)
+    module = EfficientNet(5, (1, 2, 1), width_multiplier=0.5, padding="same", epsilon=1e-3)
+    check_torch(module, torch_features)
+
+
+def lite_features(t, x):
+    """The same of a Lite."""
+    x = t.conv_bn(x, "stem", 2).clip(0, 6)
+    x = t.conv_bn(t.conv_bn(x, "stage1_block1/depthwise").clip(0, 6), "stage1_block1/project")
+    x = t.conv_bn(x, "stage2_block1/expand").clip(0, 6)
+    x = t.conv_bn(x, "stage2_block1/depthwise", 2).clip(0, 6)
+    x = t.conv_bn(x, "stage2_block1/project")
+    return t.conv_bn(x, "last").clip(0, 6).mean((2, 3))
+
+
+def test_lite_equals_torch(check_torch):
+    preset = PRESETS["efficientnet_lite0"] | {"stages": (1, 1), "width_multiplier": 0.5}
+    check_torch(EfficientNet(5, **preset), lite_features, contrast=5.0)
+
+
+def test_ends_of_a_lite_are_not_scaled(random_variables):
+    preset = PRESETS["efficientnet_lite4"] | {"stages": (1, 1)}
+    params = random_variables(EfficientNet(5, **preset))["params"]
+    assert params["stem_conv"]["kernel"].shape == (3, 3, 3, 32)
+    assert params["last_conv"]["kernel"].shape == (1, 1, 32, 1280)
+    assert "squeeze" not in params["stage2_block1"]
 
 
 def test_squeezed_channels_are_a_quarter_of_the_blocks_inputs(random_variables):

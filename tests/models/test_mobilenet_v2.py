@@ -20,8 +20,8 @@ def test_size(width_multiplier, params, flops, check_size):
 
 
 def test_conventions(check_conventions):
-    module = MobileNetV2(5, (1, 2), width_multiplier=0.75)
-    check_conventions(module, MobileNetV2(5, (1, 2), width_multiplier=0.5), (1280,))
+    module = MobileNetV2(5, (1, 1), width_multiplier=0.75)
+    check_conventions(module, MobileNetV2(5, (1, 1), width_multiplier=0.5), (1280,))
 
 
 def torch_features(t, x):

@@ -273,7 +273,7 @@ NAMINGS = (
         _of_others,
         canonical=keras_canonical,
         # Its normalisation is part of the network; see `_of_others` for ours.
-        ignored=r"(normalization|rescaling)(_\d+)?/.*",
+        ignored=r"(.*/)?(normalization|rescaling)(_\d+)?[./].*",
         requires={"squeeze": True},
     ),
 )
