@@ -1,12 +1,25 @@
 """The begin and the end of this project's commands, before and after everything else."""
 
+import argparse
 import os
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from ctl_jax import home, platforms, streams
 from ctl_jax.errors import UserError
 
 BAD_INPUT = 2
+# What a shell gives a process that was ended by Ctrl-C.
+_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError`."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def prepare(command: str, *, with_jax: bool = True) -> None:
@@ -50,3 +63,24 @@ def fail(command: str, message: object, status: int = BAD_INPUT) -> int:
     )
     print(f"{command}: {line}", file=sys.stderr)
     return status
+
+
+def guarded(command: str, run: Callable[[], int]) -> int:
+    """Runs a command that leaves nothing half done; what is wrong is one line.
+
+    Returns:
+      Its exit status: what it returns; 2 for bad input, 130 after Ctrl-C, 1 for an error that is
+      the machine's.
+    """
+    try:
+        return run()
+    except UserError as error:
+        return fail(command, error)
+    except KeyboardInterrupt:
+        return fail(command, "interrupted", _INTERRUPTED)
+    except Exception as error:
+        from ctl_jax import failures  # which imports JAX
+
+        if (line := failures.explain(error)) is None:
+            raise
+        return fail(command, line, status=1)

@@ -165,23 +165,27 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
       >>> model = load("flowers")
       >>> logits = apply(model.module, model.variables, model.preprocess(images))
     """
-    content = {
-        "format": _FORMAT,
+    content = {"format": _FORMAT, **describe(model)}
+    beside = {_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
+    if model.keep:
+        beside[_KEEP_FILE] = model.keep.encode()
+    checkpoint.save_checkpoint(folder, model.variables, beside=beside)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """All but the arrays, as plain values: what model.json says, and files of an export."""
+    return {
         "architecture": model.architecture,
         "options": dict(model.options),
         "preprocess": str(model.preprocess),
         "image_size": model.image_size,
         "num_classes": model.num_classes,
-        "classes": model.classes,
+        "classes": list(model.classes),
         "multi_label": model.multi_label,
         "compute_dtype": model.compute_dtype,
         "notes": dict(model.notes),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    beside = {_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
-    if model.keep:
-        beside[_KEEP_FILE] = model.keep.encode()
-    checkpoint.save_checkpoint(folder, model.variables, beside=beside)
 
 
 def is_model(folder: str | os.PathLike[str]) -> bool:

@@ -1,5 +1,6 @@
 """For ONNX runtimes: the network with its weights in one file."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ctl_jax.export.graph import BATCH, ELEMENTWISE, INPUT, UNARY, Node, trace
+from ctl_jax.exports.graph import BATCH, ELEMENTWISE, INPUT, UNARY, Node, trace
 from ctl_jax.models.model import Model
 
 # The oldest one in which the sums and the reductions have their axes as inputs: ONNX 1.13, 2022.
@@ -43,6 +44,7 @@ def files(model: Model) -> dict[str, bytes]:
         content, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="ctl_jax"
     )
     made.ir_version = 9  # The oldest of this opset's time: runtimes refuse newer ones.
+    helper.set_model_props(made, {"classes": json.dumps(model.classes, ensure_ascii=False)})
     onnx.checker.check_model(made)
     return {"model.onnx": made.SerializeToString()}
 

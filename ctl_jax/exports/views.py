@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ctl_jax.export.graph import Node
+from ctl_jax.exports.graph import Node
 from ctl_jax.models.names import Naming, Shape
 
 Integers = np.ndarray

@@ -4,7 +4,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from ctl_jax.export.graph import BATCH
+from ctl_jax.exports.graph import BATCH
 from ctl_jax.models.model import Model
 from ctl_jax.models.network import apply
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from ctl_jax.errors import UserError
-from ctl_jax.export.graph import (
+from ctl_jax.exports.graph import (
     BATCH,
     INPUT,
     LOWERINGS,

@@ -8,10 +8,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
-from ctl_jax.export import views
-from ctl_jax.export.graph import Graph, Node, trace
+from ctl_jax.exports import views
+from ctl_jax.exports.graph import Graph, Node, trace
 from ctl_jax.models import names
-from ctl_jax.models.model import Model
+from ctl_jax.models.model import Model, describe
+from ctl_jax.models.sources import OWN_METADATA
 
 _LOADER = pathlib.Path(__file__).with_name("load_torch.py")
 
@@ -33,13 +34,15 @@ def files(model: Model) -> dict[str, bytes]:
     }
     graph = trace(model, named=True)
     naming = _naming(model)
+    # For `load_pretrained`, which need not guess then.
+    shapes = {path: array.shape for path, array in ours.items()}
+    about = json.dumps({**describe(model), "shapes": shapes}, ensure_ascii=False)
     theirs, nodes = ours, []
     if naming is not None:
         theirs = names.write(naming, ours)
-        shapes = {path: array.shape for path, array in ours.items()}
         nodes = views.nodes(naming, shapes, {name: array.shape for name, array in theirs.items()})
     return {
-        "model.safetensors": save(theirs, metadata={"format": "pt"}),
+        "model.safetensors": _to_safetensors(theirs, {"format": "pt", OWN_METADATA: about}),
         "graph.json": _to_json(graph, nodes).encode(),
         _LOADER.name: _LOADER.read_bytes(),
     }
@@ -56,6 +59,17 @@ def _naming(model: Model) -> names.Naming | None:
     ]
     came_from = [naming for naming in known if naming.library == model.notes.get("library")]
     return next(iter([*came_from, *known]), None)
+
+
+def _to_safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """A file that is the same each time: the library writes metadata in any order."""
+    content = save(arrays, metadata=metadata)
+    # The header's length, the header, and arrays at places that count from its end.
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
+    padded = text.encode() + b" " * (-len(text) % 8)
+    return len(padded).to_bytes(8, "little") + padded + content[8 + length :]
 
 
 def _to_json(graph: Graph, first: list[Node]) -> str:
