@@ -112,7 +112,7 @@ def match(
       shapes: of the network's variables, see `shapes_of`; the head's outputs follow from the file.
       named: the file's arrays by canonical name, those that are to be ignored left out.
       spare: names that may be of nothing in the network: they are said in the remarks.
-      any_widths: channels may differ from the network's: the file is of a pruned one.
+      any_widths: channels may differ from the network's: the arrays are of a pruned one.
     """
     entries = naming.entries(shapes)
     expected = {name for entry in entries for name in entry.theirs}

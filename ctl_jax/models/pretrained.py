@@ -66,30 +66,34 @@ def load_pretrained(
     source = open_source(path)
     with naming(f"weights {path}"):
         network, found = _find(source, name, chosen, image_size)
-        size = image_size or network.image_size
-        outputs = found.shapes["params/head/bias"][-1]
-        remarks = [*source.remarks, *found.remarks]
-        classes = source.classes or tuple(source.exported.get("classes", ()))
-        if classes and len(classes) != outputs:
-            remarks.append(f"{len(classes)} names of classes were left out: it has {outputs}")
-            classes = ()
-        result = Model(
-            network.name,
-            network.options,
-            matching.variables_of(found),
-            network.preprocess,
-            size,
-            classes,
-            compute_dtype=source.exported.get("compute_dtype", "float32"),
-            notes={
-                "weights": str(path),
-                "library": found.naming.library,
-                **({"remarks": remarks} if remarks else {}),
-            },
-        )
+        result = _model(source, network, found, image_size)
         if source.own or source.exported:
+            size = network.image_size if source.exported else result.image_size
             matching.check_widths(result.module, result.variables, size)
+        if source.exported and image_size not in (None, network.image_size):
+            result = _resized(result, image_size)
     return result
+
+
+def _model(source: Source, network: Network, found: Match, image_size: int | None) -> Model:
+    outputs, exported = found.shapes["params/head/bias"][-1], source.exported
+    remarks = [*source.remarks, *found.remarks]
+    classes = source.classes or tuple(exported.get("classes", ()))
+    if classes and len(classes) != outputs:
+        remarks.append(f"{len(classes)} names of classes were left out: it has {outputs}")
+        classes = ()
+    notes = {"weights": source.path, "library": found.naming.library}
+    return Model(
+        network.name,
+        network.options,
+        matching.variables_of(found),
+        network.preprocess,
+        image_size or network.image_size,
+        classes,
+        exported.get("compute_dtype", "float32"),
+        {**exported.get("notes", {}), **notes, **({"remarks": remarks} if remarks else {})},
+        multi_label=exported.get("multi_label", False),
+    )
 
 
 def _ours(
@@ -196,7 +200,12 @@ def _by_candidate(
 
 def _fitted(source: Source, network: Network, image_size: int | None) -> Match:
     module = create(network.name, 1, **network.options)
-    shapes = matching.shapes_of(module, image_size or network.image_size)
+    # Of a pruned network its own widths: a library may hold several layers in one array.
+    known = source.exported.get("shapes")
+    if known:
+        shapes = {path: tuple(shape) for path, shape in known.items()}
+    else:
+        shapes = matching.shapes_of(module, image_size or network.image_size)
     return weights.best_match(source, module, shapes)
 
 

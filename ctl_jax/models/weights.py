@@ -53,9 +53,8 @@ def best_match(source: Source, module: nn.Module, shapes: Mapping[str, tuple[int
         named = {name: Named(name, array) for name, array in source.arrays.items()}
         candidates = [match(own_naming(module), module, shapes, named, any_widths=True)]
     else:
-        pruned = bool(source.exported)
         candidates = [
-            match(known, module, shapes, known.arrays(arrays), any_widths=pruned, spare=spare)
+            match(known, module, shapes, known.arrays(arrays), spare=spare)
             for arrays, spare in unwrapped(source.arrays)
             for known in of_module(module)
         ]

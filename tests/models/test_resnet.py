@@ -20,6 +20,14 @@ SIZES = {
     "wide_resnet50_2": (68_883_240, 22_796_042_240),
     "wide_resnet101_2": (126_886_696, 45_506_101_248),
 }
+# With 10 outputs: parameters, as github.com/akamaster/pytorch_resnet_cifar10 has them.
+CIFAR = {
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+}
 SLOW = [name for name in SIZES if "101" in name or "152" in name]
 
 
@@ -28,7 +36,14 @@ SLOW = [name for name in SIZES if "101" in name or "152" in name]
 )
 def test_size(name, check_size):
     check_size(ResNet(1000, **PRESETS[name]), *SIZES[name])
-    assert SIZES.keys() == PRESETS.keys()
+    assert SIZES.keys() | CIFAR.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_size_for_cifar(name):
+    module = models.create(name, 10)
+    shapes = jax.eval_shape(lambda key: models.init(module, key, 32), jax.random.key(0))
+    assert models.count_params(shapes) == CIFAR[name]
 
 
 def test_conventions(check_conventions):

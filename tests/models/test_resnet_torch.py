@@ -27,9 +27,9 @@ class TorchResNet:
         gamma, beta, mean, var.
     """
 
-    def __init__(self, fetch, stages, bottleneck, version, stem, epsilon):
+    def __init__(self, fetch, stages, bottleneck, version, stem, epsilon, pad=False):
         self.fetch, self.stages, self.bottleneck = fetch, stages, bottleneck
-        self.version, self.stem, self.epsilon = version, stem, epsilon
+        self.version, self.stem, self.epsilon, self.pad = version, stem, epsilon, pad
 
     def conv_bn(self, x, name, stride, train):
         weight, bias, gamma, beta, mean, var = self.fetch(name)
@@ -40,7 +40,11 @@ class TorchResNet:
         return F.batch_norm(x, mean, var, gamma, beta, training=train, eps=self.epsilon)
 
     def block(self, x, name, stride, project, train):
-        shortcut = self.conv_bn(x, f"{name}_0", stride, train) if project else x
+        if self.pad and stride > 1:
+            channels = x.shape[1] // 2
+            shortcut = F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, channels, channels))
+        else:
+            shortcut = self.conv_bn(x, f"{name}_0", stride, train) if project else x
         if not self.bottleneck:
             x = self.conv_bn(x, f"{name}_1", stride, train).relu()
             return (self.conv_bn(x, f"{name}_2", 1, train) + shortcut).relu()
@@ -101,7 +105,13 @@ def fetch_from_variables(variables):
 
 def torch_twin(module, fetch):
     return TorchResNet(
-        fetch, module.stages, module.bottleneck, module.version, module.stem, module.epsilon
+        fetch,
+        module.stages,
+        module.bottleneck,
+        module.version,
+        module.stem,
+        module.epsilon,
+        module.shortcut == "pad",
     )
 
 
@@ -110,6 +120,7 @@ CASES = [
     ("resnet50", {"version": "v1.5"}),
     ("resnet50", {"version": "v1", "conv_bias": True, "stem": "cifar", "epsilon": 1e-3}),
     ("resnext50_32x4d", {"groups": 4, "width_per_group": 16}),
+    ("resnet20", {}),
 ]
 
 

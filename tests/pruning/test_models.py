@@ -19,6 +19,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         "resnet50", {"stages": (1, 2), "version": "v1", "conv_bias": True, "width": 4}, 16,
     ),
     "resnet50_v1.5": ("resnet50", {"stages": (2, 1), "width": 4}, 16),
+    "resnet_padded": ("resnet20", {"stages": (1, 1), "width": 8}, 16),
     "resnext": (
         "resnext50_32x4d", {"stages": (1, 1), "width": 8, "groups": 4, "width_per_group": 12}, 16,
     ),
@@ -126,7 +127,7 @@ def test_pruned_is_full_with_channels_cut_off(check_exact, case, scope):
     )  # fmt: skip
     assert groups.in_scope(scope)
     if case.startswith("resnet"):  # the paper's pruning: all convolutions of a block but the last
-        inner = 1 if case == "resnet18" else 2
+        inner = 1 if CASES[case][0] in ("resnet18", "resnet20") else 2
         assert len(groups.in_scope("filters")) == inner * sum(CASES[case][1]["stages"])
     assert any(group.normalised for group in groups.values()) == (case in NORMALISED)
     # What a task head makes are the function's outputs.

@@ -109,8 +109,9 @@ def _recognise(
             fields["groups"] = inner // inputs
             fields["width_per_group"] = inputs * 64 // stem[-1]
             fields["version"] = "v1" if _V1.search(hint.lower()) else "v1.5"
-        elif len(stages) > 1 and not find("stage2_block1/shortcut_conv"):
-            fields["shortcut"] = "pad"
+        if len(stages) > 1:
+            projected = find("stage2_block1/shortcut_conv")
+            fields["shortcut"] = "project" if projected else "pad"
         described = describe(ResNet, PRESETS, OPTIONS, {**fields, **fixed})
         size = 32 if fields["stem"] == "cifar" else 224
         return described and Network(*described, PREPROCESS[preprocess], size)
