@@ -64,14 +64,15 @@ def find(config: sections.Config) -> Network:
         )
     loaded = _loaded(config)
     preprocess = model.preprocess or str(loaded.preprocess)
-    described = {"name": loaded.architecture, "options": dict(loaded.options)}
+    chosen = models.without_classifier(loaded.options)
+    described: dict[str, Any] = {"name": loaded.architecture, "options": chosen}
     if model.name:
         described = _described(model, model.name, preprocess)
     network = Network(
         loaded.architecture,
-        loaded.options,
+        chosen,
         preprocess,
-        make_module(loaded.architecture, loaded.options),
+        make_module(loaded.architecture, chosen),
         {**described, "preprocess": preprocess},
         models.with_head(loaded.variables, 1),
         loaded.notes,

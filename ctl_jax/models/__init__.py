@@ -17,7 +17,7 @@ from ctl_jax.models.own import is_own
 from ctl_jax.models.own_model import from_module
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
 from ctl_jax.models.pretrained import load_pretrained
-from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of
+from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of, without_classifier
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.stages import stages
 from ctl_jax.models.weights import load_weights
@@ -50,4 +50,5 @@ __all__ = [
     "stages",
     "tuned",
     "with_head",
+    "without_classifier",
 ]

@@ -1,6 +1,6 @@
 """Networks by name, with their options checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -57,6 +57,24 @@ NAMES = tuple(_BY_NAME)
 
 # Those that say what is in an image; the others say it of each pixel.
 CLASSIFIERS = tuple(name for name, family in _BY_NAME.items() if family.module is not unet.UNet)
+
+
+# Options that only an original classifier has.
+_OF_CLASSIFIER = ("relu_head",)
+
+
+def without_classifier(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network for another head than the original classifier.
+
+    Args:
+      options: as `create` takes them.
+
+    Example:
+      >>> pretrained = load_pretrained("squeezenet1_1.pth")
+      >>> module = create(pretrained.architecture, 10, **without_classifier(pretrained.options))
+      >>> variables = with_head(pretrained.variables, 10)
+    """
+    return {key: value for key, value in options.items() if key not in _OF_CLASSIFIER}
 
 
 def options_of(name: str) -> tuple[str, ...]:
