@@ -46,7 +46,7 @@ def get_config():
 
     # Which is best depends on the task and on the budget: probes where it is small, then pruned
     # networks, and the whole one where it is large.
-    config.methods = ("linear_probe", "dense+lp_ft", "filters@0.5", "dense")
+    config.methods = ("dense", "filters@0.5", "dense+lp_ft", "linear_probe")
     config.finetune.learning_rates = experiment.following(
         config, "weights", lambda file: (0.01, 0.04) if file else (0.05, 0.2)
     )

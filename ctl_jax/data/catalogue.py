@@ -186,6 +186,8 @@ def _named(name: str) -> TaskSpec:
     key = name.strip().casefold()
     if key in known:
         return known[key]
+    if key in embedded.SOURCES:
+        return _embedded_spec(embedded.SOURCES[key])
     if (spec := paths.spec(name)) is not None:
         # An official set of TFDS is that of the catalogue.
         return known.get(spec.dataset, spec) if not spec.path else spec

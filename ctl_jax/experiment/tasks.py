@@ -70,14 +70,15 @@ def find_tasks(
     Raises:
       UserError: tasks are lacking and `stream.missing` is "error", or none is left.
     """
-    specs = data.stream(
-        settings.variant,
-        settings.stop_year,
-        ablation=settings.ablation,
-        num_tasks=settings.num_tasks,
-        shuffle=settings.shuffle,
-        seed=settings.seed,
-    )
+    with naming(f"config.stream.variant={settings.variant!r}"):
+        specs = data.stream(
+            settings.variant,
+            settings.stop_year,
+            ablation=settings.ablation,
+            num_tasks=settings.num_tasks,
+            shuffle=settings.shuffle,
+            seed=settings.seed,
+        )
     loader.check_dirs()
     found: list[data.TaskSpec] = []
     missing: list[tuple[data.TaskSpec, str]] = []

@@ -3,6 +3,7 @@
 Whatever is wrong with a file is said in one line, with the line of the file where it went wrong.
 """
 
+import functools
 import inspect
 import os
 import pathlib
@@ -105,15 +106,17 @@ def following(
 
     Args:
       config: that both keys are of.
-      key: the other one, of no section, such as "weights".
+      key: the other one, such as "weights" or "stream.variant".
       function: of its value.
 
     Example:
       >>> config.data.image_size = following(config, "weights", lambda file: 64 if file else 32)
     """
-    now = function(config[key])
+    *sections, name = key.split(".")
+    section = functools.reduce(lambda inside, each: inside[each], sections, config)
+    now = function(section[name])
     # Not of the reference itself, whose type may be another.
-    follow = _Operation(lambda now, other: function(other), (config.get_ref(key),))
+    follow = _Operation(lambda now, other: function(other), (section.get_ref(name),))
     return ml_collections.FieldReference(now, type(now), follow)
 
 

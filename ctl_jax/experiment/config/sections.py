@@ -17,7 +17,8 @@ class Stream:
 
     variant: str = key(
         "embedded",
-        "A variant of Nevis'22 (FULL, SHORT, TINY, ...), embedded, or tasks joined by +.",
+        "A variant of Nevis'22 (FULL, SHORT, TINY, ...), embedded, or tasks joined by +, each a "
+        "data set by name or the path of images: a folder, an archive or a table.",
     )
     stop_year: int = key(
         2020,
@@ -105,7 +106,11 @@ class Model:
 class Pretrain:
     """How the run pretrains a network itself, where no weights are given."""
 
-    task: str = key("", "The source task, e.g. embedded_source; '' where config.weights are given.")
+    task: str = key(
+        "",
+        "The source task: embedded_source, or one as stream.variant has them; '' where "
+        "config.weights are given.",
+    )
     steps: int = key(1000, "Training steps.", rules.STEPS)
     batch_size: int = key(64, "Images per batch.", rules.BATCH)
     learning_rate: float = key(0.1, "Peak of the schedule.", rules.POSITIVE)
@@ -216,7 +221,9 @@ class Config:
     data: Data = Data()
     model: Model = Model()
     weights: str = key(
-        "", "Pretrained weights: a file or folder; '' where config.pretrain.task makes them."
+        "",
+        "Pretrained weights: a file or folder, or a run's folder, for its best model; '' where "
+        "config.pretrain.task makes them.",
     )
     pretrain: Pretrain = Pretrain()
     methods: tuple[str, ...] = key(
@@ -240,7 +247,8 @@ class Config:
     )
     keep_models: str = key(
         "none",
-        "Trained models that stay in the run's folder: none, the best of each task, or all.",
+        "Trained models that stay in the run's folder: none, the best of each task (which is "
+        "evaluated on its test split, too), or all.",
         rules.one_of(("none", "best", "all")),
     )
 

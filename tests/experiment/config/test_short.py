@@ -14,6 +14,7 @@ from ctl_jax import experiment
 def get_config():
     config = experiment.default_config()
     config.data.image_size = experiment.following(config, "weights", lambda w: 64 if w else 32)
+    config.seeds = experiment.following(config, "stream.seed", lambda seed: (seed,))
     config.methods, config.stream.variant = ("scratch",), "digits"
     config.model.name, config.model.stages, config.model.width = "resnet18", (1,), 4
     return config
@@ -46,6 +47,7 @@ def test_what_follows_from_another_key_follows_the_command_line(write):
     file = write()
     assert load_config(file).data.image_size == 32
     assert load_config(file, {"weights": ["w"]}).data.image_size == 64
+    assert load_config(file, {"stream.seed": ["7"]}).seeds == (7,)
     both = load_config(file, {"weights": ["w"], "data.image_size": ["48"]})
     assert both.data.image_size == 48
 
