@@ -114,10 +114,10 @@ def test_a_budget_unit(run):
 
 def test_a_source(run, tmp_path, monkeypatch):
     (tmp_path / "sources").mkdir()
-    shutil.copy(EXAMPLES / "csv_source.py", tmp_path / "sources" / "tables.py")
+    shutil.copy(EXAMPLES / "csv_source.py", tmp_path / "sources" / "csv_source.py")
     # As if the file lay in the room of the sources.
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "sources")])
-    monkeypatch.delitem(sys.modules, "ctl_jax.data.sources.tables", raising=False)
+    monkeypatch.delitem(sys.modules, "ctl_jax.data.sources.csv_source", raising=False)
     sources.load_modules()
     lines = ["path,label,split"]
     for number, split in enumerate(data.SPLITS * 3):

@@ -71,7 +71,7 @@ def choose(table: Table, options: Mapping[str, str]) -> Columns:
       UserError: a column that is named is not there, or it is not clear which is meant.
     """
     split = _named(table, options, "split") or _split(table)
-    image = _named(table, options, "image") or _image(table, {split})
+    image = _named(table, options, "image") or image_of(table, {split})
     if "label" in options:
         given = options["label"]
         whole = [given] if given in table.columns else given.split(",")
@@ -108,6 +108,11 @@ def _usual(columns: Collection[str], names: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda column: names.index(plain[column]))
 
 
+def usual_labels(names: Collection[str]) -> list[str]:
+    """Those of some names that usually are labels, the likeliest first."""
+    return _usual(names, _LABEL)
+
+
 def _split(table: Table) -> str:
     for column in _usual(table.values, _SPLIT):
         if all(split_of(value) is not None for value in set(map(text, table.values[column]))):
@@ -121,7 +126,7 @@ def split_of(value: str) -> str | None:
     return "train" if found == "train_and_dev" else found
 
 
-def _image(table: Table, others: Collection[str]) -> str:
+def image_of(table: Table, others: Collection[str] = ()) -> str:
     if table.encoded:
         return (_usual(table.encoded, _IMAGE) or list(table.encoded))[0]
     rest = [column for column in table.values if column not in others]
@@ -144,7 +149,7 @@ def _are_paths(values: Sequence[Any]) -> bool:
 
 def _labels(table: Table, others: Collection[str]) -> tuple[str, ...]:
     rest = [column for column in table.values if column not in others]
-    if usual := _usual(rest, _LABEL):
+    if usual := usual_labels(rest):
         return (usual[0],)
     if len(rest) == 1:
         return (rest[0],)

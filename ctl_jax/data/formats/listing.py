@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from ctl_jax.data.formats.classes import listed
 from ctl_jax.data.names import printable
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,13 @@ class Listing:
     splits: Mapping[str, np.ndarray]
     notes: Sequence[str] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def also(
+        self, notes: Sequence[str] = (), passed_over: Mapping[str, int] = _NOTHING
+    ) -> "Listing":
+        """The same with more to say."""
+        over = {**self.passed_over, **passed_over}
+        return dataclasses.replace(self, notes=(*self.notes, *notes), passed_over=over)
 
 
 def data_set(listing: Listing) -> DataSet:

@@ -100,7 +100,7 @@ def assemble(
     def piece(part: splits.Part) -> Piece:
         where = (part.dataset, part.split)
         if where not in files:
-            files[where] = _files(builders[part.dataset], part.split)
+            files[where] = files_of(builders[part.dataset], part.split)
         if not part.field:
             return Piece(files[where], part.start, part.stop)
         key = (*where, part.field)
@@ -136,7 +136,8 @@ def _labels(dataset: str, builders: Mapping[str, Any]) -> tfds_labels.Labels:
     return found
 
 
-def _files(builder: Any, split: str) -> RecordFiles:
+def files_of(builder: Any, split: str) -> RecordFiles:
+    """The files of a split of a prepared set."""
     info = builder.info.splits[split]
     paths = [str(path) for path in info.filepaths]
     return RecordFiles(paths, info.shard_lengths, builder.info.file_format.value)

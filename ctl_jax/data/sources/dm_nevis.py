@@ -8,12 +8,13 @@ train_and_dev is train and dev together, and is not read.
 """
 
 import builtins
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +49,35 @@ def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
         if data_dir.absolute().name == name and is_prepared(data_dir):
             return data_dir
     return None
+
+
+def fits(path: pathlib.Path) -> bool:
+    """Whether a path is that of a set's folder."""
+    return path.is_dir() and is_prepared(path)
+
+
+def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
+    """Opens a set that a user names by its folder; whether labels are several, its records tell.
+
+    Args:
+      path: of what `fits`.
+      options: none.
+
+    Raises:
+      UserError: as for `open`.
+    """
+    _check_status(path)
+    first = _shards(_split_folder(path, "train"))[0]
+    kind = "single_label"
+    if len(first):
+        with contextlib.suppress(ValueError):  # `open` says what is wrong.
+            features = tf_example.parse(tfrecord.read_at(first, [0])[0])
+            if tf_example.values(features, "multi_label", "int64_list") or not tf_example.values(
+                features, "label", "int64_list"
+            ):
+                kind = "multi_label"
+    name = path.absolute().name
+    return open(TaskSpec(name, name, name, "nevis", "own", kind, None), path)
 
 
 def is_prepared(folder: pathlib.Path) -> bool:
@@ -340,5 +370,7 @@ register(
         default_dirs=default_dirs,
         instruction=instruction,
         remarks=remarks,
+        fits=fits,
+        open_path=open_path,
     )
 )

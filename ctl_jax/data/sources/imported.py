@@ -144,6 +144,26 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
     )
 
 
+def fits(path: pathlib.Path) -> bool:
+    """Whether a path is that of an imported set, or of its version."""
+    return (path / NOTE).is_file() or (path / VERSION / NOTE).is_file()
+
+
+def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
+    """Opens an imported set that a user names by its folder, with the splits that it has.
+
+    Args:
+      path: of what `fits`.
+      options: none.
+
+    Raises:
+      UserError: as for `open`.
+    """
+    path = home.in_utf8(path if (path / NOTE).is_file() else path / VERSION)
+    name = path.parent.name
+    return open(TaskSpec(name, name, name, "imported", "own", read_note(path).kind, None), path)
+
+
 register(
     Source(
         "imported",
@@ -154,5 +174,7 @@ register(
         default_dirs=lambda: (default_dir(),),
         # The first import makes it.
         needs_dirs=False,
+        fits=fits,
+        open_path=open_path,
     )
 )

@@ -6,7 +6,6 @@ An image is a path, relative to the table, or the bytes of a file. A row has one
 a 0 or 1 in a column for each. See `columns` for how columns are found.
 """
 
-import dataclasses
 import os
 import pathlib
 import re
@@ -91,9 +90,7 @@ def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
                 "the path of one of them"
             )
     read = {split: list(map(tables.read, files)) for split, files in by_split.items()}
-    found = of_tables("table", path, read, options)
-    passed_over = {**found.passed_over, **over}
-    return listing.data_set(dataclasses.replace(found, passed_over=passed_over))
+    return listing.data_set(of_tables("table", path, read, options).also(passed_over=over))
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

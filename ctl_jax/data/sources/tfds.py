@@ -1,13 +1,13 @@
-"""Official data sets that TFDS has prepared on disk, read without TensorFlow."""
+"""Data sets that TFDS has prepared on disk, official and any others, read without TensorFlow."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctl_jax import home
 from ctl_jax.data import prepare, splits
 from ctl_jax.data.dataset import DataSet
-from ctl_jax.data.formats import tfds_sets
+from ctl_jax.data.formats import listing, tfds_own, tfds_sets
 from ctl_jax.data.formats.tfds_sets import latest
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import TaskSpec
@@ -24,9 +24,13 @@ def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
       The folder of a version; for domainnet, which is made of six configurations, the one that
       they are in.
     """
-    names = splits.sources(spec.dataset) if spec.source == "tfds" else {}
+    if spec.source != "tfds":
+        return None
+    names = splits.sources(spec.dataset)
+    if not names:
+        return _of_any_name(spec.dataset, dirs)
     best: tuple[int, pathlib.Path | None] = (0, None)
-    for given in _in_utf8(dirs) if names else ():
+    for given in _in_utf8(dirs):
         folder = data_dir(given)
         versions = list(filter(None, (latest(folder, name) for name in names)))
         if len(versions) > best[0]:
@@ -34,6 +38,71 @@ def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
             if given.absolute() in tfds_sets.versions(versions[0].absolute().parent).values():
                 best = len(versions), given
     return best[1]
+
+
+def _of_any_name(dataset: str, dirs: Dirs) -> pathlib.Path | None:
+    """The folder of a set that the catalogue does not know, also in TFDS's own folder."""
+    for given in (*_in_utf8(dirs), default_dir()):
+        if (given / dataset).is_dir() and fits(given / dataset):
+            return _version(given / dataset)
+    return None
+
+
+def fits(path: pathlib.Path) -> bool:
+    """Whether a folder is that of a set, of a version of one, or holds sets."""
+    return path.is_dir() and bool(_is_prepared(path) or tfds_sets.versions(path) or _inner(path))
+
+
+def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
+    """Opens any prepared set; the splits of an official one are those of the catalogue.
+
+    Of others all records are read once, for their labels.
+
+    Args:
+      path: of what `fits`; several versions have the highest one meant.
+      options: none.
+
+    Raises:
+      UserError: it is damaged, or its features have no image and label.
+    """
+    path = _version(home.in_utf8(path))
+    builder = tfds_sets.open_builder(path, ())
+    name = str(builder.info.full_name).rpartition("/")[0]
+    for dataset, config in tfds_sets.DEFAULT_CONFIG.items():
+        name = dataset if name == f"{dataset}/{config}" else name
+    if len(splits.sources(name)) == 1:
+        return _open(name, path)
+    builder = tfds_sets.open_builder(path, list(builder.info.splits))
+    files = {split: tfds_sets.files_of(builder, split) for split in builder.info.splits}
+    return listing.data_set(tfds_own.listing(path, builder, files))
+
+
+def _version(path: pathlib.Path) -> pathlib.Path:
+    """The folder of a version, of a set's folder or one that holds a single configuration."""
+    while not _is_prepared(path):
+        if found := tfds_sets.versions(path):
+            return found[max(found)]
+        inner = _inner(path)
+        if len(inner) != 1:
+            names = ", ".join(folder.name for folder in inner)
+            raise UserError(
+                f"{str(path)!r} holds {names or 'no TFDS set'}; expected the path of one TFDS set"
+            )
+        path = inner[0]
+    return path
+
+
+def _is_prepared(path: pathlib.Path) -> bool:
+    return all((path / name).is_file() for name in ("dataset_info.json", "features.json"))
+
+
+def _inner(path: pathlib.Path) -> list[pathlib.Path]:
+    """Folders in a folder that have versions of sets in them."""
+    return sorted(
+        inner
+        for inner in path.iterdir()
+        if inner.is_dir() and any(map(_is_prepared, tfds_sets.versions(inner).values()))
+    )
 
 
 def data_dir(given: pathlib.Path) -> pathlib.Path:
@@ -72,14 +141,21 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
       UserError: the folder is not a prepared set, lacks a file or a split, or has other features
         than the official set.
     """
-    wanted = splits.sources(spec.dataset)
-    if not wanted:
+    if splits.sources(spec.dataset):
+        return _open(spec.dataset, path)
+    if spec.kind:  # Of the catalogue, from elsewhere.
         raise UserError(f"data set {spec.dataset!r} is not an official TFDS set of Nevis'22")
+    return open_path(path, {})
+
+
+def _open(dataset: str, path: pathlib.Path) -> DataSet:
+    """An official set with the splits of the catalogue."""
+    wanted = splits.sources(dataset)
     builders: dict[str, Any] = {}
     for name, needed in wanted.items():
         folder: pathlib.Path | None = path
         if len(wanted) > 1:
-            folder = latest(path, name.removeprefix(f"{spec.dataset}/"))
+            folder = latest(path, name.removeprefix(f"{dataset}/"))
         if folder is None:
             raise UserError(f"TFDS data set {name!r} is not in {str(path.parent)!r}")
         builders[name] = tfds_sets.open_builder(folder, needed)
@@ -87,14 +163,16 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
         name: {split: info.num_examples for split, info in builder.info.splits.items()}
         for name, builder in builders.items()
     }
-    parts = splits.parts(spec.dataset, sizes)
-    return tfds_sets.assemble("tfds", spec.dataset, path, builders, parts)
+    parts = splits.parts(dataset, sizes)
+    return tfds_sets.assemble("tfds", dataset, path, builders, parts)
 
 
 def instruction(spec: TaskSpec, dirs: Dirs) -> Instruction | None:
     """The command that prepares a set, and what has to be downloaded by hand before it."""
     if spec.source != "tfds":
         return None
+    if not splits.sources(spec.dataset):
+        return Instruction("by_hand", f"prepare {spec.dataset} by tfds, and give its folder's path")
     folder = target(dirs)
     command = f"python -m ctl_jax.data prepare {spec.dataset} --dir=tfds:{folder}"
     if (manual := prepare.by_hand(spec.dataset, folder)) is not None:
@@ -130,5 +208,7 @@ register(
         order=20,
         instruction=instruction,
         remarks=remarks,
+        fits=fits,
+        open_path=open_path,
     )
 )
