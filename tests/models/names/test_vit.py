@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ctl_jax import models
+from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.models import names
+from ctl_jax.models import matching, names
 from ctl_jax.models.vit import resized_position
 
 WIDTH, PATCH, DEPTH, SIZE, CLASSES = 128, 8, 2, 24, 5
@@ -290,6 +290,28 @@ def test_cut_heads(library, tmp_path):
             arrays = [theirs[name] for name in entry.theirs]
             ours = entry.read(arrays, [shapes[path] for path in entry.ours])
             chex.assert_trees_all_equal(list(ours), [flat[path] for path in entry.ours])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_pruned_is_read_with_the_whole_networks_shapes(scan):
+    """Tokens, heads and hidden units cut; position embeddings are not taken for another size."""
+    options = {"heads": 4, "head_width": 8, "depth": 2, "patch": 8, "scan": scan}
+    module = models.create("vit_s16", 3, **options)
+    shapes = matching.shapes_of(module, 16)
+    rng = np.random.default_rng(0)
+    variables = matching.unflatten(
+        {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    )
+    image = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+    groups = pruning.trace(functools.partial(models.apply, module), variables, image)
+    scores = pruning.score(groups, variables, "l2")
+    keep = pruning.select(groups, scores, ratio=0.5, scope="all")
+    small = flatten_dict(pruning.prune(variables, groups, keep), sep="/")
+    for naming in names.of_module(module)[:1]:
+        named = naming.canonical(names.write(naming, small))
+        found = matching.match(naming, module, shapes, named, any_widths=True)
+        assert not (found.problems or found.remarks), found.describe()
+        chex.assert_trees_all_equal(flatten_dict(matching.variables_of(found), sep="/"), small)
 
 
 def torch_form(torch, arrays, heads=2, epsilon=1e-6):
