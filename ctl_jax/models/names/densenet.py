@@ -79,7 +79,8 @@ def _recognise(
             return count(lambda layer: find(f"stage{stage}_layer{layer}/conv2"))
 
         stem, stages = find("stem_conv"), count(layers)
-        if stem[:3] != (7, 7, 3) or not stages:
+        # Keras calls the layers of its ResNets alike, but they have a third convolution.
+        if stem[:3] != (7, 7, 3) or not stages or find("stage1_layer1/conv3"):
             return None
         fields = {
             "stages": tuple(layers(stage + 1) for stage in range(stages)),

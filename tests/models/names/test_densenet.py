@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.models import names
+from ctl_jax.models import matching, names
 
 GROWTH, WIDTH, STAGES, CLASSES = 4, 6, (2, 1), 5
 
@@ -188,3 +188,14 @@ def test_what_does_not_fit_is_listed(tmp_path):
         UserError, match=r"missing: features.transition1.norm.bias \(nearest: .*beta"
     ):
         load(arrays, tmp_path)
+
+
+def test_kerass_resnet_is_no_densenet():
+    """Its layers are called alike."""
+    resnet = models.create("resnet50", 1, stages=(1,), version="v1", conv_bias=True)
+    (naming,) = names.of_module(resnet, "keras")
+    shapes = matching.shapes_of(resnet, 32)
+    zeros = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    theirs = {name: array.shape for name, array in names.write(naming, zeros).items()}
+    (densenet,) = names.of_module(models.create("densenet121", 1), "keras")
+    assert densenet.recognise(theirs, "") is None
