@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -37,15 +38,16 @@ def _read(path: pathlib.Path) -> File:
         raise needs("torch", "torch") from None
     try:
         # Many of Facebook's checkpoints hold the command's arguments, too: plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        # A path would be loaded by its suffix, too.
+        with torch.serialization.safe_globals([argparse.Namespace]), open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((s for s in str(error).split(". ") if "GLOBAL" in s), str(error))
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise
         raise UserError(
-            f"holds more than arrays ({' '.join(reason.split())[:200]}), and is not unpickled; "
-            "expected torch.save(model.state_dict(), ...)"
+            f"holds more than arrays, {found[1]}, and is not unpickled; expected what "
+            "torch.save(model.state_dict(), ...) writes"
         ) from None
     tensors, remarks = _unwrapped(content, torch.Tensor)
     return File({name: _array(tensor, torch) for name, tensor in tensors.items()}, {}, remarks)
@@ -83,5 +85,6 @@ FORMAT = Format(
     (".pth", ".pt", ".bin", ".th", ".ckpt", ".tar"),
     _matches,
     _read,
-    (TypeError, RuntimeError, KeyError, AttributeError, zipfile.BadZipFile),
+    # Its unpickler raises anything at what is none.
+    (Exception,),
 )
