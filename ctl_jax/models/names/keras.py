@@ -23,7 +23,9 @@ def canonical(arrays: Arrays) -> dict[str, Named]:
         if not layer:
             layer, _, last = last.rpartition(".")
         layer = layer.rpartition("/")[2]
-        depthwise = "depthwise" in last or (last == "weight" and re.search("dw|depthwise", layer))
+        # Keras 3 calls the kernels of a depthwise layer as those of any other.
+        own = last == "weight" or (last == "kernel" and array.shape[2:] == (array.shape[-2], 1))
+        depthwise = "depthwise" in last or (own and re.search("dw|depthwise", layer))
         last = "depthwise_kernel" if depthwise else _ARRAYS.get(last, last)
         if array.ndim == 4 and transposed:
             array = array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
