@@ -77,7 +77,7 @@ def load_pretrained(
 
 def _model(source: Source, network: Network, found: Match, image_size: int | None) -> Model:
     outputs, exported = found.shapes["params/head/bias"][-1], source.exported
-    remarks = [*source.remarks, *found.remarks]
+    remarks = [*source.remarks, *network.remarks, *found.remarks]
     classes = source.classes or tuple(exported.get("classes", ()))
     if classes and len(classes) != outputs:
         remarks.append(f"{len(classes)} names of classes were left out: it has {outputs}")
@@ -176,6 +176,7 @@ def _told(source: Source, candidate: weights.Candidate) -> Network:
     return network._replace(
         preprocess=source.preprocess or network.preprocess,
         image_size=source.image_size or network.image_size,
+        remarks=() if source.config else network.remarks,
     )
 
 

@@ -38,12 +38,14 @@ class Network(NamedTuple):
       options: as `models.create` takes them.
       preprocess: what the library's networks of that kind expect of an image.
       image_size: side of the images that they are for, in pixels.
+      remarks: what is a guess, for neither names, shapes nor the hint tell it.
     """
 
     name: str
     options: dict[str, Any]
     preprocess: Preprocess
     image_size: int
+    remarks: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):

@@ -4,10 +4,8 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from ctl_jax.models.names import (
     Arrays,
@@ -20,11 +18,12 @@ from ctl_jax.models.names import (
     count,
     describe,
     layer_entries,
+    parts,
     transposed,
     without,
 )
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
-from ctl_jax.models.vit import OPTIONS, PRESETS, ViT, resized_position
+from ctl_jax.models.vit import OPTIONS, PRESETS, ViT
 
 # What a library calls the parts of a ViT, by what we call them; "{}" is a block's number from 0.
 # Of queries, keys and values up to "weight" and "bias".
@@ -103,6 +102,7 @@ _HUGGINGFACE_DINOV2 = {
 # of larger ones. No shape tells.
 _HEAD_WIDTH = 64
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_KNOWN_WIDTHS = {192, 384, 768, 1024, *_HEADS}
 
 
 def _of_block(name: str) -> tuple[str, int | None]:
@@ -126,7 +126,7 @@ def _entries(names: Names, shapes: Shapes) -> list[Entry]:
             _of_parts(names, {p.replace("blocks", f"block{i}"): s[1:] for p, s in loop.items()})
             for i in range(1, depth + 1)
         ]
-        entries += [_stacked(each) for each in zip(*blocks, strict=True)]
+        entries += [parts.stacked(each) for each in zip(*blocks, strict=True)]
     return entries
 
 
@@ -138,122 +138,20 @@ def _of_parts(names: Names, shapes: Shapes) -> list[Entry]:
         layer, _, array = path.removeprefix("params/").rpartition("/")
         if path == "params/tokens":
             theirs = [name(f"{token}_token") for token in ("class", "distillation")[:tokens]]
-            entries.append(_split(path, theirs, axis=1))
+            entries.append(parts.split(path, theirs, axis=1))
         elif path == "params/position":
-            entries.append(_position(path, name("position"), tokens))
+            entries.append(parts.position(path, name("position"), tokens))
         elif path == "params/registers" or array.startswith("layer_scale"):
             entries.append(transposed(path, name(path.removeprefix("params/"))))
         elif layer == "head" and len(shape) == (3 if array == "kernel" else 2):
             suffix = "weight" if array == "kernel" else array
             theirs = [f"{name(f'{token}_head')}.{suffix}" for token in ("class", "distillation")]
-            entries.append(_each_token(path, theirs))
+            entries.append(parts.each_token(path, theirs))
         elif layer.endswith("attention/out") and array == "kernel":
-            entries.append(_out(path, name(layer) + ".weight"))
+            entries.append(parts.out(path, name(layer) + ".weight"))
     for path in [path for path in shapes if "/attention/query/" in path]:
-        entries += _attention(path, name)
+        entries += parts.attention(path, name)
     return entries + layer_entries(without(shapes, entries), name)
-
-
-def _split(ours: str, theirs: Sequence[str], axis: int) -> Entry:
-    """One array of ours as several of theirs, of one entry along an axis each."""
-    return Entry(
-        (ours,),
-        tuple(theirs),
-        lambda arrays, _: [np.concatenate(arrays, axis)],
-        lambda arrays: np.split(arrays[0], len(theirs), axis),
-    )
-
-
-def _each_token(ours: str, theirs: Sequence[str]) -> Entry:
-    """The heads of both tokens, kernels [2, inputs, outputs] or biases [2, outputs]."""
-    return Entry(
-        (ours,),
-        tuple(theirs),
-        lambda arrays, _: [np.stack([array.T for array in arrays])],
-        lambda arrays: [array.T for array in arrays[0]],
-    )
-
-
-def _position(ours: str, theirs: str, tokens: int) -> Entry:
-    """Position embeddings, [1, positions, channels] in both; of another size they are resized."""
-    return Entry(
-        (ours,),
-        (theirs,),
-        lambda arrays, shapes: [resized_position(arrays[0], shapes[0][1], tokens)],
-        lambda arrays: arrays,
-        fits=False,
-    )
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    """[inputs, heads, width] as [heads * width, inputs], [heads, width] as [heads * width]."""
-    return array.reshape(*array.shape[:-2], -1).T
-
-
-def _unrows(array: np.ndarray, width: int) -> np.ndarray:
-    return array.T.reshape(*array.shape[1:], -1, width)
-
-
-def _attention(query: str, name: Callable[[str], str]) -> list[Entry]:
-    """Queries, keys and values: kernels [inputs, heads, width], or biases [heads, width]."""
-    layer, _, array = query.removeprefix("params/").partition("/query/")
-    paths = tuple(query.replace("/query/", f"/{part}/") for part in ("query", "key", "value"))
-    suffix = "weight" if array == "kernel" else array
-    try:
-        theirs = [name(f"{layer}/qkv") + suffix]
-    except KeyError:
-        theirs = [name(f"{layer}/{part}") + suffix for part in ("query", "key", "value")]
-        return [
-            Entry(
-                (path,),
-                (their,),
-                lambda arrays, shapes: [_unrows(arrays[0], shapes[0][-1])],
-                lambda arrays: [_rows(arrays[0])],
-            )
-            for path, their in zip(paths, theirs, strict=True)
-        ]
-
-    def read(arrays: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        # Of a file whose heads are cut, each has as many as the others.
-        rows = [math.prod(shape[-2:]) for shape in shapes]
-        ends = np.cumsum(rows) * len(arrays[0]) // sum(rows)
-        parts = np.split(arrays[0], ends[:-1])
-        return [_unrows(part, shape[-1]) for part, shape in zip(parts, shapes, strict=True)]
-
-    return [Entry(paths, tuple(theirs), read, lambda a: [np.concatenate([_rows(x) for x in a])])]
-
-
-def _out(ours: str, theirs: str) -> Entry:
-    """The output's kernel, [heads, width, channels], theirs [channels, heads * width]."""
-    return Entry(
-        (ours,),
-        (theirs,),
-        lambda arrays, shapes: [arrays[0].T.reshape(-1, shapes[0][1], len(arrays[0]))],
-        lambda arrays: [arrays[0].reshape(-1, arrays[0].shape[-1]).T],
-    )
-
-
-def _stacked(blocks: Sequence[Entry]) -> Entry:
-    """The same entry of each block as one of the loop over them, whose arrays are [depth, ...]."""
-    each = len(blocks[0].theirs)
-
-    def read(arrays: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        inner = [shape[1:] for shape in shapes]
-        parts = [
-            block.read(arrays[i * each : (i + 1) * each], inner) for i, block in enumerate(blocks)
-        ]
-        return [np.stack(part) for part in zip(*parts, strict=True)]
-
-    return Entry(
-        tuple(path.replace("/block1/", "/blocks/") for path in blocks[0].ours),
-        tuple(name for block in blocks for name in block.theirs),
-        read,
-        lambda arrays: [
-            array
-            for i, block in enumerate(blocks)
-            for array in block.write([array[i] for array in arrays])
-        ],
-    )
 
 
 def _fields(names: Names, shapes: Shapes) -> dict[str, Any] | None:
@@ -285,13 +183,16 @@ def _fields(names: Names, shapes: Shapes) -> dict[str, Any] | None:
     }
 
 
+# Of a network's fields and the hint: what it expects of an image, and what of that is a guess.
+Expected = Callable[[Mapping[str, Any], str], tuple[Preprocess, tuple[str, ...]]]
+
 _INCEPTION = dataclasses.replace(PREPROCESS["inception"], interpolation="bicubic")
 # Trained with ImageNet's mean and standard deviation, where no shape tells from Google's.
 _IMAGENETS = re.compile(r"deit|dino|mae|moco|ibot|msn|ijepa")
 
 
 def _recognise(
-    names: Names, preprocess: Callable[[Mapping[str, Any], str], Preprocess], **fixed: Any
+    names: Names, preprocess: Expected, **fixed: Any
 ) -> Callable[[Shapes, str], Network | None]:
     """A Naming's `recognise`; `fixed` are fields that no shape tells."""
 
@@ -305,17 +206,28 @@ def _recognise(
         described = describe(ViT, {n: PRESETS[n] for n in presets}, OPTIONS, {**fields, **fixed})
         positions = shapes[names["position"]][1]
         size = math.isqrt(positions) * fields["patch"]
-        return described and Network(*described, preprocess(fields, hint), size)
+        expected, guessed = preprocess(fields, hint)
+        if (width := fields["heads"] * fields["head_width"]) not in _KNOWN_WIDTHS:
+            guessed = (*guessed, f"{fields['heads']} heads for {width} channels")
+        remarks = (
+            [f"taken for granted, as nothing says it: {', '.join(guessed)}"] if guessed else []
+        )
+        return described and Network(*described, expected, size, tuple(remarks))
 
     return recognise
 
 
-def _by_hint(google: Preprocess) -> Callable[[Mapping[str, Any], str], Preprocess]:
+def _always(name: str) -> Expected:
+    return lambda fields, hint: (PREPROCESS[name], ())
+
+
+def _by_hint(google: Preprocess) -> Expected:
     """Google's preprocessing but for those that are known to be trained by others."""
 
-    def preprocess(fields: Mapping[str, Any], hint: str) -> Preprocess:
-        others = fields["distilled"] or fields["layer_scale"] or _IMAGENETS.search(hint)
-        return PREPROCESS["imagenet_bicubic"] if others else google
+    def preprocess(fields: Mapping[str, Any], hint: str) -> tuple[Preprocess, tuple[str, ...]]:
+        if fields["distilled"] or fields["layer_scale"] or _IMAGENETS.search(hint):
+            return PREPROCESS["imagenet_bicubic"], ()
+        return google, () if "vit" in hint else ("mean and std 0.5",)
 
     return preprocess
 
@@ -376,6 +288,13 @@ def _entries_huggingface(shapes: Shapes) -> list[Entry]:
     return _entries(names, shapes)
 
 
+def _configure_timm(network: Network, config: Mapping[str, Any]) -> Network:
+    """A mean after the last norm has no names of its own."""
+    if config.get("global_pool") != "avg" or network.options.get("pool", "token") != "token":
+        return network
+    return network._replace(options={**network.options, "pool": "mean"})
+
+
 def _configure(network: Network, config: Mapping[str, Any]) -> Network:
     """Heads and epsilon, which no shape tells."""
     module = ViT(1, **{**PRESETS[network.name], **network.options})
@@ -389,7 +308,7 @@ def _configure(network: Network, config: Mapping[str, Any]) -> Network:
     return network._replace(options=network.options | changed)
 
 
-def _naming(library: str, names: Names, preprocess: Any, **others: Any) -> Naming:
+def _naming(library: str, names: Names, preprocess: Expected, **others: Any) -> Naming:
     return Naming(
         library, ViT, _recognise(names, preprocess), functools.partial(_entries, names), **others
     )
@@ -398,18 +317,18 @@ def _naming(library: str, names: Names, preprocess: Any, **others: Any) -> Namin
 _IGNORED = r"(.*\.)?mask_token|.*\.pooler\..*|pooler\..*"
 
 NAMINGS = (
-    _naming("timm", _TIMM, _by_hint(_INCEPTION), ignored=_IGNORED),
+    _naming("timm", _TIMM, _by_hint(_INCEPTION), ignored=_IGNORED, configure=_configure_timm),
     _naming(
         "dinov2",
         _DINOV2,
-        lambda fields, hint: PREPROCESS["imagenet_bicubic"],
+        _always("imagenet_bicubic"),
         ignored=_IGNORED,
         requires={"layer_scale": True, "registers": 4},
     ),
     _naming(
         "torchvision",
         _TORCHVISION,
-        lambda fields, hint: PREPROCESS["imagenet"],
+        _always("imagenet"),
         requires={"layer_scale": False, "registers": 0, "distilled": False, "pool": "token"},
     ),
     Naming(

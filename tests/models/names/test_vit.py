@@ -14,7 +14,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.models import matching, names
 from ctl_jax.models.vit import resized_position
 
-WIDTH, PATCH, DEPTH, SIZE, CLASSES = 128, 8, 2, 24, 5
+HEADS, WIDTH, PATCH, DEPTH, SIZE, CLASSES = 3, 192, 8, 2, 24, 5
 PATCHES = (SIZE // PATCH) ** 2
 
 
@@ -144,7 +144,7 @@ def random_arrays(**variant):
     return {k: draw(k, s).astype(np.float32) for k, s in shapes_of_timm(**variant).items()}
 
 
-def load(arrays, folder, file="weights", **options):
+def load(arrays, folder, file="vit", **options):
     np.savez(folder / f"{file}.npz", **arrays)
     return models.load_pretrained(folder / f"{file}.npz", **options)
 
@@ -160,7 +160,7 @@ def test_timm(variant, tmp_path):
     shapes, options = VARIANTS[variant]
     arrays = random_arrays(**shapes)
     model = load(arrays, tmp_path)
-    expected = {"heads": 2, "depth": DEPTH, "patch": PATCH} | options
+    expected = {"heads": HEADS, "depth": DEPTH, "patch": PATCH} | options
     assert {key: getattr(model.module, key) for key in expected} == expected
     assert (model.module.distilled, model.image_size) == (variant == "deit_distilled", SIZE)
     assert model.num_classes == CLASSES
@@ -176,7 +176,7 @@ def test_huggingface(variant, since_5, prefix, tmp_path):
     arrays = random_arrays(**shapes)
     model = load(of_huggingface(arrays, since_5, prefix), tmp_path)
     assert model.module.epsilon == (1e-6 if variant.startswith("dinov2") else 1e-12)
-    chex.assert_trees_all_equal(model.variables, load(arrays, tmp_path, "other").variables)
+    chex.assert_trees_all_equal(model.variables, load(arrays, tmp_path, "vit_again").variables)
     chex.assert_trees_all_equal(written(model, "huggingface"), of_huggingface(arrays))
 
 
@@ -184,7 +184,7 @@ def test_torchvision(tmp_path):
     arrays = random_arrays()
     model = load(of_torchvision(arrays), tmp_path)
     assert str(model.preprocess) == "imagenet"
-    chex.assert_trees_all_equal(model.variables, load(arrays, tmp_path, "other").variables)
+    chex.assert_trees_all_equal(model.variables, load(arrays, tmp_path, "vit_again").variables)
     chex.assert_trees_all_equal(written(model, "torchvision"), of_torchvision(arrays))
 
 
@@ -221,13 +221,40 @@ def test_preprocessing_by_what_the_file_is_called(file, options, expected, tmp_p
     assert model.architecture.startswith("deit") == ("deit" in file or "tokens" in options)
 
 
+@pytest.mark.parametrize(
+    ("file", "width", "expected"),
+    [
+        ("vit", 192, None),
+        ("model", 192, "mean and std 0.5"),
+        ("vit", 128, "2 heads for 128 channels"),
+        ("model", 128, "mean and std 0.5, 2 heads for 128 channels"),
+    ],
+)
+def test_what_is_a_guess_is_said(file, width, expected):
+    naming, *_ = names.of_module(models.create("vit_s16", 1), "timm")
+    shapes = {
+        name: tuple(width if n == WIDTH else n for n in shape)
+        for name, shape in shapes_of_timm().items()
+    }
+    remarks = naming.recognise(shapes, file).remarks
+    guess = f"taken for granted, as nothing says it: {expected}"
+    assert remarks == ((guess,) if expected else ())
+
+
+def test_a_mean_after_the_norm_by_timms_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "vit_x", "global_pool": "avg"}')
+    model = load(random_arrays(), tmp_path, "model")
+    assert model.module.pool == "mean"
+    assert "remarks" not in model.notes
+
+
 def test_heads_and_epsilon_by_hugging_faces_config(tmp_path):
     arrays = of_huggingface(random_arrays())
     (tmp_path / "config.json").write_text(
         '{"model_type": "vit", "num_attention_heads": 8, "layer_norm_eps": 1e-5}'
     )
     module = load(arrays, tmp_path).module
-    assert (module.heads, module.head_width, module.epsilon) == (8, 16, 1e-5)
+    assert (module.heads, module.head_width, module.epsilon) == (8, 24, 1e-5)
 
 
 def test_position_embeddings_are_resized(tmp_path):
@@ -235,7 +262,7 @@ def test_position_embeddings_are_resized(tmp_path):
     model = load(arrays, tmp_path, image_size=40)
     assert model.image_size == 40
     assert model.notes["remarks"] == [
-        "pos_embed has shape (1, 11, 128); it was resized to (1, 27, 128)"
+        "pos_embed has shape (1, 11, 192); it was resized to (1, 27, 192)"
     ]
     position = model.variables["params"]["position"]
     chex.assert_trees_all_equal(position[:, :2], arrays["pos_embed"][:, :2])
@@ -315,7 +342,7 @@ def test_pruned_is_read_with_the_whole_networks_shapes(scan):
     chex.assert_trees_all_equal(flatten_dict(matching.variables_of(found), sep="/"), small)
 
 
-def torch_form(torch, arrays, heads=2, epsilon=1e-6):
+def torch_form(torch, arrays, heads=HEADS, epsilon=1e-6):
     """A function of images [B, 3, H, W] to logits: timm's ViT, in functional torch."""
     functional = torch.nn.functional
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
