@@ -29,6 +29,8 @@ setuptools.setup(
         "array-record>=0.8",
         "chex>=0.1.90",
         "etils[epath]>=1.9",
+        # For `jax.export`, which does not declare it.
+        "flatbuffers>=24",
         "flax>=0.12",
         "fsspec>=2025.3",
         "grain>=0.2.18",

@@ -118,6 +118,16 @@ def _cut(to: Builder, x: Value, axis: int, start: Any, stop: Any, step: int = 1)
     return to.add("slice", [x], axis=axis, start=start, stop=stop, step=step)
 
 
+@_lowering("rev")
+def _rev(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
+    """Of short axes, such as the colours."""
+    for axis in eqn.params["dimensions"]:
+        places = range(_shape_of(eqn.invars[0])[axis])
+        parts = [_cut(to, x, axis, place, place + 1) for place in reversed(places)]
+        x = to.add("concatenate", parts, axis=axis)
+    return x
+
+
 @_lowering("split")
 def _split(to: Builder, eqn: JaxprEqn, x: Value) -> list[Value]:
     ends = np.cumsum([0, *eqn.params["sizes"]]).tolist()

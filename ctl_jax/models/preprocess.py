@@ -58,7 +58,8 @@ class Preprocess:
         """RGB images [B, H, W, 3], uint8 or float 0..255, to float32 of that shape."""
         x = jnp.asarray(images, jnp.float32)
         if self.channels == "bgr":
-            x = x[..., ::-1]
+            # Indexing would look channels up by a gather where the batch's size is left open.
+            x = jax.lax.rev(x, (x.ndim - 1,))
         if self.scale != 1:
             x = x / self.scale
         if any(self.mean):
