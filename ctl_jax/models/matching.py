@@ -138,6 +138,7 @@ def match(
     for entry in entries:
         if all(name in named for name in entry.theirs):
             _check_shapes(found, entry, any_widths)
+    found.misshapen.sort()
     if folded:
         found.remarks.append(f"{len(folded)} BatchNorms were folded into convolutions")
     return found
@@ -147,12 +148,27 @@ def _with_outputs(
     shapes: Shapes, heads: Iterable[Entry], named: Mapping[str, Named]
 ) -> dict[str, Shape]:
     """The shapes with as many outputs of the head as the file has."""
-    bias = next((e.theirs[0] for e in heads if f"{_HEAD}bias" in e.ours), "")
-    outputs = named[bias].array.shape[-1:] if bias in named else ()
-    return {
-        path: (*shape[:-1], *outputs) if outputs and path.startswith(_HEAD) else shape
-        for path, shape in shapes.items()
-    }
+
+    def wider(outputs: int) -> dict[str, Shape]:
+        return {
+            path: (*shape[:-1], outputs) if path.startswith(_HEAD) else shape
+            for path, shape in shapes.items()
+        }
+
+    for entry in heads:
+        one, two = (
+            entry.write(_zeros([wider(outputs)[path] for path in entry.ours]))[0].shape
+            for outputs in (1, 2)
+        )
+        if entry.theirs[0] in named and named[entry.theirs[0]].array.ndim == len(one):
+            shape = named[entry.theirs[0]].array.shape
+            return wider(max(n for n, a, b in zip(shape, one, two, strict=True) if a != b))
+    return dict(shapes)
+
+
+def _zeros(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Arrays that take no memory."""
+    return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
 
 
 def _folded(
@@ -190,7 +206,7 @@ def _convolutions(norm: str) -> list[str]:
 def _check_shapes(found: Match, entry: Entry, any_widths: bool) -> None:
     """Writes into a match which arrays of an entry have another shape."""
     wanted = [found.shapes[path] for path in entry.ours]
-    theirs = entry.write([np.broadcast_to(np.float32(0), shape) for shape in wanted])
+    theirs = entry.write(_zeros(wanted))
     named = [found.named[name] for name in entry.theirs]
     differing = [
         f"{name} has shape {array.shape}; expected {other.shape}"

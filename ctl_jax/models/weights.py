@@ -1,7 +1,7 @@
 """Weights of a file into the variables of a network that is known."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -57,39 +57,39 @@ def best_match(source: Source, module: nn.Module, shapes: Mapping[str, tuple[int
             match(known, module, shapes, known.arrays(arrays), spare=spare)
             for arrays, spare in unwrapped(source.arrays)
             for known in of_module(module)
+            if not _lacking(known, module)
         ]
-    if not candidates:
+    best = min(candidates, key=lambda found: found.problems, default=None)
+    if best is not None and not best.problems:
+        return best
+    others = [] if source.own else recognised(source)
+    for candidate in others:
+        if candidate.naming.family is type(module):
+            check_required(candidate.naming, module)
+    if best is None:
         raise UserError(f"no library's names of a {type(module).__name__} are known")
-
-    def rank(found: Match) -> tuple[int, bool]:
-        return found.problems, not has_required(found.naming, module)
-
-    best = min(candidates, key=rank)
-    if best.problems:
-        found = looks_like(source, type(module))
-        raise UserError(f"{found}{best.naming.library}'s names: {best.describe()}")
-    check_required(best.naming, module)
-    return best
+    raise UserError(
+        f"{_looks_like(others, type(module))}{best.naming.library}'s names: {best.describe()}"
+    )
 
 
-def has_required(known: Naming, module: nn.Module) -> bool:
-    """Whether a module has what all networks of a library have."""
-    return all(getattr(module, field) == value for field, value in known.requires.items())
+def _lacking(known: Naming, module: nn.Module) -> list[str]:
+    """The fields that a module does not have as all networks of a library have them."""
+    return [field for field, value in known.requires.items() if getattr(module, field) != value]
 
 
 def check_required(known: Naming, module: nn.Module) -> None:
     """Raises UserError where a module lacks what all networks of a library have."""
-    for field, value in known.requires.items():
-        if (own := getattr(module, field)) != value:
-            raise UserError(
-                f"the names are {known.library}'s, whose networks have {field} {value!r}; the "
-                f"model's {field} is {own!r}"
-            )
+    for field in _lacking(known, module):
+        raise UserError(
+            f"the names are {known.library}'s, whose networks have {field} "
+            f"{known.requires[field]!r}; the model's {field} is {getattr(module, field)!r}"
+        )
 
 
-def looks_like(source: Source, but: type[nn.Module]) -> str:
+def _looks_like(candidates: Iterable["Candidate"], but: type[nn.Module]) -> str:
     """A phrase that says which network a source seems to be of, of another family than `but`."""
-    for candidate in recognised(source):
+    for candidate in candidates:
         if candidate.naming.family is not but:
             name, library = candidate.network.name, candidate.naming.library
             return f"it looks like {library}'s {name}; expected a {but.__name__}, but by "

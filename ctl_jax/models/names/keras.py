@@ -24,8 +24,8 @@ def canonical(arrays: Arrays) -> dict[str, Named]:
             layer, _, last = last.rpartition(".")
         layer = layer.rpartition("/")[2]
         # Keras 3 calls the kernels of a depthwise layer as those of any other.
-        own = last == "weight" or (last == "kernel" and array.shape[2:] == (array.shape[-2], 1))
-        depthwise = "depthwise" in last or (own and re.search("dw|depthwise", layer))
+        kernel = array.ndim == 4 and last in ("weight", "kernel")
+        depthwise = "depthwise" in last or (kernel and re.search("dw|depthwise", layer))
         last = "depthwise_kernel" if depthwise else _ARRAYS.get(last, last)
         if array.ndim == 4 and transposed:
             array = array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
