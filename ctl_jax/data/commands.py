@@ -4,6 +4,8 @@ python -m ctl_jax.data status --variant=FULL --dir=tfds:DIR --dir=nevis:DIR --di
 python -m ctl_jax.data prepare mnist cifar10 --dir=tfds:DIR
 python -m ctl_jax.data import german_tsr german_tsr.zip
 python -m ctl_jax.data show german_tsr --out=german_tsr.png
+python -m ctl_jax.data status ~/flowers ~/birds.zip "table.csv?image=file&label=species"
+python -m ctl_jax.data show ~/flowers --out=flowers.png
 """
 
 import argparse
@@ -30,7 +32,8 @@ from ctl_jax.errors import UserError
 from ctl_jax.values import read_list
 
 _NAME = "a data set of the catalogue"
-_STREAM = "a stream of Nevis'22, or data sets joined by +"
+_TASK = f"{_NAME}, or the path of a folder, archive, table, TFDS or Hugging Face data set"
+_STREAM = "a stream of Nevis'22, or data sets and paths joined by +"
 _FAILED = 2
 # What a shell gives a process that was ended by Ctrl-C.
 _INTERRUPTED = 130
@@ -80,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = functools.partial(_add, parser.add_subparsers(dest="command", required=True))
     status = add("status", "What there is of each task's data, and what to do about the rest.")
-    status.add_argument("--variant", default="FULL", help=f"{_STREAM} (default %(default)s)")
+    status.add_argument("names", nargs="*", metavar="NAME_OR_PATH", help=_TASK)
+    status.add_argument("--variant", help=f"instead of names, {_STREAM} (default FULL)")
     status.add_argument("--json", action="store_true", help="print JSON")
     prepare_ = add("prepare", "Lets TFDS download and prepare official sets, in ArrayRecord.")
     prepare_.add_argument("names", nargs="*", metavar="NAME", help=_NAME)
@@ -98,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "path", metavar="PATH", help="what dm_nevis has written, an image folder, or a zip archive"
     )
     show = add("show", "Writes a picture of a data set: samples of each class, sizes of splits.")
-    show.add_argument("name", metavar="NAME", help=_NAME)
+    show.add_argument("name", metavar="NAME_OR_PATH", help=_TASK)
     show.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
     return parser
 
@@ -150,19 +154,23 @@ def _one(name: str) -> TaskSpec:
 
 
 def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int:
-    specs = catalogue.stream(arguments.variant, arguments.stop_year)
-    found = state.look(specs, _dirs(arguments))
+    if arguments.names and arguments.variant is not None:
+        raise UserError("status: expected either names and paths or --variant=STREAM")
+    variant = "+".join(arguments.names) or arguments.variant or "FULL"
+    found = state.look(catalogue.stream(variant, arguments.stop_year), _dirs(arguments))
     counts = collections.Counter(status.state for status in found)
     if arguments.json:
         content = {
-            "variant": arguments.variant,
+            "variant": variant,
             "stop_year": arguments.stop_year,
             "counts": {name: counts[name] for name in state.STATES},
             "tasks": [status.as_dict() for status in found],
         }
         print(json.dumps(content, indent=2))
         return 0
-    table = rich.table.Table(title=f"Tasks of {arguments.variant}", title_justify="left")
+    table = rich.table.Table(
+        title="Tasks" if arguments.names else f"Tasks of {variant}", title_justify="left"
+    )
     for column in ("task", "year", "domain", "state", "origin"):
         table.add_column(column)
     for column in ("classes", *SPLITS, "size"):
@@ -175,12 +183,17 @@ def _status(arguments: argparse.Namespace, console: rich.console.Console) -> int
     )
     console.print(f"{len(found)} tasks. {summary.capitalize()}", highlight=False)
     _print_instructions(found, console)
-    notes = {status.spec.dataset: _notes(status) for status in found}
-    if any(notes.values()):
+    notes = {status.spec.key: (_called(status.spec), _notes(status)) for status in found}
+    if any(lines for _, lines in notes.values()):
         console.print("\nNotes:", highlight=False)
-    for dataset, lines in notes.items():
+    for dataset, lines in notes.values():
         _print_lines(console, [f"  {dataset}: {line}" for line in lines])
     return 0
+
+
+def _called(spec: TaskSpec) -> str:
+    """What a line about a data set begins with."""
+    return spec.name if spec.path else spec.dataset
 
 
 def _notes(found: state.Status | DataSet) -> list[str]:
@@ -195,10 +208,10 @@ def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
 def _print_instructions(found: Sequence[state.Status], console: rich.console.Console) -> None:
     """What to do, a line a data set."""
     for name in ("damaged", "can_be_prepared", "by_hand"):
-        todo = {s.spec.dataset: s.instruction for s in found if s.state == name}
+        todo = {s.spec.key: f"{_called(s.spec)}: {s.instruction}" for s in found if s.state == name}
         if todo:
             console.print(f"\n{state.STATES[name].capitalize()}:", highlight=False)
-        _print_lines(console, [f"  {dataset}: {line}" for dataset, line in todo.items()])
+        _print_lines(console, [f"  {line}" for line in todo.values()])
 
 
 def _cells(status: state.Status) -> list[str]:

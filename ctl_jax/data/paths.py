@@ -39,12 +39,13 @@ class Located(NamedTuple):
 
 
 def exists(text: str) -> bool:
-    """Whether a text names something that is there."""
+    """Whether a text, with "+" in its path, names something that is there."""
     try:
-        _, path, _ = _parse(text.strip())
+        _, path, options = _parse(text.strip())
     except UserError:
         return False
-    return path is not None and os.path.lexists(path)
+    # In options "+" stands between two tasks.
+    return path is not None and os.path.lexists(path) and "+" not in "".join(options.values())
 
 
 def spec(text: str) -> TaskSpec | None:

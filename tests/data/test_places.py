@@ -56,7 +56,9 @@ def test_a_folder_that_is_not_there(tmp_path: pathlib.Path, kind: str, name: str
     ["", ":", "/data", "gs://bucket/x", "C:\\data", "tfds", "tfds:", "TFDS:/x", "/a:tfds:/x"],
 )
 def test_a_path_without_a_kind(text: str) -> None:
-    with pytest.raises(UserError, match="KIND one of embedded, imported, tfds, hf, nevis, table, folder") as e:
+    with pytest.raises(
+        UserError, match="KIND one of embedded, imported, tfds, hf, nevis, table, folder"
+    ) as e:
         places.resolve([text])
     assert str(e.value).startswith(f"{text!r}: expected folders as KIND:PATH")
 

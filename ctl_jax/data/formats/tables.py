@@ -121,7 +121,7 @@ def _parquet(path: pathlib.Path) -> Table:
         file = parquet.ParquetFile(path, memory_map=True)
         schema = file.schema_arrow
         images = [field.name for field in schema if _is_encoded(field.type)]
-        images = [name for name in images if _has_bytes(file.metadata, name)]
+        images = [name for name in images if _has_bytes(file.metadata, schema.field(name))]
         plain = file.read([name for name in schema.names if name not in images])
     except (pyarrow.ArrowException, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a parquet file: {first_line(error)}") from error
@@ -143,12 +143,18 @@ def _parquet(path: pathlib.Path) -> Table:
     return of_arrow(path, plain, features, {name: column(name) for name in images})
 
 
-def _has_bytes(metadata: Any, name: str) -> bool:
+def _has_bytes(metadata: Any, field: Any) -> bool:
     """Whether a column of images, or of images and their paths, has any image."""
+    import pyarrow
+
+    if pyarrow.types.is_struct(field.type) and pyarrow.types.is_null(
+        field.type.field("bytes").type
+    ):
+        return False
     for group in range(metadata.num_row_groups):
         for number in range(metadata.num_columns):
             found = metadata.row_group(group).column(number)
-            if found.path_in_schema in (name, f"{name}.bytes"):
+            if found.path_in_schema in (field.name, f"{field.name}.bytes"):
                 counts = found.statistics
                 if counts is None or not counts.has_null_count:
                     return True
@@ -206,7 +212,10 @@ def _is_encoded(kind: Any) -> bool:
 
     if pyarrow.types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and _is_encoded(kind.field(index).type)
+        # Of no type where there is no image.
+        return index >= 0 and (
+            _is_encoded(kind.field(index).type) or pyarrow.types.is_null(kind.field(index).type)
+        )
     return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
 
 
