@@ -46,9 +46,9 @@ def get_config():
 
     # Which is best depends on the task and on the budget: probes where it is small, then pruned
     # networks, and the whole one where it is large.
-    config.methods = ("dense", "filters@0.5", "dense+lp_ft", "linear_probe")
+    config.methods = ("dense", "filters@0.5", "dense+head_bn", "linear_probe")
     config.finetune.learning_rates = experiment.following(
-        config, "weights", lambda file: (0.01, 0.04) if file else (0.05, 0.2)
+        config, "weights", lambda file: (0.01, 0.03) if file else (0.05, 0.2)
     )
     config.finetune.batch_size = 32
     # Milder than Nevis'22's: short trainings do not get over crops of a twelfth of the image.

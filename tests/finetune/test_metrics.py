@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from ctl_jax.finetune.metrics import (
@@ -60,13 +61,11 @@ def test_what_is_not_a_number_ranks_last():
 
 @given(st.integers(1, 10_000), st.data())
 def test_wilsons_interval(examples, data):
-    """By its definition: the accuracies that the one found is 1.96 standard deviations from."""
     correct = data.draw(st.integers(0, examples))
-    found = correct / examples
-    for end in accuracy_interval(correct, examples):
-        assert 0 <= end <= 1
-        deviation = 1.959964 * np.sqrt(end * (1 - end) / examples)
-        assert abs(found - end) == pytest.approx(deviation, rel=1e-4, abs=1e-6)
+    expected = stats.binomtest(correct, examples).proportion_ci(0.95, method="wilson")
+    found = accuracy_interval(correct, examples)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= found[0] <= correct / examples <= found[1] <= 1
 
 
 def test_the_interval_of_mean_average_precision():

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctl_jax import finetune, models, records
 from ctl_jax.experiment import networks
+from ctl_jax.experiment.kinds.finetune import padded_outputs
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
@@ -50,7 +51,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     scores = finetune.evaluate(
         place.module,
         params["model"]["preprocess"],
-        variables,
+        _padded(variables, padded_outputs(task.num_classes)),
         split.images,
         split.labels,
         num_classes=task.num_classes,
@@ -102,6 +103,15 @@ def _whole(place: Workplace, num_classes: int) -> Tree:
     """The whole network, with zeros for weights: they take the same time."""
     shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), place.whole)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _padded(variables: Tree, outputs: int) -> Tree:
+    """With outputs of the head that are not counted: the program is that of trials."""
+    head = {
+        name: np.pad(leaf, [*[(0, 0)] * (leaf.ndim - 1), (0, outputs - leaf.shape[-1])])
+        for name, leaf in variables["params"]["head"].items()
+    }
+    return {**variables, "params": {**variables["params"], "head": head}}
 
 
 def _widths(place: Workplace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
