@@ -310,9 +310,35 @@ def test_show(
     assert [other.name for other in path.parent.iterdir()] == ["picture.png"]
 
 
+def test_paths_instead_of_names(
+    run: Callable[..., tuple[int, str, str]], folder_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    paths = (folder_dir / "kth_tips", folder_dir / "umd.zip", folder_dir / "usps.zip")
+    result, output, errors = run("status", *paths, "mnist", "--json")
+    tasks = json.loads(output)["tasks"]
+    assert (result, errors) == (0, "")
+    assert [(task["name"], task["state"], task["origin"], task["kind"]) for task in tasks] == [
+        ("kth_tips", "ready", "folder", "single_label"),
+        ("umd", "ready", "zip", "single_label"),
+        ("usps", "damaged", "folder", ""),
+        ("mnist", "can_be_prepared", "", "single_label"),
+    ]
+    assert tasks[0]["examples"] == {"train": 28, "dev": 6, "dev_test": 6, "test": 10}
+    assert "usps.zip' is not a whole zip archive" in tasks[2]["instruction"]
+    result, output, errors = run("show", paths[0], f"--out={tmp_path / 'x.png'}")
+    assert (result, errors) == (0, "")
+    assert output.splitlines() == [
+        f"wrote {tmp_path / 'x.png'}",
+        "cut from train, by class: dev (15%), dev_test (15%)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
+        (("status", "x", "--variant=TINY"), "expected either names and paths or --variant"),
+        (("status", "./x"), "there is no such file or folder"),
+        (("show", "./x", "--out=x.png"), "there is no such file or folder"),
         (("status", "--variant=HUGE"), "unknown stream or data set 'HUGE'"),
         (("status", "--dir=tfds:/nowhere/tfds"), "/nowhere/tfds"),
         (("status", "--dir=folder:/nowhere/folders"), "/nowhere/folders"),

@@ -111,7 +111,12 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
 
 def fits(path: pathlib.Path) -> bool:
     """Whether a path is that of a folder or an archive, whatever is in it."""
-    return path.is_dir() or zipfile.is_zipfile(path) or tars.is_one(path)
+    return path.is_dir() or _is_zip(path) or tars.is_one(path)
+
+
+def _is_zip(path: pathlib.Path) -> bool:
+    # A damaged one may be known by its name alone.
+    return path.suffix.casefold() == ".zip" or zipfile.is_zipfile(path)
 
 
 def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
@@ -131,7 +136,7 @@ def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
         images = encoded.FileImages(path, [names[place] for place in places])
         over = {"linked twice": linked} if linked else {}
         return listing.data_set(_listing("folder", path, images, plan, over))
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         entries = zips.index(path)
         plan = layout.of_user(str(path), entries.names, entries.folders)
         places, plan = plan.of_examples(entries.names)

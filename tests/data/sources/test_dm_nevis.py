@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ctl_jax import data
 from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.sources import dm_nevis
 from ctl_jax.data.task import SPLITS, TaskSpec
@@ -310,3 +311,18 @@ def test_fingerprints(
         dataset.splits["dev"].fingerprint()
     with pytest.raises(UserError, match="cannot be read"):
         dataset.splits["dev"].read(0, 1)
+
+
+def test_by_path(write_nevis: Make, example: Make, picture: Make) -> None:
+    sizes = {"train": 9, "dev": 2, "dev-test": 2, "test": 3}
+    for name, labels in (("single", {"label": [1]}), ("several", {"multi_label": [0, 2]})):
+        records = {
+            split: [example(png_encoded_image=picture(i), **labels) for i in range(size)]
+            for split, size in sizes.items()
+        }
+        path = write_nevis(name, records, num_classes=3)
+        (spec,) = data.stream(str(path))
+        dataset = data.open_set(spec)
+        kind = "single_label" if name == "single" else "multi_label"
+        assert (spec.name, spec.source, dataset.kind) == (name, "nevis", kind)
+        assert [len(dataset.splits[split]) for split in data.SPLITS] == list(sizes.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ctl_jax import data
 from ctl_jax.data import importing
 from ctl_jax.data.sources import folders, imported
 from ctl_jax.data.task import TaskSpec
@@ -89,3 +90,11 @@ def test_files(spec: TaskSpec, path: pathlib.Path) -> None:
     (path / "dataset_info.json").unlink()
     with pytest.raises(UserError, match="is not a prepared TFDS data set"):
         imported.open(spec, path)
+
+
+@pytest.mark.parametrize("version", ["", imported.VERSION])
+def test_by_path(path: pathlib.Path, version: str) -> None:
+    (found,) = data.stream(str(path.parent / version))
+    assert (found.name, found.source) == ("umist", "imported")
+    dataset = data.open_set(found)
+    assert (dataset.kind, dataset.path) == ("single_label", str(path))

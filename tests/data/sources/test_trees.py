@@ -212,10 +212,12 @@ def tried(folder: pathlib.Path, tree: Tree, marked: bool, raw_info: RawInfo) -> 
     """Makes and checks a tree; whether it opens."""
     folder.mkdir()
     count = build(folder, tree)
+    check_own(folder)
     found = opened(folder)
     if not tree.links:
         path = folder.with_name("pacs.zip")
         pack(folder, path, marked, raw_info)
+        check_own(path)
         packed = opened(path)
         # The same, also what is wrong with it.
         if isinstance(packed, DataSet):
@@ -254,6 +256,31 @@ def check(dataset: DataSet, examples: dict[str, list[tuple[str, int]]], count: i
     for name, _ in examples["test"]:
         if any("test" in parts(other) for other in names):
             assert {"test", "train"} & parts(name)
+
+
+def check_own(path: pathlib.Path) -> None:
+    """A user's own set of any tree opens too, with no picture in two splits, or is refused."""
+    try:
+        dataset = folders.open_path(path, {})
+    except UserError as error:
+        complaint = str(error)
+    else:
+        complaint = ""
+    assert complaint.encode().decode().isprintable()
+    if complaint:
+        return
+    seen: set[bytes] = set()
+    for split in SPLITS:
+        examples = dataset.splits[split].read(0, len(dataset.splits[split]))
+        own = {one.content for one in examples}
+        assert own
+        assert not own & seen
+        seen |= own
+        if split == "train":
+            shown = {int(one.label) for one in examples}
+        assert {int(one.label) for one in examples} <= shown
+    for note in dataset.notes:
+        assert note.encode().decode().isprintable()
 
 
 SPLIT_NAMES = {plain(name) for name in SPLIT_FOLDERS}
