@@ -49,9 +49,11 @@ class Data:
 
     dirs: tuple[str, ...] = key(
         (),
-        "Folders of data sets as KIND:PATH, searched in this order: tfds:DIR (TFDS prepared it), "
-        "nevis:DIR (dm_nevis wrote it; $NEVIS_DATA_DIR is searched as well), folder:DIR (holds "
-        "NAME/SPLIT/CLASS/ or NAME.zip), imported:DIR (besides the one in the user's data folder).",
+        "Folders of data sets as KIND:PATH, searched in this order: imported:DIR (besides the one "
+        "in the user's data folder), tfds:DIR (TFDS prepared it), hf:DIR (Hugging Face's datasets "
+        "saved NAME), nevis:DIR (dm_nevis wrote it; $NEVIS_DATA_DIR is searched as well), table:DIR "
+        "(holds NAME.csv, .tsv, .jsonl or .parquet), folder:DIR (holds NAME/SPLIT/CLASS/ or "
+        "NAME.zip).",
         rules.DIRS,
     )
     max_corrupt: int = key(
