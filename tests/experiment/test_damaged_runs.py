@@ -94,7 +94,7 @@ def _variables(place, seed, num_classes):
 
 
 def _of(place, step, variables):
-    make = functools.partial(networks.as_model, place.config.model, variables)
+    make = functools.partial(networks.as_model, place.network, variables)
     return lambda: make(place.config.data.image_size, "float32", notes={"step": step.id})
 
 
