@@ -39,7 +39,9 @@ _VERSION = 2
 # A split up to this size is read into memory; a larger one stays on disk, memory-mapped.
 MEMORY_BYTES = 256 << 20
 # Unfinished folders that nobody has written to for so long are of processes that have ended.
-_STALE_S = 24 * 3600
+STALE_S = 24 * 3600
+# Corrupt examples that a message names.
+_EXAMPLES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def load_split(
       The examples in the order of `records`, without the corrupt ones.
 
     Raises:
-      UserError: more examples are corrupt (the first is named), a label does not fit
+      UserError: more examples are corrupt (the first are named), a label does not fit
         `num_classes`, or the cache cannot be written.
     """
     directory = cache_dir() if directory is None else directory
@@ -103,6 +105,7 @@ def load_split(
     folder = directory / name
     there = folder.exists()
     loaded = _open(folder, memory_bytes)
+    fresh = loaded is None
     if loaded is None:
         if there:
             _log.warning("decoded images in %s are damaged; they are decoded again", folder)
@@ -110,12 +113,15 @@ def load_split(
         threads = decoding.cores()
         chunks = decoding.decode(records, image_size, num_classes, multi_label, threads)
         with contextlib.closing(chunks), _unfinished(directory, name) as unfinished:
-            _write(unfinished, chunks, len(records), image_size, max_corrupt, progress)
+            _write(unfinished, chunks, len(records), image_size, progress)
             _publish(unfinished, folder)
         loaded = _open(folder, memory_bytes)
         if loaded is None:
             raise _no_cache(directory, "what was written cannot be read back")
     _check(loaded.corrupt, max_corrupt)
+    if loaded.corrupt and fresh:
+        left_out = len(loaded.corrupt)
+        _log.warning("%d of %d examples left out; %s", left_out, len(records), loaded.corrupt[0])
     return loaded
 
 
@@ -133,11 +139,15 @@ def _key(records: Records, image_size: int, num_classes: int, multi_label: bool)
 
 
 def _check(corrupt: Sequence[str], max_corrupt: int) -> None:
-    if len(corrupt) > max_corrupt:
-        limit = f"config.data.max_corrupt={max_corrupt}"
-        if max_corrupt == 0:
-            raise UserError(f"{corrupt[0]}; {limit} allows no corrupt example")
-        raise UserError(f"more corrupt examples than {limit} allows, the first: {corrupt[0]}")
+    if len(corrupt) <= max_corrupt:
+        return
+    limit = f"config.data.max_corrupt={max_corrupt}"
+    if len(corrupt) == 1:
+        raise UserError(f"{corrupt[0]}; {limit} allows no corrupt example")
+    shown = "; ".join(corrupt[:_EXAMPLES]) + (" ..." if corrupt[_EXAMPLES:] else "")
+    raise UserError(
+        f"{len(corrupt):,} examples are corrupt, more than {limit} allows, the first: {shown}"
+    )
 
 
 def _write(
@@ -145,10 +155,12 @@ def _write(
     chunks: Iterator[decoding.Chunk],
     total: int,
     image_size: int,
-    max_corrupt: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Fills a folder; `total` counts corrupt examples too."""
+    """Fills a folder; `total` counts corrupt examples too.
+
+    All of these are looked for, so that one who has to put them right learns of all at once.
+    """
     digest = hashlib.sha256()
     labels: list[np.ndarray] = []
     contents: list[np.ndarray] = []
@@ -158,7 +170,6 @@ def _write(
         file.write(_header(total, image_size))
         for chunk in chunks:
             corrupt += chunk.corrupt
-            _check(corrupt, max_corrupt)
             file.write(chunk.images.data)
             digest.update(chunk.images.data)
             labels.append(chunk.labels)
@@ -167,7 +178,8 @@ def _write(
             if progress is not None:
                 progress(count + len(corrupt), total)
         if not count:
-            raise UserError(corrupt[0] if corrupt else "a split without examples; expected some")
+            _check(corrupt, 0)
+            raise UserError("a split without examples; expected some")
         file.seek(0)
         file.write(_header(count, image_size))
         _flush(file)
@@ -183,8 +195,6 @@ def _write(
     }
     files.write_text(folder / "stamp", _stamp(folder / "images.npy"))
     files.write_text(folder / "split.json", json.dumps(about))
-    if corrupt:
-        _log.warning("%d of %d examples left out; %s", len(corrupt), total, corrupt[0])
 
 
 def _fingerprint(pixels: "hashlib._Hash", image_size: int, labels: np.ndarray) -> str:
@@ -284,7 +294,7 @@ def _remove_stale(directory: pathlib.Path) -> None:
         if re.fullmatch(r"\.[0-9a-f]{64}\.[0-9a-f]{32}", folder.name):
             with contextlib.suppress(OSError):  # Another process may have finished with it.
                 last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-                if time.time() - last > _STALE_S:
+                if time.time() - last > STALE_S:
                     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import pathlib
 from collections.abc import Callable, Iterable
 
@@ -46,6 +47,8 @@ def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
     found = _find(spec, there)
     if found is None:
         hint = _elsewhere(spec, there)
+        if not hint and os.path.exists(spec.dataset):
+            hint = f"'./{spec.dataset}' would name what lies in the current folder"
         raise UserError(
             f"data set {spec.dataset!r} is not in {_looked(there)}{f'; {hint}' if hint else ''}"
         )

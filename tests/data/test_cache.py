@@ -130,10 +130,23 @@ def test_progress_goes_up_to_the_whole(tmp_path):
     assert seen[-1] == (600, 600)
 
 
-def test_a_corrupt_example_is_named_and_ends_it(tmp_path):
+def test_a_corrupt_example_is_named(tmp_path):
     with pytest.raises(UserError, match=r"^'file', record 20: not an image.*max_corrupt=0"):
-        load(Counted(corrupt=(20, 30)), tmp_path)
-    assert folders(tmp_path) == []
+        load(Counted(corrupt=(20,)), tmp_path)
+
+
+def test_corrupt_examples_are_counted_and_named(tmp_path, caplog):
+    records = Counted(corrupt=(20, 30))
+    message = (
+        r"^2 examples are corrupt, more than config.data.max_corrupt=0 allows, the first: 'file', "
+        r"record 20: not an image.*; 'file', record 30: not an image"
+    )
+    with pytest.raises(UserError, match=message):
+        load(records, tmp_path)
+    # What is decoded need not be so again, once they are allowed.
+    read = records.reads
+    assert len(load(records, tmp_path, max_corrupt=2).split) == 48
+    assert (records.reads, caplog.text) == (read, "")
 
 
 def test_corrupt_examples_are_left_out_counted_and_logged(tmp_path, caplog):
@@ -154,7 +167,7 @@ def test_a_cache_with_more_corrupt_examples_than_allowed_is_refused(tmp_path):
     load(records, tmp_path, max_corrupt=2)
     with pytest.raises(UserError, match=r"max_corrupt=1 allows, the first: 'file', record 5"):
         load(records, tmp_path, max_corrupt=1)
-    with pytest.raises(UserError, match=r"'file', record 5: .*max_corrupt=0"):
+    with pytest.raises(UserError, match=r"max_corrupt=0 allows, the first: 'file', record 5"):
         load(records, tmp_path)
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
@@ -58,6 +59,9 @@ def file(state: Iterable[bytes], suffix: str, write: Callable[[BinaryIO], None])
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.glob(".*.tmp"):  # of processes that were killed
+            if time.time() - other.stat().st_mtime > cache.STALE_S:
+                other.unlink(missing_ok=True)
         with open(temporary, "xb") as handle:
             write(handle)
         os.replace(temporary, path)

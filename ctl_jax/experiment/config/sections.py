@@ -51,9 +51,9 @@ class Data:
         (),
         "Folders of data sets as KIND:PATH, searched in this order: imported:DIR (besides the one "
         "in the user's data folder), tfds:DIR (TFDS prepared it), hf:DIR (Hugging Face's datasets "
-        "saved NAME), nevis:DIR (dm_nevis wrote it; $NEVIS_DATA_DIR is searched as well), table:DIR "
-        "(holds NAME.csv, .tsv, .jsonl or .parquet), folder:DIR (holds NAME/SPLIT/CLASS/ or "
-        "NAME.zip).",
+        "saved NAME), nevis:DIR (dm_nevis wrote it; $NEVIS_DATA_DIR is searched as well), "
+        "table:DIR (holds NAME.csv, .tsv, .jsonl or .parquet), folder:DIR (holds "
+        "NAME/SPLIT/CLASS/ or NAME.zip).",
         rules.DIRS,
     )
     max_corrupt: int = key(
