@@ -201,7 +201,7 @@ class Builder:
         """Writes an operation down; returns the name of its result."""
         inputs = tuple(map(self._name, operands))
         output = f"v{len(self._nodes)}"
-        self._nodes.append(Node(op, inputs, output, attributes))
+        self._nodes.append(Node(op, inputs, output, {k: _plain(v) for k, v in attributes.items()}))
         return output
 
     def _name(self, value: Value) -> str:
@@ -236,6 +236,13 @@ class Builder:
                 rest.append(node)
         constants = {name: value for name, value in self._constants.items() if name in needed}
         return Graph((*first, *rest), constants, output, shape, len(first))
+
+
+def _plain(value: Any) -> Any:
+    """With Python's numbers in place of numpy's."""
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_fixed(eqn: JaxprEqn) -> bool:

@@ -113,7 +113,7 @@ def _slice(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
 
 
 def _cut(to: Builder, x: Value, axis: int, start: Any, stop: Any, step: int = 1) -> Value:
-    if not (isinstance(start, int) and isinstance(stop, int)):
+    if not (isinstance(start, int | np.integer) and isinstance(stop, int | np.integer)):
         raise UserError("the network takes some of a batch's images; expected it to take all")
     return to.add("slice", [x], axis=axis, start=start, stop=stop, step=step)
 

@@ -55,10 +55,10 @@ def _naming(model: Model) -> names.Naming | None:
         naming
         for naming in names.of_module(module)
         if all(getattr(module, field) == value for field, value in naming.requires.items())
-        and naming.library != "keras"
     ]
     came_from = [naming for naming in known if naming.library == model.notes.get("library")]
-    return next(iter([*came_from, *known]), None)
+    # Of the others Keras's are of no use to PyTorch.
+    return next(iter([*came_from, *(each for each in known if each.library != "keras")]), None)
 
 
 def _to_safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
