@@ -157,7 +157,7 @@ def _with_outputs(
 
     for entry in heads:
         one, two = (
-            entry.write(_zeros([wider(outputs)[path] for path in entry.ours]))[0].shape
+            entry.write(zeros([wider(outputs)[path] for path in entry.ours]))[0].shape
             for outputs in (1, 2)
         )
         if entry.theirs[0] in named and named[entry.theirs[0]].array.ndim == len(one):
@@ -166,7 +166,7 @@ def _with_outputs(
     return dict(shapes)
 
 
-def _zeros(shapes: Sequence[Shape]) -> list[np.ndarray]:
+def zeros(shapes: Sequence[Shape]) -> list[np.ndarray]:
     """Arrays that take no memory."""
     return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
 
@@ -206,7 +206,7 @@ def _convolutions(norm: str) -> list[str]:
 def _check_shapes(found: Match, entry: Entry, any_widths: bool) -> None:
     """Writes into a match which arrays of an entry have another shape."""
     wanted = [found.shapes[path] for path in entry.ours]
-    theirs = entry.write(_zeros(wanted))
+    theirs = entry.write(zeros(wanted))
     named = [found.named[name] for name in entry.theirs]
     differing = [
         f"{name} has shape {array.shape}; expected {other.shape}"

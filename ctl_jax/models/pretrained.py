@@ -245,7 +245,7 @@ def _written(known: Naming, shapes: Shapes) -> Shapes:
     """The shapes that a network's arrays have by a library's names."""
     theirs: dict[str, Shape] = {}
     for entry in known.entries(shapes):
-        arrays = entry.write([np.broadcast_to(np.float32(0), shapes[path]) for path in entry.ours])
+        arrays = entry.write(matching.zeros([shapes[path] for path in entry.ours]))
         theirs |= {n: a.shape for n, a in zip(entry.theirs, arrays, strict=True)}
     return theirs
 

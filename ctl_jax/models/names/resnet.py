@@ -27,6 +27,8 @@ from ctl_jax.models.resnet import OPTIONS, PRESETS, ResNet
 
 # What a file is called whose bottlenecks stride in their first convolution, as Caffe's did.
 _V1 = re.compile(r"caffe|msra|(?<![a-z])v1(?![.\w])")
+# timm's own trainings by their files' names, such as resnet50.a1_in1k, but torchvision's there.
+_TIMM = re.compile(r"\.(?!tv)\w+_in\d+k")
 
 _BLOCK = r"stage(\d+)_block(\d+)/"
 _KERAS_EPSILON = 1.001e-5
@@ -114,7 +116,8 @@ def _recognise(
             fields["shortcut"] = "project" if projected else "pad"
         described = describe(ResNet, PRESETS, OPTIONS, {**fields, **fixed})
         size = 32 if fields["stem"] == "cifar" else 224
-        return described and Network(*described, PREPROCESS[preprocess], size)
+        how = "imagenet_bicubic" if _TIMM.search(hint) else preprocess
+        return described and Network(*described, PREPROCESS[how], size)
 
     return recognise
 
@@ -128,8 +131,9 @@ def _with_prefix(arrays: Arrays) -> dict[str, Named]:
 
 
 def _configure(network: Network, config: Mapping[str, Any]) -> Network:
-    version = "v1" if config.get("downsample_in_bottleneck") else "v1.5"
-    return network._replace(options=network.options | {"version": version})
+    if not config.get("downsample_in_bottleneck"):
+        return network
+    return network._replace(options=network.options | {"version": "v1"})
 
 
 def _naming(

@@ -105,7 +105,7 @@ def test_whole_networks_are_recognised(name):
     for naming in usable(module):
         theirs = {}
         for entry in naming.entries(shapes):
-            zeros = [np.broadcast_to(np.float32(0), shapes[path]) for path in entry.ours]
+            zeros = matching.zeros([shapes[path] for path in entry.ours])
             theirs |= zip(entry.theirs, (a.shape for a in entry.write(zeros)), strict=True)
         check_recognised(naming, module, theirs)
 
