@@ -13,6 +13,7 @@ if __name__ == "__main__":
     startup.prepare("ctl_jax.export")
 
 from ctl_jax import exports, trained
+from ctl_jax.errors import UserError
 from ctl_jax.values import read_list
 
 _COMMAND = "ctl_jax.export"
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     targets = read_list("--to", arguments.to, str)
+    if not targets:
+        raise UserError(f"--to is empty; expected some of {', '.join(exports.TARGETS)}")
     model = trained.open_model(arguments.model, arguments.task)
     for path in exports.write(model, targets, arguments.out):
         print(path)

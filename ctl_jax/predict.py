@@ -183,9 +183,7 @@ def _predictions(
 
 def _classes(model: Model, logits: np.ndarray, top: int) -> list[tuple[str, float]]:
     if logits.ndim != 1:
-        raise UserError(
-            f"model {model.architecture}: it says something of each pixel, not of images"
-        )
+        raise UserError(f"{model.architecture} says something of each pixel; expected a classifier")
     values = logits.astype(np.float64)
     if model.multi_label:
         probabilities = 1 / (1 + np.exp(-values))

@@ -85,3 +85,34 @@ def bucket() -> Iterator[str]:
             patch.setitem(_registry, name, _Bucket)
         yield "gs://bucket"
     _Bucket.store.clear()
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Any:
+    """(name, options, image size, fields of the model) -> a model with random weights."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from ctl_jax import models
+
+    def make(name: str, options: dict[str, Any], image_size: int, **fields: Any) -> models.Model:
+        module = models.create(name, 3, **options)
+        shapes = jax.eval_shape(lambda key: models.init(module, key, image_size), jax.random.key(0))
+        rng = np.random.default_rng(0)
+
+        def fill(leaf: Any) -> Any:
+            scale = 0.3 if leaf.ndim > 1 else 0.0
+            return jnp.asarray(rng.normal(0, scale, leaf.shape) + (not scale), leaf.dtype)
+
+        variables = jax.tree.map(fill, shapes)
+        return models.Model(name, options, variables, "nevis", image_size, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(random_model: Any) -> Any:
+    """A trained model of a few hundred parameters and three classes."""
+    options = {"stages": [1, 1], "width": 2}
+    classes, notes = ("ant", "bee", "chê"), {"task": "pets"}
+    return random_model("resnet20", options, 16, classes=classes, notes=notes)
