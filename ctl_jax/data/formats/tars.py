@@ -5,10 +5,12 @@ the cache.
 """
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
 import pathlib
+import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -26,6 +28,7 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+_NAMED = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2|txz)$", re.IGNORECASE)
 # Encoded images hardly shrink; more than this is a bomb.
 _MOST_RATIO = 100
 _SMALL = 1 << 30
@@ -57,14 +60,12 @@ def is_one(path: pathlib.Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(512)
     opener = _opener(head)
-    if opener is not None:
-        try:
+    with contextlib.suppress(*_DAMAGED):
+        if opener is not None:
             with opener(path) as unpacked:
                 head = unpacked.read(512)
-        except _DAMAGED:
-            # Its suffix says what it was meant to be.
-            return ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2", ".txz")
-    return head[257:262] == b"ustar"
+    # Of an empty or damaged one the suffix says what it was meant to be.
+    return head[257:262] == b"ustar" or _NAMED.search(path.name) is not None
 
 
 def index(path: pathlib.Path) -> Entries:

@@ -42,7 +42,7 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
 
 
 def fits(path: pathlib.Path) -> bool:
-    """Whether a path is that of a table, or of a folder with parquet files or a table a split."""
+    """Whether a path is that of a table or a folder of them: parquet, one a split, or only one."""
     if not path.is_dir():
         return path.suffix.casefold() in tables.SUFFIXES
     found = _files(path)
@@ -50,7 +50,9 @@ def fits(path: pathlib.Path) -> bool:
         return True
     # Beside folders of class folders, lists of what is in them are only that.
     named = any(_split_of(path, file) == "train" for file in found)
-    return named and not any(map(_has_folders, filter(pathlib.Path.is_dir, path.iterdir())))
+    folders = [inner for inner in path.iterdir() if inner.is_dir() and inner.name[0] != "."]
+    alone = len(found) == 1 and len(folders) <= 1
+    return (named or alone) and not any(map(_has_folders, folders))
 
 
 def _has_folders(folder: pathlib.Path) -> bool:

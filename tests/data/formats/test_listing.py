@@ -184,6 +184,15 @@ def test_sets_that_cannot_be_learnt(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
+def test_an_empty_archive(suffix: str, tmp_path: pathlib.Path) -> None:
+    path = FORMS[suffix](tmp_path, [])
+    with pytest.raises(
+        UserError, match=r"flowers\..*' has no image; expected CLASS/file or SPLIT/"
+    ):
+        opened(path)
+
+
 def test_ten_thousand_classes_of_one_image(tmp_path: pathlib.Path) -> None:
     numbers = range(10_000)
     table = pyarrow.table({"image": [b"%d" % number for number in numbers], "label": numbers})

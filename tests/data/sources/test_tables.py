@@ -92,6 +92,15 @@ def test_one_table_a_split(images: pathlib.Path) -> None:
     assert dataset.passed_over == {"tables of no split": 1}
 
 
+def test_a_table_beside_its_images(images: pathlib.Path) -> None:
+    write(images / "labels.csv", "id,label", lambda i: f"{i},{'ab'[i % 2]}")
+    assert len(opened(images).splits["train"]) == 22
+    assert data.stream(str(images))[0].source == "table"
+    # Beside class folders it is no more than that.
+    (images / "more").mkdir()
+    assert data.stream(str(images))[0].source == "folder"
+
+
 def test_several_labels(images: pathlib.Path, picture: Make) -> None:
     row = {0: "p;q", 1: "p", 2: "", 3: "r"}
     lists = opened(write(images / "l.csv", "file,tags", lambda i: f"{i}.png,{row[i % 4]}"))
