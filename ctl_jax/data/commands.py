@@ -15,7 +15,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -66,16 +66,8 @@ def _complain(error: UserError) -> None:
     startup.fail("ctl_jax.data", error)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises a `UserError`."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = startup.Parser(
         prog="python -m ctl_jax.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
