@@ -1,5 +1,7 @@
 """The network of a config: what is not set is as the network has it."""
 
+import dataclasses
+
 import jax
 import pytest
 
@@ -10,7 +12,7 @@ from ctl_jax.experiment.config import Config, Model
 from ctl_jax.experiment.costs import cost_by_classes
 from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.methods import Cut, Method
-from ctl_jax.experiment.networks import abstract_variables, find
+from ctl_jax.experiment.networks import abstract_variables, as_model, find
 from ctl_jax.finetune import Augmentation, Recipe
 
 
@@ -194,3 +196,13 @@ def test_batches_that_leave_nothing_to_normalise_are_refused():
         match=r"^a batch_size of 1 at an image_size of 8: BatchNorm stage2_block1.* has 1 value a",
     ):
         cost(1, 8)
+
+
+def test_a_trained_network_expects_images_as_it_was_trained_on(config):
+    config.model.update({"stages": (1,), "width": 4, "preprocess": "imagenet_bicubic"})
+    network = find(validate(config))
+    variables = models.init(network.module, jax.random.key(0), 32)
+    network = dataclasses.replace(network, origin={"library": "timm"})
+    model = as_model(network, variables, 32, "float32", notes={"task": "pets"})
+    assert model.preprocess == models.PREPROCESS["imagenet"]
+    assert model.notes == {"library": "timm", "task": "pets"}
