@@ -61,8 +61,9 @@ def test_commands(shown, monkeypatch):
     given = arguments.parse(["program", *(stand_in.get(word, word) for word in words)])
     config = experiment.validate(experiment.load_config(given.config, given.overrides))
     cluster.worker_from(given.worker, {}, grouped=bool(given.group))
+    short = experiment.short_names_of(given.config)
     for key, texts in given.overrides.items():
-        section, _, name = key.rpartition(".")
+        section, _, name = short.get(key, key).rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
         if isinstance(value, tuple):
             assert len(value) == len(texts[0].split(","))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+from flax import linen as nn
 
 from ctl_jax import finetune, models, pruning
 from ctl_jax.errors import UserError
@@ -43,14 +44,8 @@ class DamagedModel(Exception):
 class Workplace:
     """What the steps of a run share in a process, each computed when it is first needed.
 
-    Raises:
-      UserError: the network or the weights cannot be had, see `networks.find`.
-
     Attributes:
       config: the run's.
-      network: what is trained.
-      module: its Linen module.
-      given: variables that `config.weights` names; None where none are given.
       tasks: those of the stream, by name.
       source: the task to pretrain on.
       loader: of their images.
@@ -67,9 +62,6 @@ class Workplace:
         warn: Callable[[str], None] = lambda line: None,
     ):
         self.config = config
-        self.network = networks.find(config)
-        self.module = self.network.module
-        self.given = self.network.given
         self.tasks: dict[str, TaskInfo] = {}
         self.source: TaskInfo | None = None
         self.loader = loader
@@ -77,7 +69,7 @@ class Workplace:
         self.progress: Progress | None = None
         self.warn = warn
         # One compiled step a recipe; within it jax keeps one program an architecture.
-        self.compiled = functools.cache(functools.partial(finetune.make_step, self.module))
+        self.compiled = functools.cache(lambda recipe: finetune.make_step(self.module, recipe))
         self._variables: collections.OrderedDict[str, Tree] = collections.OrderedDict()
         self._memory: dict[Any, Any] = {}
 
@@ -85,6 +77,25 @@ class Workplace:
         """Shows how many updates the step at hand has made."""
         if self.progress is not None:
             self.progress.step(updates)
+
+    @functools.cached_property
+    def network(self) -> networks.Network:
+        """What is trained.
+
+        Raises:
+          UserError: it or its weights cannot be had, see `networks.find`.
+        """
+        return networks.find(self.config)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network's Linen module."""
+        return self.network.module
+
+    @property
+    def given(self) -> Tree | None:
+        """Variables that `config.weights` names; None where none are given."""
+        return self.network.given
 
     @functools.cached_property
     def whole(self) -> Tree:
