@@ -30,6 +30,7 @@ from ctl_jax.models.names.mobile import (
     splitter,
     timm_block,
     timm_ends,
+    timm_remarks,
     torchvision_block,
     width_multiplier,
 )
@@ -108,7 +109,10 @@ def _recognise(
             return None
         others, preprocess, sizes = rest(hint, not fields["squeeze"])
         described = describe(EfficientNet, PRESETS, OPTIONS, fields | others)
-        return described and Network(*described, preprocess, sizes.get(described[0], 224))
+        if described is None:
+            return None
+        size = sizes.get(described[0], 224)
+        return Network(*described, preprocess, size, timm_remarks(hint) if rest is _of_timm else ())
 
     return recognise
 

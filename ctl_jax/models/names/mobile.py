@@ -323,6 +323,16 @@ def torchvision_block(own: str, expanded: bool, squeezed: bool) -> dict[str, str
 TIMM_V3 = r"blocks\.\d+\.\d+\.conv\.weight"
 
 
+def timm_remarks(hint: str) -> tuple[str, ...]:
+    """What is a guess of networks by timm's names, which those of TensorFlow's weights are, too."""
+    if re.search("(efficient|mobile)net", hint.lower()):
+        return ()
+    return (
+        "padding and epsilon are taken to be timm's own, since no name says whose weights these "
+        "are; TensorFlow's (tf_...) have the options padding='same' and epsilon=1e-3",
+    )
+
+
 def is_tensorflows(hint: str) -> bool:
     """Whether timm's name says that the weights, and so padding and epsilon, are TensorFlow's."""
     return re.search(r"(?<![a-z])tf_", hint.lower()) is not None

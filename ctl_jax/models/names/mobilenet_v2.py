@@ -22,6 +22,7 @@ from ctl_jax.models.names.mobile import (
     splitter,
     timm_block,
     timm_ends,
+    timm_remarks,
     width_multiplier,
 )
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
@@ -51,7 +52,8 @@ def _recognise(
         found = find(form, shapes, _split)
         fields = None if found is None else _fields(found)
         described = fields and describe(MobileNetV2, PRESETS, OPTIONS, {**fields, **rest(hint)})
-        return Network(*described, preprocess, 224) if described else None
+        remarks = timm_remarks(hint) if rest is _timm_rest else ()
+        return Network(*described, preprocess, 224, remarks) if described else None
 
     return recognise
 

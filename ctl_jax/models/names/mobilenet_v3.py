@@ -17,6 +17,7 @@ from ctl_jax.models.names.mobile import (
     splitter,
     timm_block,
     timm_ends,
+    timm_remarks,
     torchvision_block,
     width_multiplier,
 )
@@ -51,7 +52,8 @@ def _recognise(
         whole = [fields for fields in variants if fields["stages"] == _stages(fields["variant"])]
         others, preprocess = rest(hint)
         described = describe(MobileNetV3, PRESETS, OPTIONS, (whole or variants)[0] | others)
-        return described and Network(*described, preprocess, 224)
+        remarks = timm_remarks(hint) if rest is _of_timm else ()
+        return described and Network(*described, preprocess, 224, remarks)
 
     return recognise
 

@@ -100,6 +100,14 @@ def test_truncated(library, name, drop, stages):
     assert found[:2] == (name, {"stages": stages, "last": False})
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "efficientnet_lite0"])
+def test_a_guess_is_said(name):
+    """Of a file called model.safetensors nothing tells that its weights are not TensorFlow's."""
+    (remark,) = recognise("timm", name, hint="model").remarks
+    assert "padding='same' and epsilon=1e-3" in remark
+    assert recognise("timm", name, hint=f"tf_{name.replace("_v", "v")}").remarks == ()
+
+
 def test_truncated_squeezenet():
     found = recognise("torchvision", "squeezenet1_1", drop=r"classifier.*|features\.(9|1\d)\..*")
     assert found[:2] == ("squeezenet1_1", {"stages": (2, 2)})
