@@ -105,7 +105,7 @@ def test_a_guess_is_said(name):
     """Of a file called model.safetensors nothing tells that its weights are not TensorFlow's."""
     (remark,) = recognise("timm", name, hint="model").remarks
     assert "padding='same' and epsilon=1e-3" in remark
-    assert recognise("timm", name, hint=f"tf_{name.replace("_v", "v")}").remarks == ()
+    assert recognise("timm", name, hint=f"tf_{name}").remarks == ()
 
 
 def test_truncated_squeezenet():
