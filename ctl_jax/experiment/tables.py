@@ -37,7 +37,8 @@ def print_plan(
         )
     console.print(f"Budgets: {', '.join(text.budgets(plan.budgets))}", highlight=False)
     trials = [step for step in wanted.values() if step.kind == TRIAL]
-    for note in _notes(plan, trials):
+    of_weights = (f"weights: {remark}" for remark in place.network.origin.get("remarks", ()))
+    for note in [*of_weights, *_notes(plan, trials)]:
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     axes = (plan.tasks, plan.methods, plan.budgets, config.seeds, config.finetune.learning_rates)
     tasks, methods, budgets, seeds, rates = map(len, axes)

@@ -58,6 +58,15 @@ def test_the_plan_says_what_is_done_and_what_is_known_of_the_rest(config, make_p
     assert part.startswith(f"Trials: 8 so far, by the strategy 'grid' over {axes}; 0 done already.")
 
 
+def test_the_plan_says_what_was_done_to_the_weights(config, make_plan, console):
+    config.methods = ("dense",)
+    plan = make_plan(config)
+    origin = {"remarks": ["pos_embed has shape (1, 5, 8); it was resized to (1, 17, 8)"]}
+    plan.place.network = dataclasses.replace(plan.place.network, origin=origin)
+    print_plan(console, plan, {}, Finished())
+    assert f"weights: {origin['remarks'][0]}" in console.file.getvalue()
+
+
 def test_what_only_decoding_tells(console):
     (spec,) = data.stream("voc/2007")
     known = "'train/train' is taken for 'train'"
