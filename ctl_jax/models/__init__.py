@@ -2,11 +2,12 @@
 
 `apply_pruned` runs any Linen module, one of these or not, with pruned parameters.
 
-Example:
-  >>> module = create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1", conv_bias=True)
+Example, anybody's weights, and a network from its name:
+  >>> pretrained = load_pretrained("resnet50.a1_in1k.safetensors")
+  >>> logits = pretrained(images)
+  >>> module = create("resnet50", num_outputs=16, stages=(3, 4, 6))
   >>> variables = init(module, jax.random.key(0), image_size=64)
-  >>> variables = load_weights("resnet50.npz", module, variables)
-  >>> logits = apply(module, variables, PREPROCESS["caffe"](images))
+  >>> logits = apply(module, variables, PREPROCESS["imagenet"](images))
 """
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint

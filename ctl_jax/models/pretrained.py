@@ -201,23 +201,32 @@ def _by_candidate(
 
 def _fitted(source: Source, network: Network, image_size: int | None) -> Match:
     module = create(network.name, 1, **network.options)
-    # Of a pruned network its own widths: a library may hold several layers in one array.
-    known = source.exported.get("shapes")
-    if known:
-        shapes = {path: tuple(shape) for path, shape in known.items()}
+    if source.exported:
+        shapes = _exported_shapes(source, matching.shapes_of(module, network.image_size))
     else:
         shapes = matching.shapes_of(module, image_size or network.image_size)
     return weights.best_match(source, module, shapes)
+
+
+def _exported_shapes(source: Source, whole: Shapes) -> Shapes:
+    """Of a pruned network its own: a library may hold several layers in one array."""
+    try:
+        shapes = {path: tuple(source.exported["shapes"][path]) for path in whole}
+        same = all(len(shapes[path]) == len(shape) for path, shape in whole.items())
+    except (KeyError, TypeError):
+        same = False
+    if not same:
+        raise UserError("its metadata is not what export wrote: other shapes")
+    return shapes
 
 
 def _exported(content: Mapping[str, Any]) -> Network:
     """What our own export says that it wrote."""
     try:
         preprocess = Preprocess.parse(content["preprocess"])
-        return Network(
-            content["architecture"], content["options"], preprocess, int(content["image_size"])
-        )
-    except (KeyError, TypeError) as error:
+        options, size = dict(content["options"]), int(content["image_size"])
+        return Network(content["architecture"], options, preprocess, size)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"its metadata is not what export wrote ({error!r})") from None
 
 

@@ -110,7 +110,7 @@ def _open_local(path: str, local: pathlib.Path) -> Source:
 
 def _weights_in(folder: pathlib.Path) -> pathlib.Path:
     """The file of a folder that holds the weights."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in formats.suffixes())
+    found = _files(folder)
     for name in _NAMES:
         if folder / name in found:
             return folder / name
@@ -125,14 +125,22 @@ def _weights_in(folder: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of a folder whose names are those of weights."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"weights {folder}: cannot be read ({error.strerror})") from None
+    return [path for path in inside if path.suffix.lower() in formats.suffixes()]
+
+
 def _beside(file: pathlib.Path) -> dict[str, pathlib.Path]:
     """The JSON files beside weights that are the only ones in their folder, or have its name."""
     folder = file.parent
     beside = {name: folder / name for name in (_CONFIG, _PREPROCESSOR) if (folder / name).is_file()}
     if not beside or file.name in _NAMES:
         return beside
-    others = [p for p in folder.iterdir() if p != file and p.suffix.lower() in formats.suffixes()]
-    return {} if others else beside
+    return beside if _files(folder) in ([file], []) else {}
 
 
 def _json(file: pathlib.Path | None, path: str) -> dict[str, Any]:

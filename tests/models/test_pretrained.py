@@ -329,9 +329,10 @@ def test_what_our_export_says(save, arrays, variables, module):
     assert found.module == models.create("resnet18", 5, **told["options"])
     assert (found.preprocess, found.image_size) == (models.PREPROCESS["caffe"], 48)
     assert found.classes == tuple("abcde")
-    del told["options"]
-    with pytest.raises(UserError, match=r"its metadata is not what export wrote"):
-        models.load_pretrained(save(content, {"ctl_jax": json.dumps(told)}))
+    for wrong in ({"options": 3}, {"shapes": 3}, {"shapes": {"params/x": [3]}}, {"preprocess": 3}):
+        path = save(content, {"ctl_jax": json.dumps(told | wrong)})
+        with pytest.raises(UserError, match=r"metadata is not what export wrote|preprocess is 3"):
+            models.load_pretrained(path)
 
 
 def test_position_embeddings_of_another_size(save, tmp_path, random_variables):

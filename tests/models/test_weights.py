@@ -333,5 +333,5 @@ def test_real_file(keras_file, keras_module):
     assert sum(leaf.size for leaf in jax.tree.leaves(loaded)) == total + head
     whole = models.create("resnet50", 7, version="v1", conv_bias=True)
     template = jax.eval_shape(lambda key: models.init(whole, key, 64), jax.random.key(0))
-    with pytest.raises(UserError, match=r"conv5_block1_0_bn.beta is missing"):
+    with pytest.raises(UserError, match=r"60 missing: conv5_block1_0_bn/beta"):
         models.load_weights(keras_file, whole, template)

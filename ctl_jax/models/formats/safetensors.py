@@ -18,5 +18,9 @@ def _read(path: pathlib.Path) -> File:
 
 
 FORMAT = Format(
-    "safetensors file", (".safetensors",), _matches, _read, (safetensors.SafetensorError, TypeError)
+    "safetensors file",
+    (".safetensors",),
+    _matches,
+    _read,
+    (safetensors.SafetensorError, TypeError, AttributeError),
 )
