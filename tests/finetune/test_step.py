@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune
+from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 
 STEPS = 7
@@ -55,7 +56,9 @@ def test_what_is_left_is_the_average_of_the_way(whole, variables):
 
 def test_it_goes_on_after_an_interruption(fit, whole):
     result, snapshots = whole
-    chex.assert_trees_all_equal(fit(start=snapshots[4]).variables, result.variables)
+    content, meta = pack(Checkpoint(snapshots[4]))
+    saved = unpack(content, meta, lambda phase: snapshots[1].state).snapshot
+    chex.assert_trees_all_equal(fit(start=saved).variables, result.variables)
 
 
 def test_without_one_the_state_has_nothing_more(recipe, variables):
