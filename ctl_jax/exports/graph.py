@@ -42,8 +42,10 @@ BATCH = "batch"
 #                       with as many zeros at the end as at the beginning
 #   max_pool, sum_pool  window, strides
 #   as_strided          shape, strides, offset: as torch's
-ELEMENTWISE = ("add", "sub", "mul", "div", "maximum", "minimum", "pow", "lt", "gt", "le", "ge")
-UNARY = ("neg", "exp", "log", "tanh", "sigmoid", "erf", "sqrt", "abs")
+ELEMENTWISE = (
+    "add", "sub", "mul", "div", "maximum", "minimum", "pow", "lt", "gt", "le", "ge", "eq",
+)  # fmt: skip
+UNARY = ("neg", "exp", "log", "tanh", "sigmoid", "erf", "sqrt", "abs", "sin", "cos")
 
 _RENAMED = {
     **{name: name for name in (*ELEMENTWISE, *UNARY)},

@@ -8,17 +8,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ctl_jax.exports.graph import BATCH, ELEMENTWISE, INPUT, UNARY, Node, trace
+from ctl_jax.exports.graph import BATCH, INPUT, Node, trace
 from ctl_jax.models.model import Model
 
 # The oldest one in which the sums and the reductions have their axes as inputs: ONNX 1.13, 2022.
 OPSET = 18
-_TYPES = {**dict(zip(ELEMENTWISE, (
-    "Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Less", "Greater", "LessOrEqual",
-    "GreaterOrEqual",
-), strict=True)), **dict(zip(UNARY, (
-    "Neg", "Exp", "Log", "Tanh", "Sigmoid", "Erf", "Sqrt", "Abs",
-), strict=True)), "where": "Where"}  # fmt: skip
+# Operations of the same inputs, by their names there.
+_TYPES = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min",
+    "pow": "Pow", "lt": "Less", "gt": "Greater", "le": "LessOrEqual", "ge": "GreaterOrEqual",
+    "eq": "Equal", "neg": "Neg", "exp": "Exp", "log": "Log", "tanh": "Tanh", "sigmoid": "Sigmoid",
+    "erf": "Erf", "sqrt": "Sqrt", "abs": "Abs", "sin": "Sin", "cos": "Cos", "where": "Where",
+}  # fmt: skip
 
 
 def files(model: Model) -> dict[str, bytes]:

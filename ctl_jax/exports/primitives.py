@@ -38,6 +38,21 @@ def _erfc(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
     return to.add("sub", [_number(eqn, 1), to.add("erf", [x])])
 
 
+@_lowering("ne")
+def _ne(to: Builder, eqn: JaxprEqn, x: Value, y: Value) -> Value:
+    return to.add("where", [to.add("eq", [x, y]), np.asarray(False), np.asarray(True)])
+
+
+@_lowering("expm1")
+def _expm1(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
+    return to.add("sub", [to.add("exp", [x]), _number(eqn, 1)])
+
+
+@_lowering("log1p")
+def _log1p(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
+    return to.add("log", [to.add("add", [x, _number(eqn, 1)])])
+
+
 @_lowering("square")
 def _square(to: Builder, eqn: JaxprEqn, x: Value) -> Value:
     return to.add("mul", [x, x])
@@ -138,15 +153,40 @@ def _split(to: Builder, eqn: JaxprEqn, x: Value) -> list[Value]:
 
 @_lowering("gather")
 def _gather(to: Builder, eqn: JaxprEqn, x: Value, indices: Value) -> Value:
-    """One slice at a place that is known, such as x[:, 0]."""
+    """Slices at places that are known, such as x[:, 0] and x[:, ::2, 1::2]."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if not isinstance(indices, np.ndarray) or indices.ndim != 1 or numbers.operand_batching_dims:
-        raise UserError("the network looks values up by indices; expected plain slices")
-    shape = _shape_of(eqn.invars[0])
-    for axis, start in zip(numbers.start_index_map, indices.tolist(), strict=True):
-        start = min(max(start, 0), shape[axis] - sizes[axis])
-        x = _cut(to, x, axis, start, start + sizes[axis])
-    return to.add("reshape", [x], shape=plain_shape(_shape_of(eqn.outvars[0])))
+    shape, axes = _shape_of(eqn.invars[0]), numbers.start_index_map
+    grid = indices.shape[:-1] if isinstance(indices, np.ndarray) else (0, 0)
+    usual = len(grid) == len(axes) and tuple(numbers.collapsed_slice_dims) == tuple(axes)
+    if not isinstance(indices, np.ndarray) or numbers.operand_batching_dims or (grid and not usual):
+        raise UserError(_LOOKED_UP)
+    for place, axis in enumerate(axes):
+        if grid:
+            x = _cut(to, x, axis, *_progression(indices[..., place], place))
+        else:
+            start = min(max(int(indices[place]), 0), shape[axis] - sizes[axis])
+            x = _cut(to, x, axis, start, start + sizes[axis])
+    if not grid:
+        return to.add("reshape", [x], shape=plain_shape(_shape_of(eqn.outvars[0])))
+    picked, rest = iter(axes), iter([i for i in range(len(shape)) if i not in axes])
+    order = [
+        next(rest if i in numbers.offset_dims else picked)
+        for i in range(len(_shape_of(eqn.outvars[0])))
+    ]
+    return x if order == sorted(order) else to.add("transpose", [x], axes=order)
+
+
+_LOOKED_UP = "the network looks values up by indices; expected plain slices"
+
+
+def _progression(places: np.ndarray, axis: int) -> tuple[int, int, int]:
+    """Start, stop and step of places that run along one axis."""
+    line = np.moveaxis(places, axis, 0).reshape(places.shape[axis], -1)[:, 0]
+    step = int(line[1] - line[0]) if len(line) > 1 else 1
+    along = np.expand_dims(line, [i for i in range(places.ndim) if i != axis])
+    if step < 1 or (places != along).any() or (np.diff(line) != step).any():
+        raise UserError(_LOOKED_UP)
+    return int(line[0]), int(line[-1]) + 1, step
 
 
 @_lowering("pad")

@@ -156,6 +156,7 @@ OPERATIONS = {
     "sum": lambda x, dim: np.sum(x, tuple(dim)),
     "sum_pool": lambda x, window, strides: _windows(x, window, strides).sum((4, 5)),
     "transpose": lambda x, axes: np.transpose(x, axes),
+    "eq": np.equal,
     "lt": np.less,
     "gt": np.greater,
     "le": np.less_equal,

@@ -45,6 +45,9 @@ FUNCTIONS = {
     "scan": scanned,
     "picked": lambda x: x[:, 2] + x[:, -1, ::1] - x[:, 1:3].max((1,)),
     "strided": lambda x: lax.slice_in_dim(x, 1, None, 3, axis=2).min((1, 2)),
+    "every_other": lambda x: x[:, ::2, 1::2] + x[..., ::2].sum(-1, keepdims=True)[:, 1:3, 3:6],
+    "turned": lambda x: x[:, ::-1] - x[..., ::-1],
+    "curves": lambda x: jax.nn.elu(x - 0.5) + jax.nn.softplus(x) + jnp.sin(x) * jnp.cos(x),
     "repeated": lambda x: jnp.concatenate([x, jnp.broadcast_to(x[:, :1], x.shape)], 1),
     "products": lambda x: jnp.einsum("bhwc,bhvc->bhwv", x, x) @ jnp.ones((6, 2)),
     "transposed_conv": lambda x: lax.conv_transpose(
@@ -78,6 +81,7 @@ def test_same_values(name, compute):
         (lambda x: jnp.fft.fft(x).real, "computes 'fft'"),
         (lambda x: x[: x.shape[0] // 2], "takes some of a batch's images"),
         (lambda x: jnp.take(jnp.arange(9.0), x.astype(int)), "looks values up by indices"),
+        (lambda x: x[:, jnp.array([0, 2, 3])], "looks values up by indices"),
         (lambda x: lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0)]), "pads between"),
     ],
 )
