@@ -7,9 +7,12 @@ import pathlib
 import shutil
 import sys
 
+import chex
 import jax
+import numpy as np
 import pytest
 import rich.console
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from ctl_jax import data, experiment, models
@@ -18,6 +21,7 @@ from ctl_jax.compute.budgets import UNITS
 from ctl_jax.data import source, sources
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import strategies, tunings
+from ctl_jax.models import formats, names
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "extending"
 
@@ -133,3 +137,22 @@ def test_a_source(run, tmp_path, monkeypatch):
     (tmp_path / "umist.csv").write_text("path,label\n")
     with pytest.raises(UserError, match=r"umist\.csv' has columns .*; expected path, label, split"):
         data.open_set(data.stream("umist")[0], [f"csv:{tmp_path}"])
+
+
+def test_a_format_of_weights(tmp_path, monkeypatch):
+    known = (*formats.formats(), load("json_weights").FORMAT)
+    monkeypatch.setattr(formats, "formats", lambda: known)
+    module = models.create("resnet18", num_outputs=3, stages=(1,), width=4)
+    variables = models.init(module, jax.random.key(0), 16)
+    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(variables, sep="/").items()}
+    content = {
+        name: {"shape": array.shape, "values": array.ravel().tolist()}
+        for name, array in names.write(names.of_module(module)[0], flat).items()
+    }
+    (tmp_path / "resnet.json").write_text(json.dumps(content))
+    found = models.load_pretrained(tmp_path / "resnet.json")
+    assert found.architecture == "resnet18"
+    chex.assert_trees_all_equal(found.variables, variables)
+    (tmp_path / "half.json").write_text(json.dumps(content)[:1000])
+    with pytest.raises(UserError, match="no readable JSON file of weights"):
+        models.load_pretrained(tmp_path / "half.json")
