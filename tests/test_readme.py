@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from ctl_jax import arguments, cluster, experiment
+from ctl_jax import arguments, cluster, experiment, export, predict
 from ctl_jax.data import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -80,6 +80,12 @@ def test_values(shown):
 @pytest.mark.parametrize("shown", _shown(r"-m ctl_jax\.data ([^`\n]*)"))
 def test_data_commands(shown):
     commands._parser().parse_args(shlex.split(shown))
+
+
+@pytest.mark.parametrize("shown", _shown(r"-m ctl_jax\.(?:predict|export) ([^`\n]*)"))
+def test_commands_on_finished_runs(shown):
+    parser = export._parser() if "--to" in shown else predict._parser()
+    parser.parse_args(shlex.split(shown))
 
 
 def test_pages_show_something():
