@@ -84,7 +84,7 @@ def test_data_commands(shown):
 
 @pytest.mark.parametrize("shown", _shown(r"-m ctl_jax\.(?:predict|export) ([^`\n]*)"))
 def test_commands_on_finished_runs(shown):
-    parser = export._parser() if "--to" in shown else predict._parser()
+    parser = export._parser() if "--to=" in shown else predict._parser()
     parser.parse_args(shlex.split(shown))
 
 
