@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         17,
     ),
     "efficientnet": ("efficientnet_b0", {"stages": (1, 2), "width_multiplier": 0.25}, 16),
-    "squeezenet": ("squeezenet1_1", {"stages": (1, 2), "width": 4, "stem_width": 8}, 16),
+    "squeezenet": ("squeezenet1_1", {"stages": (1, 1), "width": 4, "stem_width": 8}, 16),
     "convnext": ("convnext_tiny", {"stages": (1, 1), "width": 8}, 16),
     "vit": ("vit_s16", {"heads": 3, "depth": 2, "head_width": 4, "patch": 4}, 8),
     "vit_scan_remat": (
