@@ -1,5 +1,8 @@
 """Tasks: the Nevis'22 catalogue, where each set's images come from, and how they are split.
 
+    (spec,) = data.stream("~/flowers")  # a folder, an archive, a table, ... (see `paths`)
+    task = data.load(spec, image_size=64)
+
     dirs = ["tfds:~/tensorflow_datasets", "folder:~/images"]
     for spec in data.stream("SHORT"):
         if data.availability(spec, dirs) is None:
