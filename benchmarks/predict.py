@@ -135,7 +135,8 @@ def main() -> None:
             print(
                 f"{args.model} {method}, {args.image_size} px, {args.images} JPEGs: ctl_jax "
                 f"{rates['ours']:.0f}, torch {rates['torch']:.0f} images a second; times faster "
-                f"{turns.ratio(taken['torch'], taken['ours'])}; same class {agreed:.2f}",
+                f"{turns.ratio(taken['torch'], taken['ours'])}; same class {agreed:.2f} "
+                f"({len(set(pair[0]))} classes)",
                 flush=True,
             )
 

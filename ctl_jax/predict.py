@@ -186,7 +186,7 @@ def _classes(model: Model, logits: np.ndarray, top: int) -> list[tuple[str, floa
         raise UserError(f"{model.architecture} says something of each pixel; expected a classifier")
     values = logits.astype(np.float64)
     if model.multi_label:
-        probabilities = 1 / (1 + np.exp(-values))
+        probabilities = np.exp(-np.logaddexp(0, -values))
     else:
         powers = np.exp(values - values.max())
         probabilities = powers / powers.sum()

@@ -26,8 +26,10 @@ def nodes(naming: Naming, ours: Mapping[str, Shape], theirs: Mapping[str, Shape]
     found: list[Node] = []
     for entry in naming.entries(ours):
         ends = np.cumsum([0, *(int(np.prod(theirs[name])) for name in entry.theirs)])
+        # Of large layers half of the memory.
+        kind = np.int32 if ends[-1] < 1 << 31 else np.int64
         positions = [
-            np.arange(start, stop).reshape(theirs[name])
+            np.arange(start, stop, dtype=kind).reshape(theirs[name])
             for name, start, stop in zip(entry.theirs, ends[:-1], ends[1:], strict=True)
         ]
         results = entry.read(positions, [ours[path] for path in entry.ours])
@@ -44,7 +46,7 @@ def _view(path: str, places: Integers, names: Sequence[str], ends: Integers) -> 
     for (axis, start, stop), name in zip(parts, joined, strict=True):
         piece = places.take(range(start, stop), axis) if len(parts) > 1 else places
         number = int(source.take(start, axis).flat[0]) if piece.ndim else int(source)
-        yield from _strided(name, piece - ends[number], names[number])
+        yield from _strided(name, piece - places.dtype.type(ends[number]), names[number])
     if len(parts) > 1:
         yield Node("concatenate", tuple(joined), path, {"axis": parts[0][0]})
 
@@ -69,9 +71,9 @@ def _strided(name: str, places: Integers, source: str) -> Iterator[Node]:
         for size, stride in _factors(places[start] - offset):
             shape.append(size)
             strides.append(stride)
-    found = np.asarray(offset)
+    found = np.asarray(offset, places.dtype)
     for size, stride in zip(shape, strides, strict=True):
-        found = found[..., None] + stride * np.arange(size)
+        found = found[..., None] + np.arange(size, dtype=places.dtype) * places.dtype.type(stride)
     assert np.array_equal(found.reshape(places.shape), places), f"{name} is no view of {source}"
     view = {"shape": shape, "strides": strides, "offset": offset}
     if list(places.shape) == shape:
