@@ -279,3 +279,14 @@ def test_a_large_image_is_read(monkeypatch: pytest.MonkeyPatch, picture: np.ndar
 def test_postscript_is_not_run() -> None:
     with pytest.raises(OSError, match="not an image"):
         images.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n", 8)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_pixels_are_resized_as_files_are(interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 47, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    found = images.resize(pixels, 16, interpolation)
+    np.testing.assert_array_equal(found, images.decode(file.getvalue(), 16, interpolation))
+    assert (found == images.resize(pixels, 16)).all() == (interpolation == images.INTERPOLATION)
+    assert images.resize(found, 16) is found
