@@ -42,10 +42,15 @@ setuptools.setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml-collections>=1.1",
+        # Comes with jax; weights may be bfloat16.
+        "ml-dtypes>=0.4",
+        # Comes with flax, whose weights it reads.
+        "msgpack>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
+        "pyarrow>=17",
         # For launch/gke.py.
         "pyyaml>=6",
         "rich>=13.9",
@@ -69,8 +74,8 @@ setuptools.setup(
         "compare": ["torch>=2.6", "torch-pruning>=1.6"],
         # Run folders in Google's object store.
         "gcs": ["gcsfs>=2025.3"],
-        # Weights and data from the Hugging Face Hub.
-        "hf": ["datasets>=3", "huggingface_hub>=0.30"],
+        # Weights from the Hugging Face Hub.
+        "hf": ["huggingface_hub>=0.30"],
         # Weights that Keras has written.
         "keras": ["h5py>=3.11"],
         "onnx": ["jax2onnx>=0.9", "onnxruntime>=1.20"],
