@@ -105,7 +105,8 @@ def torch_features(module, t, x):
         x = torch_block(module, t, f"block{i}", x.shape[-1])(x)
 
     def norm(x):
-        gamma, beta = t.arrays("params", "norm", "scale", "bias")
+        name = "fc_norm" if module.pool == "mean_norm" else "norm"
+        gamma, beta = t.arrays("params", name, "scale", "bias")
         return functional.layer_norm(x, gamma.shape, gamma, beta, module.epsilon)
 
     patches = x[:, first + registers.shape[1] :]
