@@ -78,7 +78,7 @@ setuptools.setup(
         "hf": ["huggingface_hub>=0.30"],
         # Weights that Keras has written.
         "keras": ["h5py>=3.11"],
-        "onnx": ["jax2onnx>=0.9", "onnxruntime>=1.20"],
+        "onnx": ["onnx>=1.17"],
         # Weights that torch has written.
         "torch": ["torch>=2.6"],
     },
