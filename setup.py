@@ -47,6 +47,7 @@ setuptools.setup(
         # Comes with flax, whose weights it reads.
         "msgpack>=1.0",
         "numpy>=2.0",
+        "onnx>=1.17",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
@@ -70,15 +71,14 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
-        # What benchmarks compare with.
-        "compare": ["torch>=2.6", "torch-pruning>=1.6"],
+        # What benchmarks and some tests compare with.
+        "compare": ["onnxruntime>=1.20", "torch>=2.6", "torch-pruning>=1.6"],
         # Run folders in Google's object store.
         "gcs": ["gcsfs>=2025.3"],
         # Weights from the Hugging Face Hub.
         "hf": ["huggingface_hub>=0.30"],
         # Weights that Keras has written.
         "keras": ["h5py>=3.11"],
-        "onnx": ["onnx>=1.17"],
         # Weights that torch has written.
         "torch": ["torch>=2.6"],
     },

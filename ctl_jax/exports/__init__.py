@@ -15,12 +15,8 @@ from ctl_jax.exports import primitives  # noqa: F401  (fills the table of operat
 from ctl_jax.exports.readme import readme
 from ctl_jax.models.model import Model, describe
 
-# The module of each, and what has to be installed for it.
-TARGETS = {
-    "safetensors": ("torch_files", ""),
-    "onnx": ("onnx_files", "onnx"),
-    "stablehlo": ("stablehlo_files", ""),
-}
+# The module of each.
+TARGETS = {"safetensors": "torch_files", "onnx": "onnx_files", "stablehlo": "stablehlo_files"}
 
 
 def write(model: Model, targets: Sequence[str], folder: str | os.PathLike[str]) -> list[files.Path]:
@@ -37,8 +33,8 @@ def write(model: Model, targets: Sequence[str], folder: str | os.PathLike[str]) 
       The files. Each appears whole; nothing is written unless all could be made.
 
     Raises:
-      UserError: an unknown target, a package that is not installed, a network that a target has no
-        form for, or a file that is there already and is another.
+      UserError: an unknown target, a network that a target has no form for, or a file that is there
+        already and is another.
 
     Example:
       >>> write(models.load("flowers"), ["safetensors", "stablehlo"], "small")
@@ -62,14 +58,7 @@ def write(model: Model, targets: Sequence[str], folder: str | os.PathLike[str]) 
 def _files(target: str, model: Model) -> dict[str, bytes]:
     if target not in TARGETS:
         raise UserError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
-    module, extra = TARGETS[target]
-    try:
-        made = importlib.import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if not extra or str(error.name).startswith("ctl_jax"):
-            raise
-        raise UserError(
-            f"{target} needs the package {error.name}; expected pip install 'ctl-jax[{extra}]'"
-        ) from None
+    # Imported when it is needed, as the packages behind it take time.
+    made = importlib.import_module(f"{__name__}.{TARGETS[target]}")
     found: dict[str, bytes] = made.files(model)
     return found

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
