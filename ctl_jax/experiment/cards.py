@@ -1,12 +1,13 @@
 """Cards of a run's best models: card.md in the folder of each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ctl_jax import files, report, text
+from ctl_jax import files, records, report, text
 from ctl_jax.compute import Budget
 from ctl_jax.experiment import run_records
 from ctl_jax.experiment.plan import Plan
+from ctl_jax.finetune import metrics
 from ctl_jax.models import card
 from ctl_jax.report.winners import widths
 
@@ -47,11 +48,9 @@ def facts(plan: Plan, found: report.Best) -> card.Facts:
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         scores=[
-            card.Score(name, trial.metric, value, counts[name])
-            for name, value in (("dev", trial.dev), ("dev_test", trial.dev_test))
-            if value is not None
-        ]
-        + [card.Score(test.split, test.metric, test.score, test.examples, test.low, test.high)],
+            *_scores(trial, counts),
+            card.Score(test.split, test.metric, test.score, test.examples, test.low, test.high),
+        ],
         costs=[
             card.Cost("FLOPs an image", "FLOP", test.forward_flops, test.whole_forward_flops),
             card.Cost("parameters", "", test.params, test.whole_params),
@@ -61,10 +60,22 @@ def facts(plan: Plan, found: report.Best) -> card.Facts:
         ],
         spent=found.spent,
         weights=_weights(plan, trial.method),
-        license=str(network.origin.get("license", "")),
+        license=str(network.origin.get("license", "")) if plan.config.weights else None,
         device=test.device,
         versions=run_records.versions(),
     )
+
+
+def _scores(trial: records.TrialRecord, counts: Mapping[str, int]) -> Iterator[card.Score]:
+    """On dev, which chose the model, so that no interval holds for it; and on dev_test."""
+    if trial.dev is not None:
+        yield card.Score("dev", trial.metric, trial.dev, counts["dev"])
+    if trial.dev_test is not None:
+        interval: tuple[float, ...] = ()
+        if trial.metric == "accuracy":
+            correct = round(trial.dev_test * counts["dev_test"])
+            interval = metrics.accuracy_interval(correct, counts["dev_test"])
+        yield card.Score("dev_test", trial.metric, trial.dev_test, counts["dev_test"], *interval)
 
 
 def _cut(found: report.Best) -> str:

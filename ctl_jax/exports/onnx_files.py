@@ -33,7 +33,7 @@ def files(model: Model) -> dict[str, bytes]:
     for node in graph.nodes:
         _FORMS.get(node.op, _plain)(writer, node)
     writer.node("Identity", [graph.output], "logits")
-    shape = [BATCH, model.image_size, model.image_size, 3]
+    shape: list[str | int | None] = [BATCH, model.image_size, model.image_size, 3]
     content = helper.make_graph(
         writer.nodes,
         "ctl_jax",

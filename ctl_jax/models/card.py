@@ -76,7 +76,8 @@ class Facts:
       costs: of a prediction.
       spent: FLOPs by purpose, as in the ledger: "train", "search", "evaluate", ...
       weights: where the pretrained weights come from.
-      license: of those weights, as the Hub names it, such as "apache-2.0".
+      license: of those weights, as the Hub names it, such as "apache-2.0"; empty where it is not
+        known, None where the weights were made in the run.
       device: what it was trained on.
       versions: package to version.
     """
@@ -100,7 +101,7 @@ class Facts:
     costs: Sequence[Cost] = ()
     spent: Mapping[str, int] = dataclasses.field(default_factory=dict)
     weights: str = ""
-    license: str = ""
+    license: str | None = ""
     device: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -197,7 +198,8 @@ def _training(facts: Facts) -> Iterator[str]:
     yield f"Network: {facts.architecture}" + (f" ({options})" if options else "")
     if facts.weights:
         license = facts.license or "not known: ask where they come from"
-        yield f"Pretrained weights: {_line(facts.weights)} (licence: {license})"
+        told = "" if facts.license is None else f" (licence: {license})"
+        yield f"Pretrained weights: {_line(facts.weights)}{told}"
     yield f"Preprocessing: {facts.preprocess}"
     yield f"Method: `{facts.method}`"
     if facts.cut:

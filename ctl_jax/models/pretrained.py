@@ -83,6 +83,7 @@ def _model(source: Source, network: Network, found: Match, image_size: int | Non
         remarks.append(f"{len(classes)} names of classes were left out: it has {outputs}")
         classes = ()
     notes = {"weights": source.path, "library": found.naming.library}
+    notes |= {"license": source.license} if source.license else {}
     return Model(
         network.name,
         network.options,

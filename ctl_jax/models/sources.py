@@ -38,6 +38,7 @@ class Source:
       config: of config.json, of both libraries' kinds; {} without it.
       hint: the file's name and the architecture that the config says.
       preprocess, image_size, classes: what the config says, None or () where it does not.
+      license: of the weights, as the config or a model card beside them says it; or "".
       exported: what our own export wrote beside the arrays.
       remarks: what was chosen among what there was.
     """
@@ -50,6 +51,7 @@ class Source:
     preprocess: Preprocess | None = None
     image_size: int | None = None
     classes: tuple[str, ...] = ()
+    license: str = ""
     exported: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -102,6 +104,7 @@ def _open_local(path: str, local: pathlib.Path) -> Source:
         own=any(name.startswith("params/") for name in content.arrays),
         config=config,
         hint=" ".join(map(str, filter(None, [local.stem, *architecture]))),
+        license=_license(file, config),
         exported=_json_text(content.metadata.get(OWN_METADATA), path),
         remarks=content.remarks,
         **told,
@@ -141,6 +144,23 @@ def _beside(file: pathlib.Path) -> dict[str, pathlib.Path]:
     if not beside or file.name in _NAMES:
         return beside
     return beside if _files(folder) in ([file], []) else {}
+
+
+def _license(file: pathlib.Path, config: Mapping[str, Any]) -> str:
+    """The licence that timm's config or the head of a Hub's model card says; "" where none does."""
+    inner = config.get("pretrained_cfg")
+    for said in (config, inner if isinstance(inner, Mapping) else {}):
+        if isinstance(found := said.get("license"), str):
+            return found
+    card = file.parent / "README.md"
+    if not (_beside(file) and card.is_file()):
+        return ""
+    try:
+        head = card.read_text(encoding="utf-8").split("---")[1:2]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    match = re.search(r"^license: *(\S+) *$", "".join(head), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _json(file: pathlib.Path | None, path: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A card says what is known of a model, in the Hub's form."""
 
+import dataclasses
+
 import yaml
 
 from ctl_jax.models import card
@@ -73,4 +75,7 @@ def test_little_is_known():
     rendered = card.render(least)
     assert yaml.safe_load(rendered.split("---\n", 2)[1])["license"] == "unknown"
     assert "## Scores" not in rendered
+    # Weights that the run itself has made have no licence to ask for.
+    own = dataclasses.replace(FACTS, weights="trained in this run on digits", license=None)
+    assert "trained in this run on digits\n" in card.render(own)
     assert "None" not in rendered

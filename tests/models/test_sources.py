@@ -81,3 +81,26 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.iterdir", refuse)
     with pytest.raises(UserError, match=r"^weights .*: cannot be read \(Permission denied\)$"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("beside", "license"),
+    [
+        ({"config.json": '{"architecture": "resnet18", "license": "mit"}'}, "mit"),
+        ({"config.json": '{"pretrained_cfg": {"license": "cc-by-4.0"}}'}, "cc-by-4.0"),
+        (
+            {
+                "config.json": "{}",
+                "README.md": "---\ntags: [a]\nlicense: apache-2.0\n---\n# Card\n",
+            },
+            "apache-2.0",
+        ),
+        ({"config.json": "{}", "README.md": "license: mit\n"}, ""),
+        ({"README.md": "---\nlicense: mit\n---\n"}, ""),
+    ],
+)
+def test_the_licence_is_what_the_config_or_the_card_beside_says(tmp_path, beside, license):
+    np.savez(tmp_path / "weights.npz", a=np.zeros(1, np.float32))
+    for name, text in beside.items():
+        (tmp_path / name).write_text(text)
+    assert open_source(tmp_path).license == license
