@@ -70,6 +70,7 @@ setuptools.setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "scipy>=1.13",
         ],
         # What benchmarks and some tests compare with.
         "compare": ["onnxruntime>=1.20", "torch>=2.6", "torch-pruning>=1.6"],

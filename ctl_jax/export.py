@@ -45,11 +45,7 @@ def _parser() -> startup.Parser:
         description="Writes a trained model in forms that other programs run.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a finished run's --workdir, a model's folder, or weights that config.weights takes",
-    )
+    trained.add_arguments(parser)
     parser.add_argument(
         "--to",
         default="safetensors",
@@ -57,9 +53,6 @@ def _parser() -> startup.Parser:
         help=f"forms, joined by commas: {', '.join(exports.TARGETS)} (default %(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder of the files")
-    parser.add_argument(
-        "--task", default="", metavar="NAME", help="which task's model, of a run of several"
-    )
     return parser
 
 

@@ -261,11 +261,7 @@ def _parser() -> startup.Parser:
         description="Says what is on images, by a trained model: path, class and probability.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a finished run's --workdir, a model's folder, or weights that config.weights takes",
-    )
+    trained.add_arguments(parser)
     parser.add_argument(
         "images",
         nargs="+",
@@ -274,9 +270,6 @@ def _parser() -> startup.Parser:
     )
     parser.add_argument(
         "--top", type=int, default=1, metavar="N", help="how many classes of each (default 1)"
-    )
-    parser.add_argument(
-        "--task", default="", metavar="NAME", help="which task's model, of a run of several"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(

@@ -1,9 +1,23 @@
 """The trained model that a command names: a run's, in a folder of its own, or anybody's weights."""
 
+import argparse
+
 from ctl_jax import files
 from ctl_jax.errors import UserError
 from ctl_jax.models import Model, load, load_pretrained
 from ctl_jax.models.model import is_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments by which a command names a model, `model` and `task`: for `open_model`."""
+    parser.add_argument(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a finished run's --workdir, a model's folder, or weights that config.weights takes",
+    )
+    parser.add_argument(
+        "--task", default="", metavar="NAME", help="which task's model, of a run of several"
+    )
 
 
 def open_model(name: str, task: str = "") -> Model:

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
-from ctl_jax import compute, records
+from ctl_jax import records
 from ctl_jax.experiment.kept_models import keeping, ranks, winners
 from ctl_jax.experiment.steps import Step
+
+from .samples import RECORD
 
 
 class Finished:
@@ -26,35 +28,6 @@ class Finished:
         dev = self._scores[task, rate]
         changes = {"task": task, "learning_rate": rate, "id": step.id, "dev": dev}
         return dataclasses.replace(RECORD, **changes, diverged=dev is None)
-
-
-RECORD = records.TrialRecord(
-    id="",
-    variant="",
-    task="",
-    dataset="",
-    domain="",
-    year=None,
-    method="dense",
-    scope=None,
-    ratio=None,
-    budget="9 flops",
-    budget_flops=9,
-    spent_flops=9,
-    flops_per_step=1,
-    forward_flops=1,
-    params=1,
-    learning_rate=0.1,
-    seed=0,
-    steps=5,
-    metric="accuracy",
-    dev=0.0,
-    dev_test=0.0,
-    dev_test_top5=None,
-    diverged=False,
-    ledger=compute.Ledger(),
-    wall_s=1.0,
-)
 
 
 def trial(name):

@@ -10,6 +10,8 @@ from ctl_jax.experiment.steps import Step, closure
 from ctl_jax.experiment.tables import outcome, print_loaded, print_plan
 from ctl_jax.experiment.tasks import TaskInfo
 
+from .samples import RECORD
+
 
 class Finished(set):
     """Ids of what is done."""
@@ -78,32 +80,20 @@ def test_what_only_decoding_tells(console):
     assert console.file.getvalue() == "".join(f"Pascal 2007: {line}\n" for line in lines)
 
 
-TRIAL = records.TrialRecord(
-    id="",
+TRIAL = dataclasses.replace(
+    RECORD,
     variant="voc/2007",
     task="voc_2007",
     dataset="voc",
     domain="object",
     year=2007,
-    method="dense",
-    scope=None,
-    ratio=None,
     budget="2 epochs",
     budget_flops=10**9,
     spent_flops=9 * 10**8,
-    flops_per_step=1,
-    forward_flops=1,
-    params=1,
-    learning_rate=0.1,
-    seed=0,
-    steps=5,
     metric="mAP",
     dev=0.25,
     dev_test=0.5,
-    dev_test_top5=None,
-    diverged=False,
     ledger=compute.Ledger(train=9 * 10**8),
-    wall_s=1.0,
 )
 
 

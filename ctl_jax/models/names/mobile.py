@@ -4,7 +4,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ctl_jax.models.layers import make_divisible
 from ctl_jax.models.names import (
@@ -336,3 +336,11 @@ def timm_remarks(hint: str) -> tuple[str, ...]:
 def is_tensorflows(hint: str) -> bool:
     """Whether timm's name says that the weights, and so padding and epsilon, are TensorFlow's."""
     return re.search(r"(?<![a-z])tf_", hint.lower()) is not None
+
+
+def configured(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Padding and epsilon of a MobileNetV1 or V2 by Hugging Face's config.json."""
+    return {
+        "padding": "same" if config.get("tf_padding", True) else "symmetric",
+        "epsilon": float(config.get("layer_norm_eps", 1e-3)),
+    }

@@ -13,6 +13,7 @@ from ctl_jax.models.names.mobile import (
     Form,
     Found,
     Place,
+    configured,
     entries,
     find,
     is_tensorflows,
@@ -122,11 +123,7 @@ def _huggingface_ends(stages: Sequence[int]) -> dict[str, str]:
 
 
 def _configure(network: Network, config: Mapping[str, Any]) -> Network:
-    options = {
-        "padding": "same" if config.get("tf_padding", True) else "symmetric",
-        "epsilon": float(config.get("layer_norm_eps", 1e-3)),
-    }
-    return network._replace(options=network.options | options)
+    return network._replace(options=network.options | configured(config))
 
 
 def _keras_block(place: Place, expanded: bool, squeezed: bool) -> dict[str, str]:
