@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from ctl_jax import finetune, home, models, pruning
 from ctl_jax.data.images import INTERPOLATION
@@ -16,6 +17,7 @@ from ctl_jax.experiment import config as sections
 from ctl_jax.experiment.best import weights_path
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.finetune.step import Tree
+from ctl_jax.models.matching import shapes_of
 from ctl_jax.values import read_option
 
 # Keys of config.model that are no options of the network.
@@ -154,15 +156,13 @@ def abstract_variables(network: Network, image_size: int) -> Tree:
 
 def _check_widths(config: sections.Config, network: Network, by: str) -> None:
     """Raises a `UserError` where the weights are of other widths than those `by` which says."""
-    expected = abstract_variables(network, config.data.image_size)
-    for (path, leaf), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(network.given), jax.tree.leaves(expected), strict=True
-    ):
-        if leaf.shape != wanted.shape:
-            name = "/".join(key.key for key in path)
+    # Reading the weights has traced it.
+    expected = shapes_of(network.module, config.data.image_size)
+    for path, leaf in sorted(flatten_dict(network.given, sep="/").items()):
+        if leaf.shape != expected[path]:
             raise UserError(
-                f"config.weights={config.weights!r}: {name} has shape {leaf.shape}; expected "
-                f"{wanted.shape} by {by}"
+                f"config.weights={config.weights!r}: {path} has shape {leaf.shape}; expected "
+                f"{expected[path]} by {by}"
             )
 
 
