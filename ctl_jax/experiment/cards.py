@@ -21,7 +21,7 @@ def write(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> None:
     """
     store = plan.place.store
     for found in report.best(lines):
-        if store.has_model(found.trial.id):
+        if store.has_product(found.trial.id):
             path = store.model(found.trial.id) / "card.md"
             files.write_text(path, card.render(facts(plan, found)))
 

@@ -1,8 +1,10 @@
 """Finetuning methods: what their names mean, and the one name of each.
 
-A name is START? CUT? ("+" TUNING)?, at least one of them: `dense`, `scratch`, `filters@0.5`,
-`filters@0.5+head_bn`, `dense+freeze@2`, `linear_probe` (a tuning alone is that of `dense`). The
-tunings are in tunings.py.
+A name is NETWORK ("@" SIZE "px")? ("+" TUNING)?, at least the first or the last of them: `dense`,
+`scratch`, `filters@0.5`, `dense@48px`, `filters@0.5+head_bn`, `dense+freeze@2`, `probe` (a tuning
+alone is that of `dense`). A cut may name a criterion, an allocation and a correction, in any order,
+`filters@0.5:taylor:isomorphic:lsq`; `scratch:filters@0.5` has the widths of a cut and random
+weights. The tunings are in tunings.py.
 """
 
 import dataclasses
@@ -13,11 +15,13 @@ from typing import Literal
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import tunings
 from ctl_jax.finetune import Phase
-from ctl_jax.pruning import SCOPES
+from ctl_jax.pruning import ALLOCATIONS, CRITERIA, SCOPES
 
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_CUT = re.compile(rf"({'|'.join(SCOPES)}) *@ *({_NUMBER})")
+_CUT = re.compile(rf"({'|'.join(SCOPES)}) *@ *({_NUMBER})((?: *: *\w+)*)")
+_SIZE = re.compile(r"(.*?) *@ *([0-9]+) *px")
 _STARTS = ("dense", "scratch")
+_UNIFORM, _LSQ = "uniform", "lsq"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +31,23 @@ class Cut:
     Attributes:
       scope: which groups are cut, one of `pruning.SCOPES`.
       ratio: the fraction of a group's channels that goes.
+      criterion: one of `pruning.CRITERIA`; "" is that of the config.
+      allocation: one of `pruning.ALLOCATIONS`.
+      lsq: whether what read the channels that are gone is corrected by least squares.
     """
 
     scope: str
     ratio: float
+    criterion: str = ""
+    allocation: str = _UNIFORM
+    lsq: bool = False
 
     @property
     def name(self) -> str:
-        """As in a method's name: `filters@0.5`."""
-        return f"{self.scope}@{self.ratio!r}"
+        """As in a method's name: `filters@0.5`, `filters@0.5:taylor`."""
+        allocation = self.allocation if self.allocation != _UNIFORM else ""
+        words = (self.criterion, allocation, _LSQ if self.lsq else "")
+        return ":".join([f"{self.scope}@{self.ratio!r}", *filter(None, words)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +58,29 @@ class Method:
       start: the weights before the cut: "pretrained" ones, or "random" ones from a trial's seed.
       cut: None where nothing is cut.
       tuning: which phases follow, with its arguments.
+      image_size: side of the images in pixels; 0 is that of the config.
     """
 
     start: Literal["pretrained", "random"] = "pretrained"
     cut: Cut | None = None
     tuning: tunings.Tuning = tunings.FULL
+    image_size: int = 0
 
     @property
     def name(self) -> str:
         """The same for equal methods, however they were written."""
         whole = "scratch" if self.start == "random" else "dense"
-        parts = [self.cut.name if self.cut else whole]
-        if self.tuning != tunings.FULL:
-            parts.append(self.tuning.text)
+        network = whole
+        if self.cut:
+            network = f"scratch:{self.cut.name}" if self.start == "random" else self.cut.name
+        if self.image_size:
+            network += f"@{self.image_size}px"
+        if self.tuning == tunings.FULL:
+            return network
         # A probe of the whole pretrained network is known by that name alone.
-        return "+".join(parts).removeprefix("dense+linear_probe") or "linear_probe"
+        if network == "dense" and self.tuning.name in tunings.SHORT:
+            return self.tuning.text
+        return f"{network}+{self.tuning.text}"
 
     @property
     def pretrained(self) -> bool:
@@ -85,8 +105,9 @@ def parse_method(name: str) -> Method:
     Args:
       name: `dense` (the whole pretrained network), `scratch` (the whole network, from random
         weights), or `filters@0.5`, `channels@0.5`, `all@0.5` (half of each group's channels
-        dropped, in that scope of `pruning.SCOPES`); then perhaps `+TUNING`. A ratio may be any
-        decimal number: .5, 0.50 and 5e-1 are 0.5.
+        dropped, in that scope of `pruning.SCOPES`, see above for more); then perhaps `@48px`, the
+        size of the images, and `+TUNING`. A ratio may be any decimal number: .5, 0.50 and 5e-1 are
+        0.5.
 
     Returns:
       The method.
@@ -97,18 +118,53 @@ def parse_method(name: str) -> Method:
     before, plus, tuning = (part.strip() for part in name.partition("+"))
     if not plus and before.partition("@")[0].strip() in tunings.TUNINGS:
         before, plus, tuning = "dense", "+", before
-    cut = _CUT.fullmatch(before)
-    if cut is None and before not in _STARTS:
+    size = _SIZE.fullmatch(before)
+    network = size[1] if size else before
+    start, colon, rest = (part.strip() for part in network.partition(":"))
+    of_scratch = start == "scratch" and colon
+    cut = _CUT.fullmatch(rest if of_scratch else network)
+    if cut is None and (network not in _STARTS):
         raise UserError(f"config.methods: unknown method {name.strip()!r}; {_expected(name)}")
-    if cut is not None and not 0 < float(cut[2]) < 1:
+    if size and not 8 <= int(size[2]) <= 1024:
         raise UserError(
-            f"config.methods: {name.strip()!r} drops {float(cut[2]):g} of the channels; expected a "
-            f"ratio between 0 and 1 (`dense` drops none)"
+            f"config.methods: {name.strip()!r}: images of {int(size[2])} pixels; expected 8 to 1024"
         )
     return Method(
-        "random" if before == "scratch" else "pretrained",
-        Cut(cut[1], float(cut[2])) if cut else None,
+        "random" if start == "scratch" else "pretrained",
+        _read_cut(name.strip(), cut) if cut else None,
         tunings.parse(name.strip(), tuning) if plus else tunings.FULL,
+        int(size[2]) if size else 0,
+    )
+
+
+def _read_cut(name: str, match: re.Match[str]) -> Cut:
+    """The cut of a name.
+
+    Raises:
+      UserError: a ratio outside (0, 1), or a word that is unknown or one too many.
+    """
+    if not 0 < float(match[2]) < 1:
+        raise UserError(
+            f"config.methods: {name!r} drops {float(match[2]):g} of the channels; expected a "
+            f"ratio between 0 and 1 (`dense` drops none)"
+        )
+    kinds = {"criterion": CRITERIA, "allocation": ALLOCATIONS, "lsq": (_LSQ,)}
+    found: dict[str, str] = {}
+    for word in map(str.strip, match[3].split(":")[1:]):
+        kind = next((kind for kind, known in kinds.items() if word in known), "")
+        if not kind or kind in found:
+            known = ", ".join(each for several in kinds.values() for each in several)
+            raise UserError(
+                f"config.methods: {name!r}: a cut has the word {word!r}; expected at most one "
+                f"criterion, one allocation and a correction of {known}"
+            )
+        found[kind] = word
+    return Cut(
+        match[1],
+        float(match[2]),
+        found.get("criterion", ""),
+        found.get("allocation", _UNIFORM),
+        "lsq" in found,
     )
 
 
@@ -117,4 +173,4 @@ def _expected(name: str) -> str:
     lower = {form.lower(): form for form in forms}
     close = [lower[each] for each in difflib.get_close_matches(name.strip().lower(), lower, n=1)]
     hint = f"; did you mean {close[0]!r}?" if close and close[0] != name.strip() else ""
-    return f"expected one of {', '.join(forms)}, perhaps with +TUNING{hint}"
+    return f"expected one of {', '.join(forms)}, perhaps with @SIZEpx and +TUNING{hint}"

@@ -22,7 +22,11 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo, find_tasks
+from ctl_jax.finetune import Phase
 from ctl_jax.finetune.step import MAX_STEPS
+
+# Fields of a phase that steps always name.
+_PHASE = ("train", "batch_norm", "share", "rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +168,12 @@ class Plan:
             ["/".join(key.key for key in path) for path, _ in paths],
         )
         return [
-            {**dataclasses.asdict(phase), "train": list(phase.train)}
+            # What does nothing is left out, so that ids stay what they were before these fields.
+            {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(phase).items()
+                if name in _PHASE or value != getattr(Phase(), name)
+            }
             for phase in method.phases(network)
         ]
 

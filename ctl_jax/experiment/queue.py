@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
+import numpy as np
+
 from ctl_jax import models, records
 from ctl_jax.cluster import Worker
 from ctl_jax.experiment import steps
@@ -32,7 +34,7 @@ class Claim:
 
     Attributes:
       step: what to do.
-      needed: whether its variables must be kept: they are asked for, or other steps need them.
+      needed: whether its product must be kept: it is asked for, or other steps need it.
       committed: whether its records were kept.
     """
 
@@ -55,6 +57,7 @@ class Claim:
         self,
         lines: Sequence[records.Record],
         model: models.Model | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
         *,
         provisional: bool = False,
     ) -> bool:
@@ -63,6 +66,7 @@ class Claim:
         Args:
           lines: its records.
           model: that it made, where it is to be kept.
+          arrays: that it made, likewise.
           provisional: whether it is kept only as long as it may be asked for.
 
         Returns:
@@ -74,9 +78,11 @@ class Claim:
         # First: who sees the records takes the step for done.
         if model is not None:
             self._store.save_model(self.step.id, model, provisional=provisional)
+        if arrays is not None:
+            self._store.save_arrays(self.step.id, arrays)
         if not self._store.save(self.step.id, lines):
-            # Only the variables were lacking, or another worker has done all of it.
-            if model is None or not self._lease.is_held():
+            # Only the product was lacking, or another worker has done all of it.
+            if (model is None and arrays is None) or not self._lease.is_held():
                 return False
             self._store.replace_if_other(self.step.id, lines)
         self._store.remove_scratch([self.step.id])
@@ -284,7 +290,7 @@ class Queue:
             return None
         # The one who held it before may have saved it just before the lease went.
         if self._store.is_done(step.id):
-            if not (needed and steps.stored(step) == [step]) or self._store.has_model(step.id):
+            if not (needed and steps.has_product(step)) or self._store.has_product(step.id):
                 lease.remove()
                 return None
         else:

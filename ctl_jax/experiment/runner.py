@@ -163,6 +163,7 @@ def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> 
                     if job.claim is not None and job.claim.commit(
                         output.records,
                         output.model() if output.model and tally.keeps(job.claim, output) else None,
+                        output.arrays() if output.arrays and job.claim.needed else None,
                         provisional=tally.is_provisional(job.claim) or _diverged(output),
                     ):
                         tally.done(job.step, output.records[-1])
@@ -177,16 +178,16 @@ def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
     """
     id = error.step.id
     # Several steps may have been claimed that start from it: the first one moves it away.
-    if not group.of_first(int(group.is_first() and place.store.has_model(id))):
+    if not group.of_first(int(group.is_first() and place.store.has_product(id))):
         return
     if id in before:
         raise UserError(
             f"--workdir={place.store.workdir}: expected a place that keeps what is written; "
-            f"models/{id} cannot be read back"
+            f"what step {id} made cannot be read back"
         ) from None
     before.add(id)
     if group.is_first():
-        place.store.set_aside_model(id, error.reason)
+        place.store.set_aside_product(id, error.reason)
 
 
 def _load_tasks(plan: Plan, console: rich.console.Console) -> None:

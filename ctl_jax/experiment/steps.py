@@ -14,6 +14,8 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from ctl_jax import models, records
 from ctl_jax.errors import UserError
 
@@ -92,8 +94,9 @@ class Kind:
       flops: what a step costs, before it is computed: `flops(step, place)`.
       run: computes it: `run(step, place, job)` gives an `Output`.
       shapes: the variables that it makes, abstract: `shapes(step, place)`.
-      restore: makes its variables again from its records and inputs: `restore(step, place)`. None:
-        they are kept as a checkpoint where they are needed.
+      restore: makes its variables again from its records, its arrays and its input "weights":
+        `restore(step, place)`. None: they are kept as a checkpoint where they are needed.
+      makes_arrays: whether it gives `Output.arrays`, which are kept where they are needed.
       label: for a progress bar: `label(step, place)` gives its text and how many updates there are.
     """
 
@@ -102,6 +105,7 @@ class Kind:
     run: Callable[[Step, Any, Any], "Output"]
     shapes: Callable[[Step, Any], Any]
     restore: Callable[[Step, Any], Any] | None = None
+    makes_arrays: bool = False
     label: Callable[[Step, Any], tuple[str, int]] | None = None
 
 
@@ -112,10 +116,12 @@ class Output:
     Attributes:
       records: what it came to is the last one.
       model: gives the network that it made, where it is to be kept; None where it makes none.
+      arrays: gives what it made that is no network, by name, where it is needed; see `Kind`.
     """
 
     records: Sequence[records.Record]
     model: Callable[[], models.Model] | None = None
+    arrays: Callable[[], Mapping[str, np.ndarray]] | None = None
 
 
 # Filled by the modules of `ctl_jax.experiment.kinds`.
@@ -151,11 +157,22 @@ def _add(step: Step, found: dict[str, Step]) -> None:
         found[step.id] = step
 
 
+def has_product(step: Step) -> bool:
+    """Whether a step makes something that is kept beside its records: a checkpoint, or arrays."""
+    return KINDS[step.kind].restore is None or KINDS[step.kind].makes_arrays
+
+
 def stored(step: Step) -> list[Step]:
-    """The steps whose checkpoints must be there so that this one's variables can be had."""
-    if KINDS[step.kind].restore is None:
-        return [step]
-    return [found for each in step.inputs.values() for found in stored(each)]
+    """The steps whose products must be there so that what this one gives can be had."""
+    own = [step] if has_product(step) else []
+    return own + [found for each in _origin(step) for found in stored(each)]
+
+
+def _origin(step: Step) -> list[Step]:
+    """The input from which a step's variables are made again; none where they are kept."""
+    if KINDS[step.kind].restore is None or "weights" not in step.inputs:
+        return []
+    return [step.inputs["weights"]]
 
 
 class Done(Protocol):
@@ -163,13 +180,13 @@ class Done(Protocol):
 
     Attributes:
       records: of the steps that have records.
-      models: of the steps that have checkpoints.
+      products: of the steps whose checkpoints or arrays are there.
     """
 
     @property
     def records(self) -> Collection[str]: ...
     @property
-    def models(self) -> Collection[str]: ...
+    def products(self) -> Collection[str]: ...
 
 
 def pending(wanted: Mapping[str, Step], done: "Done") -> tuple[dict[str, Step], set[str]]:
@@ -177,17 +194,17 @@ def pending(wanted: Mapping[str, Step], done: "Done") -> tuple[dict[str, Step], 
 
     Args:
       wanted: from `closure`.
-      done: which steps have their records, and which their models.
+      done: which steps have their records, and which their products.
 
     Returns:
       The steps that are not done, by id, inputs first: one without records, or without its
-      checkpoint where that is to stay or a step that is left needs it. And the ids of those whose
-      checkpoints are needed.
+      product where that is to stay or a step that is left needs it. And the ids of those whose
+      products are needed.
     """
     left: dict[str, Step] = {}
-    needed = {id for id, step in wanted.items() if step.keep and stored(step) == [step]}
+    needed = {id for id, step in wanted.items() if step.keep and has_product(step)}
     for id, step in reversed(list(wanted.items())):
-        if id not in done.records or (id in needed and id not in done.models):
+        if id not in done.records or (id in needed and id not in done.products):
             left[id] = step
             needed.update(found.id for each in step.inputs.values() for found in stored(each))
     return dict(reversed(left.items())), needed
@@ -200,7 +217,9 @@ def ready(left: Mapping[str, Step]) -> dict[str, Step]:
 
 def _waits(step: Step, left: Mapping[str, Step]) -> bool:
     # What is restored needs its own inputs; what is kept as a checkpoint needs nothing else.
-    return any(
-        each.id in left or (KINDS[each.kind].restore is not None and _waits(each, left))
-        for each in step.inputs.values()
-    )
+    return any(_lacks(each, left) for each in step.inputs.values())
+
+
+def _lacks(step: Step, left: Mapping[str, Step]) -> bool:
+    """Whether what a step gives cannot be had yet."""
+    return step.id in left or any(_lacks(each, left) for each in _origin(step))

@@ -4,6 +4,7 @@ workdir/
   config.json          the config that it was last used with
   steps/ID.jsonl       records of one finished step, written at once, sealed by a last line
   models/ID/           the model that a step made, where it is needed or was asked for
+  arrays/ID.safetensors  what a step made that is no model, where it is needed; see arrays.py
   keep/CUT.json        which channels each pruned network kept
   leases/              who works on what; see leases.py
   scratch/ID/          of a step that is not done: its checkpoints
@@ -29,9 +30,11 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ctl_jax import files, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import folder
+from ctl_jax.experiment import arrays, folder
 from ctl_jax.experiment.sealing import Damaged, seal, to_lines, unseal
 from ctl_jax.experiment.steps import Step
 
@@ -48,12 +51,12 @@ class Finished:
 
     Attributes:
       records: ids of the steps whose records are there and whole.
-      models: ids of the steps whose variables are there.
+      products: ids of the steps whose models or arrays are there.
     """
 
     def __init__(self, store: "Store", done: frozenset[str], kept: frozenset[str]):
         self.records = done
-        self.models = kept
+        self.products = kept
         self._store = store
 
     def __contains__(self, step: object) -> bool:
@@ -88,6 +91,7 @@ class Store:
         self._keys = frozenset(config)
         self._steps = self.workdir / "steps"
         self._models = self.workdir / "models"
+        self._arrays = self.workdir / "arrays"
         self._scratch = self.workdir / "scratch"
         self._config_path = self.workdir / "config.json"
         self._on_damage = on_damage
@@ -146,9 +150,13 @@ class Store:
         """The folder of the variables that a step made."""
         return self._models / step_id
 
-    def has_model(self, step_id: str) -> bool:
-        """Whether the variables that a step made are there now, whoever made them."""
-        return step_id in files.names(self._models)
+    def has_product(self, step_id: str) -> bool:
+        """Whether the model or the arrays that a step made are there now, whoever made them."""
+        return step_id in self._products()
+
+    def _products(self) -> set[str]:
+        kept = {name.removesuffix(arrays.SUFFIX) for name in files.names(self._arrays)}
+        return set(filter(_ID.fullmatch, kept.union(files.names(self._models))))
 
     def scratch(self, step_id: str) -> files.Path:
         """The folder of what an unfinished step keeps, e.g. checkpoints; not made here."""
@@ -167,6 +175,7 @@ class Store:
         """Removes what killed workers left half-written, once all steps are done."""
         files.sweep(self._steps)
         files.sweep(self._models)
+        files.sweep(self._arrays)
 
     def sweep_report(self) -> None:
         """Removes what a killed worker left half-written of the report, for the next writer."""
@@ -180,11 +189,11 @@ class Store:
         return problem == ""
 
     def finished(self) -> Finished:
-        """What is done, by one listing of the records and one of the models.
+        """What is done, by one listing of the records, of the models and of the arrays.
 
         Each file is read once, when it is first seen. A damaged one is told of, and not done.
         """
-        # In this order: records are written after the model that belongs to them.
+        # In this order: records are written after the product that belongs to them.
         names = files.names(self._steps)
         there = {name.removesuffix(_RECORDS) for name in names if name.endswith(_RECORDS)}
         there = set(filter(_ID.fullmatch, there))
@@ -193,8 +202,7 @@ class Store:
             with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
                 for step_id, problem in zip(new, readers.map(self._problem, new), strict=True):
                     self._note(step_id, problem)
-        kept = filter(_ID.fullmatch, files.names(self._models))
-        return Finished(self, frozenset(self._whole & there), frozenset(kept))
+        return Finished(self, frozenset(self._whole & there), frozenset(self._products()))
 
     def tell_of_lost(self, step_ids: Iterable[str]) -> None:
         """Says which steps have a result in results.csv, but no file of records any more."""
@@ -307,14 +315,26 @@ class Store:
         finally:
             files.remove_tree(unfinished)
 
-    def set_aside_model(self, step_id: str, reason: object) -> None:
-        """Moves damaged variables out of the way, and says so; the step is then done again."""
-        self.tell(f"models/{step_id} is damaged ({reason}); it is made again")
-        with contextlib.suppress(FileNotFoundError):
-            if files.is_remote(self.workdir):
-                files.remove_tree(self.model(step_id))
-            else:
-                folder.set_aside(self.model(step_id))
+    def save_arrays(self, step_id: str, content: Mapping[str, np.ndarray]) -> None:
+        """Keeps the arrays that a step made, unless they are there already."""
+        files.create_bytes(self.arrays(step_id), arrays.pack(step_id, content))
+
+    def arrays(self, step_id: str) -> files.Path:
+        """The file of the arrays that a step made, for `arrays.read`."""
+        return self._arrays / f"{step_id}{arrays.SUFFIX}"
+
+    def set_aside_product(self, step_id: str, reason: object) -> None:
+        """Moves a damaged model, or arrays, out of the way; the step is then done again."""
+        for path in (self.model(step_id), self.arrays(step_id)):
+            if path.name not in files.names(path.parent):
+                continue
+            self.tell(f"{path.parent.name}/{path.name} is damaged ({reason}); it is made again")
+            with contextlib.suppress(FileNotFoundError):
+                if files.is_remote(self.workdir):
+                    files.remove_tree(path)
+                    files.remove(path)
+                else:
+                    folder.set_aside(path)
 
     def settle_models(self, *, stay: Collection[str] = (), go: Collection[str] = ()) -> None:
         """Decides what becomes of provisional models.

@@ -5,15 +5,17 @@
         ...
 
 Its name then stands behind a "+" in the names of methods: `dense+head_bn`, `filters@0.5+head_bn`.
-Further parameters of the function are given behind "@": `dense+freeze@2`.
+Further parameters of the function are given behind "@": `dense+freeze@2`. Those that are
+keyword-only are words, and may be left out: `probe@logistic@last`.
 """
 
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
+from ctl_jax import heads
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import Phase
 
@@ -40,20 +42,22 @@ class Tuning:
 
     Attributes:
       name: a key of `TUNINGS`.
-      arguments: what was given behind "@".
+      arguments: what was given behind "@", in order.
+      words: the values of its keyword-only parameters that are not their defaults, by name.
     """
 
     name: str
     arguments: tuple[Any, ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
         """As in a method's name."""
-        return "@".join([self.name, *map(repr, self.arguments)])
+        return "@".join([self.name, *map(repr, self.arguments), *(word for _, word in self.words)])
 
     def phases(self, network: Network) -> tuple[Phase, ...]:
         """See `Method.phases`."""
-        return TUNINGS[self.name](network, *self.arguments)
+        return TUNINGS[self.name](network, *self.arguments, **dict(self.words))
 
 
 def tuning(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -109,23 +113,58 @@ def freeze(network: Network, count: int) -> tuple[Phase, ...]:
     return (Phase(train=tuple(each if each in whole else f"{each}/*" for each in trained)),)
 
 
+Solver = Annotated[str, lambda: tuple(heads.SOLVERS)]
+
+
+@tuning("probe")
+def probe(
+    network: Network,
+    *,
+    solver: Solver = "ridge",
+    head: Literal["taps", "last"] = "taps",
+    select: Literal["", "select"] = "",
+    views: Literal["", "views"] = "",
+) -> tuple[Phase, ...]:
+    """The head alone, in closed form or nearly, on features that are computed once an image.
+
+    Words: how it is fitted (see `heads.SOLVERS`); what it reads; `select`, only those features
+    that matter most; `views`, changed images too where the budget pays for more than the task has.
+    """
+    return (
+        Phase(
+            train=("head/*",),
+            batch_norm="frozen",
+            head=head,
+            solver=solver,
+            select=select == "select",
+            views=views == "views",
+        ),
+    )
+
+
 @tuning("lp_ft")
-def lp_ft(network: Network) -> tuple[Phase, ...]:
-    """A linear probe with a fifth of the budget, then everything at a tenth of the rate.
+def lp_ft(
+    network: Network,
+    *,
+    solver: Solver = "ridge",
+    head: Literal["taps", "last"] = "taps",
+    batch_norm: Literal["frozen", "batch"] = "frozen",
+) -> tuple[Phase, ...]:
+    """A probe with a share of the budget, then everything from that head, at a small rate.
 
     Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
     2022 (arXiv:2202.10054).
     """
-    probe, everything = linear_probe(network)[0], full(network)[0]
+    (first,) = probe(network, solver=solver, head=head)
     return (
-        dataclasses.replace(probe, share=0.2),
-        dataclasses.replace(everything, share=0.8, rate=0.1),
+        dataclasses.replace(first, share=0.3),
+        Phase(batch_norm=batch_norm, head=head, share=0.7, rate=0.1),
     )
 
 
 FULL = Tuning("full")
 # Those that need no arguments, and so may stand alone.
-SHORT = ("linear_probe",)
+SHORT = ("probe", "linear_probe")
 
 
 def parse(method: str, text: str) -> Tuning:
@@ -146,12 +185,14 @@ def parse(method: str, text: str) -> Tuning:
             f"config.methods: {method!r} has the unknown tuning {name!r}; expected one of "
             f"{', '.join(TUNINGS)}{hint}"
         )
-    wanted = list(inspect.signature(TUNINGS[name]).parameters.values())[1:]
+    parameters = list(inspect.signature(TUNINGS[name]).parameters.values())[1:]
+    words = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    wanted = [p for p in parameters if p.name not in words]
     form = "@".join([name, *(parameter.name.upper() for parameter in wanted)])
-    if len(given) != len(wanted):
+    if len(given) < len(wanted) or (len(given) > len(wanted) and not words):
         raise UserError(f"config.methods: {method!r}: expected the tuning as {form}")
     arguments = []
-    for value, parameter in zip(given, wanted, strict=True):
+    for value, parameter in zip(given, wanted, strict=False):
         try:
             arguments.append(parameter.annotation(value))
         except ValueError:
@@ -162,4 +203,40 @@ def parse(method: str, text: str) -> Tuning:
                 f"config.methods: {method!r}: {parameter.name} of {form} is {value!r}; expected "
                 f"{kind}"
             ) from None
-    return Tuning(name, tuple(arguments))
+    chosen = _words(method, name, words, given[len(wanted) :])
+    return Tuning(name, tuple(arguments), chosen)
+
+
+def _words(
+    method: str, name: str, words: Mapping[str, inspect.Parameter], given: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """The values that are not the defaults, by parameter, in the function's order.
+
+    Raises:
+      UserError: a word that it does not know, or two for one parameter.
+    """
+    choices = {key: _choices(parameter.annotation) for key, parameter in words.items()}
+    found: dict[str, str] = {}
+    for word in given:
+        key = next((key for key, known in choices.items() if word in known), "")
+        if not key or key in found:
+            known = ", ".join(each for several in choices.values() for each in several if each)
+            twice = f" beside {found[key]!r}" if key else ""
+            raise UserError(
+                f"config.methods: {method!r}: {name} has the word {word!r}{twice}; expected of "
+                f"each kind at most one of {known}"
+            )
+        found[key] = word
+    return tuple(
+        (key, found[key])
+        for key, parameter in words.items()
+        if found.get(key, parameter.default) != parameter.default
+    )
+
+
+def _choices(annotation: Any) -> Collection[str]:
+    """The words of a `Literal`, or those that the function of an `Annotated` text gives."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    known: Collection[str] = annotation.__metadata__[0]()
+    return known

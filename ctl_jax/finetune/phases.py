@@ -14,6 +14,9 @@ from ctl_jax.pruning.paths import leaf_paths
 
 Tree = Any
 BatchNorm = Literal["batch", "frozen"]
+Head = Literal["last", "taps"]
+# How a phase finds the parameters that it trains: by gradients, or otherwise as `heads.SOLVERS`.
+SGD = "sgd"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,20 @@ class Phase:
         layers without a trained parameter always do.
       share: of the training's budget.
       rate: times the training's learning rate.
+      head: what a new head reads: the "last" representation, or "taps", pooled outputs of stages
+        beside it. A head that a phase before made stays as it is.
+      solver: "sgd", or how a head is fitted on features that are computed once, a key of
+        `heads.SOLVERS`; then it is the first phase, and trains the head alone.
+      select: whether a fitted head reads only the features that matter most to it.
+      views: whether changed images are fitted on, too, where the phase's share of the budget pays
+        for more images than there are.
+      lora: rank of the low-rank changes that kernels get instead of being trained themselves; 0:
+        none. See `adapters`.
+      to_start: L2 coefficient that pulls parameters to where the phase found them, those of a new
+        head to zero (L2-SP: Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer
+        Learning with Convolutional Networks, 2018), in the place of the weight decay. 0: none.
+      cached: what the frozen layers below the lowest trained one compute is computed once an image;
+        only where images do not vary.
 
     Raises:
       UserError: a field that it cannot be.
@@ -40,6 +57,13 @@ class Phase:
     batch_norm: BatchNorm = "batch"
     share: float = 1.0
     rate: float = 1.0
+    head: Head = "last"
+    solver: str = SGD
+    select: bool = False
+    views: bool = False
+    lora: int = 0
+    to_start: float = 0.0
+    cached: bool = False
 
     def __post_init__(self) -> None:
         patterns = self.train
@@ -52,6 +76,13 @@ class Phase:
             raise UserError(f"share is {self.share!r}; expected a number above 0, at most 1")
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise UserError(f"rate is {self.rate!r}; expected a finite positive number")
+        if self.head not in get_args(Head):
+            known = " or ".join(map(repr, get_args(Head)))
+            raise UserError(f"head is {self.head!r}; expected {known}")
+        if self.lora < 0:
+            raise UserError(f"lora is {self.lora!r}; expected a rank, or 0 for none")
+        if not 0 <= self.to_start < math.inf:
+            raise UserError(f"to_start is {self.to_start!r}; expected zero or a finite number")
 
 
 def _is_text(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """Names of methods."""
 
+import inspect
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import Method, parse_method
 from ctl_jax.experiment.methods import Cut
-from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning
+from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning, _choices
 from ctl_jax.pruning import SCOPES
 
 
@@ -35,6 +37,30 @@ from ctl_jax.pruning import SCOPES
         ("dense+freeze @ 02", Method(tuning=Tuning("freeze", (2,))), "dense+freeze@2"),
         ("freeze@2", Method(tuning=Tuning("freeze", (2,))), "dense+freeze@2"),
         ("scratch+lp_ft", Method("random", tuning=Tuning("lp_ft")), "scratch+lp_ft"),
+        ("probe", Method(tuning=Tuning("probe")), "probe"),
+        ("dense+probe@taps@ridge", Method(tuning=Tuning("probe")), "probe"),
+        (
+            "probe@last@logistic",
+            Method(tuning=Tuning("probe", (), (("solver", "logistic"), ("head", "last")))),
+            "probe@logistic@last",
+        ),
+        ("dense@048px", Method(image_size=48), "dense@48px"),
+        (
+            "dense@48px+probe",
+            Method(tuning=Tuning("probe"), image_size=48),
+            "dense@48px+probe",
+        ),
+        ("scratch:filters@.5", Method("random", Cut("filters", 0.5)), "scratch:filters@0.5"),
+        (
+            "filters@0.5:lsq : isomorphic:taylor @ 48px+lp_ft",
+            Method(
+                cut=Cut("filters", 0.5, "taylor", "isomorphic", True),
+                tuning=Tuning("lp_ft"),
+                image_size=48,
+            ),
+            "filters@0.5:taylor:isomorphic:lsq@48px+lp_ft",
+        ),
+        ("filters@0.5:l2:uniform", Method(cut=Cut("filters", 0.5, "l2")), "filters@0.5:l2"),
         (
             "channels@.5+linear_probe",
             Method(cut=Cut("channels", 0.5), tuning=Tuning("linear_probe")),
@@ -48,19 +74,26 @@ def test_reads_a_name(name, method, canonical):
     assert method.pretrained == (method.start == "pretrained")
 
 
-def _argument(annotation):
+def _argument(parameter):
+    annotation = parameter.annotation
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        return st.sampled_from(sorted(filter(None, _choices(annotation))))
     numbers = {int: st.integers(), float: st.floats(allow_nan=False)}
-    return numbers.get(annotation, st.text("abc", min_size=1))
+    return numbers[annotation].map(repr)
 
 
 @st.composite
 def methods(draw):
     """Any method that there is, however it is written."""
     scope, ratio = draw(st.sampled_from(SCOPES)), draw(st.floats(1e-300, 1 - 2**-53))
-    start = draw(st.sampled_from(["dense", "scratch", f"{scope}@{ratio!r}", f" {scope} @{ratio}"]))
+    words = draw(st.permutations(["taylor", "global", "lsq"])) if draw(st.booleans()) else []
+    cut = ":".join([draw(st.sampled_from([f"{scope}@{ratio!r}", f" {scope} @{ratio}"])), *words])
+    start = draw(st.sampled_from(["dense", "scratch", cut, f"scratch:{cut}"]))
+    start += draw(st.sampled_from(["", "@48px", " @ 0224 px"]))
     name = draw(st.sampled_from(sorted(TUNINGS)))
-    kinds = [kind for arg, kind in TUNINGS[name].__annotations__.items() if arg != "return"]
-    values = [repr(draw(_argument(kind))) for kind in kinds[1:]]
+    parameters = list(inspect.signature(TUNINGS[name]).parameters.values())[1:]
+    given = [p for p in parameters if p.kind is not p.KEYWORD_ONLY or draw(st.booleans())]
+    values = [draw(_argument(parameter)) for parameter in given]
     tuning = "@".join([name, *values])
     return draw(st.sampled_from([start, tuning, f"{start}+{tuning}", f"{start} + {tuning} "]))
 
@@ -71,9 +104,8 @@ def test_a_name_is_read_back_as_the_same_method_of_the_same_name(name):
     again = parse_method(method.name)
     assert (again, again.name) == (method, method.name)
     assert method.name == method.name.replace(" ", "")
-    assert (method.tuning == FULL) == (
-        "+" not in method.name and method.name not in TUNINGS.keys() - {"full"}
-    )
+    alone = method.name.partition("@")[0] in TUNINGS.keys() - {"full"}
+    assert (method.tuning == FULL) == ("+" not in method.name and not alone)
 
 
 @pytest.mark.parametrize(

@@ -415,7 +415,7 @@ def work_on_graph(queue, store, weights="w"):
 def test_what_others_need_is_done_first_and_its_model_is_kept(store, time, monkeypatch, saved):
     queue = make(store, time, count=1, strategy=graph(monkeypatch))
     assert work_on_graph(queue, store) == [(PRETRAIN, True), (CUT, False), (0, False), (1, False)]
-    assert len(store.finished().models) == 1
+    assert len(store.finished().products) == 1
     assert work_on_graph(queue, store) == []
 
 

@@ -17,7 +17,7 @@ class Done(NamedTuple):
     """Ids of what is done."""
 
     records: frozenset[str] = frozenset()
-    models: frozenset[str] = frozenset()
+    products: frozenset[str] = frozenset()
 
 
 @pytest.fixture(autouse=True)

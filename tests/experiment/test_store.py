@@ -133,11 +133,11 @@ def model():
 
 
 def test_a_model_is_kept_once_and_found_by_its_step(store, model):
-    assert not store.has_model(ABC)
+    assert not store.has_product(ABC)
     for _ in range(2):
         store.save_model(ABC, model)
-    assert store.has_model(ABC)
-    assert store.finished().models == {ABC}
+    assert store.has_product(ABC)
+    assert store.finished().products == {ABC}
     found = models.load(store.model(ABC))
     chex.assert_trees_all_equal(found.variables, model.variables)
     assert [name for name in files.names(store.workdir / "models") if name != ABC] == []
@@ -146,13 +146,13 @@ def test_a_model_is_kept_once_and_found_by_its_step(store, model):
 def test_provisional_models_go_unless_they_are_asked_for(store, model):
     for step in (ABC, DEF, GHI):
         store.save_model(step, model, provisional=True)
-    assert store.finished().models == {ABC, DEF, GHI}
+    assert store.finished().products == {ABC, DEF, GHI}
     # Nothing is known of the third: another config may ask for it.
     store.settle_models(stay={ABC}, go={DEF})
-    assert store.finished().models == {ABC, GHI}
+    assert store.finished().products == {ABC, GHI}
     # What was asked for once stays.
     store.settle_models(go={ABC, DEF})
-    assert store.finished().models == {ABC, GHI}
+    assert store.finished().products == {ABC, GHI}
     store.settle_models(go={GHI})
     assert files.names(store.workdir / "models") == [ABC]
 
@@ -160,7 +160,7 @@ def test_provisional_models_go_unless_they_are_asked_for(store, model):
 def test_what_was_asked_for_is_not_provisional(store, model):
     store.save_model(ABC, model)
     store.settle_models(go={ABC})
-    assert store.finished().models == {ABC}
+    assert store.finished().products == {ABC}
 
 
 def test_of_two_workers_that_save_a_model_at_once_one_is_kept(tmp_path, model, monkeypatch):
@@ -182,11 +182,11 @@ def test_a_damaged_model_makes_way_and_is_told_of(place, model):
     lines = []
     store = Store(f"{place}/run", {}, lines.append)
     store.save_model(ABC, model)
-    store.set_aside_model(ABC, "it is bent")
+    store.set_aside_product(ABC, "it is bent")
     assert lines == [f"models/{ABC} is damaged (it is bent); it is made again"]
-    assert not store.has_model(ABC)
+    assert not store.has_product(ABC)
     store.save_model(ABC, model)
-    assert store.finished().models == {ABC}
+    assert store.finished().products == {ABC}
 
 
 def test_what_killed_workers_left_half_written_goes(store, model):

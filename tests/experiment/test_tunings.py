@@ -52,7 +52,10 @@ def test_what_each_tuning_trains(name):
     first, second = Tuning("lp_ft").phases(found)
     assert (trained(first, found), trained(second, found)) == (head, everything)
     assert (first.share + second.share, first.batch_norm) == (1, "frozen")
+    assert (first.solver, second.solver) == ("ridge", "sgd")
     assert second.rate < first.rate == 1
+    (probe,) = Tuning("probe", (), (("solver", "logistic"), ("head", "last"))).phases(found)
+    assert (trained(probe, found), probe.solver, probe.head) == (head, "logistic", "last")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,4 +96,4 @@ def test_a_second_tuning_of_a_name_is_refused():
 
 
 def test_all_tunings_are_tested_here():
-    assert set(TUNINGS) == {"full", "linear_probe", "head_bn", "freeze", "lp_ft"}
+    assert set(TUNINGS) == {"full", "linear_probe", "head_bn", "freeze", "probe", "lp_ft"}
