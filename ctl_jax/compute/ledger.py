@@ -10,18 +10,20 @@ class Ledger:
     """FLOPs by purpose; ledgers add up.
 
     Attributes:
-      train: training steps.
+      train: training steps, and fitting a head in closed form.
+      extract: features of training images that a head is fitted on.
       validate: evaluations on the way.
       search: trials that lost the search.
-      prune: deciding what to cut.
+      prune: deciding what to cut, and putting right what is left by images of the task.
       pretrain: making the weights that a trial starts from, where this project made them.
 
     Example:
       >>> Ledger().add("train", 3) + Ledger(validate=2)
-      Ledger(train=3, validate=2, search=0, prune=0, pretrain=0)
+      Ledger(train=3, extract=0, validate=2, search=0, prune=0, pretrain=0)
     """
 
     train: int = 0
+    extract: int = 0
     validate: int = 0
     search: int = 0
     prune: int = 0

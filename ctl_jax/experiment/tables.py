@@ -171,7 +171,8 @@ def outcome(record: records.Record) -> str:
 
 def _trial(record: records.TrialRecord) -> str:
     budget = text.budgets([Budget.parse(record.budget)])[0]
-    head = f"{record.task} {record.method} {budget} lr {record.learning_rate:g} seed {record.seed}"
+    rate = "" if record.learning_rate is None else f" lr {record.learning_rate:g}"
+    head = f"{record.task} {record.method} {budget}{rate} seed {record.seed}"
     if record.diverged:
         return f"{head}: diverged after {record.steps} steps"
     return (

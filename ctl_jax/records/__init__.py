@@ -6,9 +6,10 @@ best = records.winner(trials)
 """
 
 from ctl_jax.records.columns import COLUMNS, Column, column, derived, row
+from ctl_jax.records.prepared import ExtractRecord, HeadRecord, PruneRecord, RecalibrateRecord
 from ctl_jax.records.reading import TYPES, Record, from_json, is_product
 from ctl_jax.records.schema import to_json
-from ctl_jax.records.trial import PURPOSES, TrialRecord, rank, winner
+from ctl_jax.records.trial import PURPOSES, SEARCHED, TrialRecord, rank, searched, winner
 from ctl_jax.records.types import (
     DevRecord,
     EvaluateRecord,
@@ -17,7 +18,6 @@ from ctl_jax.records.types import (
     PaceRecord,
     PendingRecord,
     PretrainRecord,
-    PruneRecord,
     RunRecord,
     RunTask,
     TaskRecord,
@@ -27,16 +27,20 @@ from ctl_jax.records.types import (
 __all__ = [
     "COLUMNS",
     "PURPOSES",
+    "SEARCHED",
     "TYPES",
     "Column",
     "DevRecord",
     "EvaluateRecord",
+    "ExtractRecord",
+    "HeadRecord",
     "MethodRecord",
     "MissingTask",
     "PaceRecord",
     "PendingRecord",
     "PretrainRecord",
     "PruneRecord",
+    "RecalibrateRecord",
     "Record",
     "RunRecord",
     "RunTask",
@@ -49,6 +53,7 @@ __all__ = [
     "is_product",
     "rank",
     "row",
+    "searched",
     "to_json",
     "winner",
 ]

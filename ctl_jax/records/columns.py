@@ -38,15 +38,19 @@ class Column(NamedTuple):
 COLUMNS: list[Column] = []
 
 
-def column(help: str, *, unit: str = "", positive: bool = False) -> Any:
+def column(
+    help: str, *, unit: str = "", positive: bool = False, default: Any = dataclasses.MISSING
+) -> Any:
     """A field that is a column.
 
     Args:
         help: What it holds, a phrase.
         unit: Of its numbers.
         positive: Whether its integer is at least 1.
+        default: Where an earlier version did not record it.
     """
-    return dataclasses.field(metadata={"help": help, "unit": unit, "positive": positive})
+    marks = {"help": help, "unit": unit, "positive": positive}
+    return dataclasses.field(default=default, metadata=marks)
 
 
 def add_fields(cls: type) -> type:

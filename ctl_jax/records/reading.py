@@ -5,6 +5,7 @@ from typing import Any
 
 from ctl_jax.compute.budgets import Budget
 from ctl_jax.errors import naming
+from ctl_jax.records.prepared import ExtractRecord, HeadRecord, PruneRecord, RecalibrateRecord
 from ctl_jax.records.schema import read_fields
 from ctl_jax.records.trial import TrialRecord, check_trial
 from ctl_jax.records.types import (
@@ -14,7 +15,6 @@ from ctl_jax.records.types import (
     PaceRecord,
     PendingRecord,
     PretrainRecord,
-    PruneRecord,
     RunRecord,
     TaskRecord,
     TrainRecord,
@@ -26,6 +26,9 @@ Record = (
     | TaskRecord
     | PretrainRecord
     | PruneRecord
+    | RecalibrateRecord
+    | ExtractRecord
+    | HeadRecord
     | PaceRecord
     | MethodRecord
     | TrainRecord
@@ -74,9 +77,11 @@ def is_product(given: Mapping[str, Any]) -> bool:
 
 
 def _upgraded(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Earlier versions had budgets in FLOPs only, as numbers."""
+    """Earlier versions had budgets in FLOPs only, as numbers, and extracted no features."""
     if is_product(given):
         return {**given, "budgets": [_text(budget) for budget in given["budgets"]]}
+    if given["type"] == "trial" and isinstance(ledger := given.get("ledger"), Mapping):
+        given = {**given, "ledger": {"extract": 0, **ledger}}
     if given["type"] == "trial" and "budget" not in given and "budget_flops" in given:
         return {**given, "budget": _text(given["budget_flops"])}
     return given

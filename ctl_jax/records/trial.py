@@ -10,6 +10,8 @@ from ctl_jax.errors import UserError
 from ctl_jax.records.columns import add_fields, column, derived
 
 PURPOSES = tuple(field.name for field in dataclasses.fields(compute.Ledger))
+# What a trial that lost spent on the search.
+SEARCHED = ("train", "extract", "validate")
 
 
 @add_fields
@@ -17,12 +19,19 @@ PURPOSES = tuple(field.name for field in dataclasses.fields(compute.Ledger))
 class TrialRecord:
     """One finetuning and what came of it. What is no column of `results.csv` follows those.
 
+    A trial may start from a head that was fitted in closed form to features, and may make no step
+    after it. It is charged for all that it rests on as if it were alone, in `ledger`, although
+    other trials may share it.
+
     Attributes:
         id: Hash of everything that its numbers depend on.
         title: The task's name for people.
         criterion: Of pruning, None where nothing is cut.
         reported_step: The step whose weights `dev` and `dev_test` are of.
         dev_top5: Top-5 accuracy on dev.
+        notes: What a solver chose, such as its coefficient.
+        own_flops: FLOPs that the step of the trial computed itself, the rest of `ledger` being of
+            steps that it may share; None where it computed all of them.
         diverged: Whether the loss stopped being finite; such a trial loses to any other.
         ledger: Every FLOP it cost, by purpose.
         wall_s: Seconds it took.
@@ -38,10 +47,17 @@ class TrialRecord:
     scope: str | None = column("which filters the method cuts, empty where it cuts none")
     ratio: float | None = column("the share of them that it cuts")
     budget_flops: int = column("training compute that the trial could spend", unit="FLOP")
-    spent_flops: int = column("training compute that it spent", unit="FLOP")
+    spent_flops: int = column(
+        "what it spent of it: training steps, fitting a head, features, and pruning by images",
+        unit="FLOP",
+    )
     steps: int = column("training steps that it took")
-    flops_per_step: int = column("what a training step costs", unit="FLOP", positive=True)
-    learning_rate: float = column("the learning rate that won on dev")
+    flops_per_step: int | None = column(
+        "what a training step costs; empty where it took none", unit="FLOP", positive=True
+    )
+    learning_rate: float | None = column(
+        "the learning rate that won on dev; empty where it took no step"
+    )
     seed: int = column("the seed of random weights, of the order of examples and of crops")
     dev: float | None = column("the score on dev, which chose the learning rate")
     dev_test: float | None = column("the score on dev_test, which chose nothing: the result")
@@ -53,6 +69,14 @@ class TrialRecord:
     forward_flops: int = column("a forward pass of one image", unit="FLOP", positive=True)
     year: int | None = column("the task's year in the stream")
     budget: str = column("the budget as the config names it")
+    batch_size: int | None = column(
+        "images per batch that won on dev; empty where it took no step", default=None
+    )
+    image_size: int | None = column("side of the square images", unit="pixel", default=None)
+    solver: str | None = column(
+        "how a head was fitted to features before any step; empty where none was", default=None
+    )
+    examples: int | None = column("training images that that head was fitted on", default=None)
 
     id: str
     title: str = ""
@@ -60,6 +84,8 @@ class TrialRecord:
     reported_step: int | None = None
     dev_top5: float | None = None
     diverged: bool
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    own_flops: int | None = None
     ledger: compute.Ledger
     wall_s: float
 
@@ -74,9 +100,18 @@ def validate_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
     return best.ledger.validate
 
 
-@derived("training and evaluations of the trials that lost", unit="FLOP", after="validate_flops")
+@derived(
+    "training, features and evaluations of the trials that lost",
+    unit="FLOP",
+    after="validate_flops",
+)
 def search_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
-    return sum(trial.ledger.train + trial.ledger.validate for trial in lost)
+    return sum(searched(trial) for trial in lost)
+
+
+@derived("features of the images that a head was fitted on, of `spent_flops`", unit="FLOP")
+def extract_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
+    return best.ledger.extract
 
 
 @derived("the id of the trial that won", after="search_flops")
@@ -84,17 +119,22 @@ def trial(best: TrialRecord, lost: Sequence[TrialRecord]) -> str:
     return best.id
 
 
+def searched(trial: TrialRecord) -> int:
+    """Returns the FLOPs of a trial that are of the search where it lost."""
+    return sum(getattr(trial.ledger, purpose) for purpose in SEARCHED)
+
+
 def rank(trial: TrialRecord) -> tuple[bool, float, float, str]:
     """Returns a sort key that puts better trials first; no two trials are equal.
 
-    Best is the highest `dev`. At a tie the smaller learning rate is better, then the smaller id. A
-    diverged trial is behind all others.
+    Best is the highest `dev`. At a tie none or the smaller learning rate is better, then the
+    smaller id. A diverged trial is behind all others.
 
     Example:
         >>> best_half = sorted(trials, key=rank)[: len(trials) // 2]
     """
     dev = -math.inf if trial.dev is None else trial.dev
-    return trial.diverged, -dev, trial.learning_rate, trial.id
+    return trial.diverged, -dev, trial.learning_rate or 0.0, trial.id
 
 
 def winner(trials: Iterable[TrialRecord]) -> TrialRecord:

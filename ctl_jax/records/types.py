@@ -143,29 +143,6 @@ class PretrainRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PruneRecord:
-    """What was cut from a network before it is finetuned.
-
-    Attributes:
-        id: Of the step.
-        cut: Scope and ratio, as in the names of methods.
-        keep: `pruning.Keep.to_json`: which channels stay.
-        groups: Channel groups of the network.
-        cut_groups: How many of them lost channels.
-        notes: What could not be cut as asked, and what was left whole and why.
-    """
-
-    type: ClassVar[str] = "prune"
-
-    id: str
-    cut: str
-    keep: str
-    groups: int
-    cut_groups: int
-    notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class PaceRecord:
     """How fast a device trains with a method, for budgets in seconds.
 
@@ -250,7 +227,7 @@ class MethodRecord:
         criterion: By which it chooses them.
         params: Parameters of its network.
         forward_flops: FLOPs of a forward pass of one image.
-        flops_per_step: FLOPs of a training step.
+        flops_per_step: FLOPs of a training step; None where the method makes none.
         groups: Channel groups of the network.
         cut_groups: How many of them lost channels.
         notes: What could not be cut as asked, and what was left whole and why.
@@ -264,7 +241,7 @@ class MethodRecord:
     criterion: str | None
     params: int
     forward_flops: int = positive()
-    flops_per_step: int = positive()
+    flops_per_step: int | None = positive()
     groups: int
     cut_groups: int
     notes: tuple[str, ...]
@@ -326,7 +303,8 @@ class PendingRecord:
         method: Name of its method.
         budget: As in `RunRecord.budgets`.
         seed: Its seed.
-        learning_rate: Its learning rate.
+        learning_rate: Its learning rate; None where it makes no step.
+        batch_size: Images per batch; None likewise, or where an earlier version did not say.
     """
 
     type: ClassVar[str] = "pending"
@@ -336,7 +314,8 @@ class PendingRecord:
     method: str
     budget: str
     seed: int
-    learning_rate: float
+    learning_rate: float | None
+    batch_size: int | None = None
 
 
 def check_run(run: RunRecord, where: str) -> None:

@@ -83,7 +83,7 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         ],
         "methods": [_method(table, method) for method in methods],
         "tasks": [_task(table, rows, task) for task in table.tasks],
-        "rates": _rates(table),
+        "won": [_won(name, counts) for name, counts in _settings(table)],
         "ledger": _ledger(table),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False, default=str),
     }
@@ -176,15 +176,16 @@ def _method(table: Table, method: str) -> dict[str, Any]:
     dense = table.networks.get(DENSE)
     ratio = record.forward_flops / dense.forward_flops if dense else None
     known = [flops for flops in table.budgets.values() if flops is not None]
-    steps = [text.si(flops // record.flops_per_step) for flops in known]
+    step = record.flops_per_step
+    steps = [text.si(flops // step) for flops in known] if step else []
     return {
         "method": method,
         "record": record,
         "params": text.si(record.params),
         "forward": text.flops(record.forward_flops),
-        "step": text.flops(record.flops_per_step),
+        "step": text.flops(step) if step else text.DASH,
         "ratio": text.DASH if ratio is None else f"{ratio:.2f}",
-        "steps": f" {text.DASH} ".join(dict.fromkeys([*steps[:1], *steps[-1:]])),
+        "steps": f" {text.DASH} ".join(dict.fromkeys([*steps[:1], *steps[-1:]])) or text.DASH,
         "groups": f"{record.cut_groups} of {record.groups}",
     }
 
@@ -216,17 +217,26 @@ def _trial(trial: TrialRecord) -> list[str]:
         trial.task,
         trial.method,
         _label(trial.budget),
-        f"{trial.learning_rate:g}",
+        text.DASH if trial.learning_rate is None else f"{trial.learning_rate:g}",
         str(trial.seed),
         trial.id,
     ]
 
 
-def _rates(table: Table) -> dict[str, Any]:
-    counts = costs.learning_rates(table)
-    rates = next(iter(counts.values()), {})
+def _settings(table: Table) -> Iterator[tuple[str, Mapping[str, Mapping[Any, int]]]]:
+    """Yields what the search was over, each with how many searches each value won, by method."""
+    rates, sizes = costs.learning_rates(table), costs.batch_sizes(table)
+    if rates:
+        yield "Learning rate", rates
+    if any(len(won) > 1 for won in sizes.values()):
+        yield "Batch size", sizes
+
+
+def _won(name: str, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
+    values = next(iter(counts.values()))
     return {
-        "head": [f"{rate:g}" for rate in rates],
+        "name": name,
+        "head": [f"{value:g}" for value in values],
         "body": [(method, list(won.values())) for method, won in counts.items()],
     }
 

@@ -64,8 +64,8 @@ class Table:
         budgets: FLOPs by budget, ascending; see `budgets.axis`.
         seeds: In the run's order.
         networks: Method records by name, in the run's order; unfinished runs lack some.
-        trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates; of the
-            last, those that the run does not name come behind, by value.
+        trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates, batch
+            sizes; without a rate before all others, with one that the run does not name behind.
         pending: Trials that are wanted and not done, in the same order.
         evaluations: Of the best models, by task.
         logs: "train" and "dev" records of their trials, by the trial's id, first to last.
@@ -273,15 +273,23 @@ def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
     ordered: dict[tuple[float, ...], P] = {}
     for trial in found:
         where: list[float] = [_index(places, field, trial) for field, places in axes.items()]
-        rate = trial.learning_rate
-        other = ordered.setdefault((*where, rates.get(rate, len(rates)), rate), trial)
+        where += _setting(trial, rates)
+        other = ordered.setdefault(tuple(where), trial)
         if other is not trial:
             first, second = sorted([other.id, trial.id])
             raise UserError(
-                f"{trial.type}s {first} and {second}: same task, method, budget, seed and learning "
-                "rate, expected one trial"
+                f"{trial.type}s {first} and {second}: same task, method, budget, seed, learning "
+                "rate and batch size, expected one trial"
             )
     return tuple(ordered[place] for place in sorted(ordered))
+
+
+def _setting(trial: TrialRecord | PendingRecord, rates: Mapping[float, int]) -> list[float]:
+    """Returns where a trial stands within its search; one that makes no step is alone there."""
+    rate = trial.learning_rate
+    if rate is None:
+        return [-1, 0, 0]
+    return [rates.get(rate, len(rates)), rate, trial.batch_size or 0]
 
 
 def _index(places: Mapping[Any, int], field: str, trial: TrialRecord | PendingRecord) -> int:

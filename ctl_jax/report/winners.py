@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ctl_jax import text
-from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord
+from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord, searched
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.table import Table, read
 
@@ -19,9 +19,9 @@ class Best(NamedTuple):
         task: The task.
         trial: Made the model.
         test: Its evaluation.
-        spent: FLOPs of all that was done on the task, by purpose: "train" and "validate" of this
-            trial, "search" of the others, "test", and "pretrain" where this run pretrained (for all
-            of its tasks together).
+        spent: FLOPs of all that was done on the task, by purpose: "train", "extract" and "validate"
+            of this trial, "search" of the others, "prune" of all, "test", and "pretrain" where this
+            run pretrained (for all of its tasks together).
     """
 
     task: RunTask
@@ -58,8 +58,10 @@ def _spent(table: Table, trial: TrialRecord, test: EvaluateRecord) -> dict[str, 
     others = [t for t in table.trials if t.task == trial.task and t.id != trial.id]
     spent = {
         "train": trial.ledger.train,
+        "extract": trial.ledger.extract,
         "validate": trial.ledger.validate,
-        "search": sum(other.ledger.train + other.ledger.validate for other in others),
+        "search": sum(map(searched, others)),
+        "prune": trial.ledger.prune + sum(other.ledger.prune for other in others),
         "test": test.flops,
         "pretrain": table.pretrain.flops if table.pretrain else 0,
     }
@@ -74,10 +76,9 @@ def facts(found: Best, model: str) -> list[tuple[str, str]]:
         model: Name of the run's network.
     """
     trial, test = found.trial, found.test
-    what = (
-        f"{trial.method} of {model}, budget {labels([trial.budget])[0]}, "
-        f"learning rate {trial.learning_rate:g}"
-    )
+    what = f"{trial.method} of {model}, budget {labels([trial.budget])[0]}"
+    if trial.learning_rate is not None:
+        what += f", learning rate {trial.learning_rate:g}"
     counted = f"{test.examples:,} images"
     if test.correct is not None:
         counted = f"{test.correct:,} of {counted}"

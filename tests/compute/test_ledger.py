@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax.compute import Ledger
 from ctl_jax.errors import UserError
 
-PURPOSES = ("train", "validate", "search", "prune", "pretrain")
+PURPOSES = ("train", "extract", "validate", "search", "prune", "pretrain")
 amounts = st.integers(0, 10**18)
 ledgers = st.builds(Ledger, **dict.fromkeys(PURPOSES, amounts))
 
@@ -45,7 +45,7 @@ def test_bad_flops(flops):
 
 
 def test_unknown_purpose():
-    with pytest.raises(UserError, match=r"unknown purpose 'fun'; expected one of train, validate"):
+    with pytest.raises(UserError, match=r"unknown purpose 'fun'; expected one of train, extract"):
         Ledger().add("fun", 1)
     with pytest.raises(UserError, match="unknown purpose 'total'"):
         Ledger().add("total", 1)

@@ -78,3 +78,12 @@ def test_budgets_of_an_earlier_version(make_trial, example):
     before = {**run, "budgets": [1, 4e9]}
     assert records.is_product(before)
     assert records.from_json(before).budgets == ("1 flop", "4000000000 flops")
+
+
+def test_a_trial_of_before_features_were_extracted(make_trial):
+    line = records.to_json(make_trial())
+    of_before = ("own_flops", "notes", "batch_size", "image_size", "solver", "examples")
+    line = {key: value for key, value in line.items() if key not in of_before}
+    del line["ledger"]["extract"]
+    trial = records.from_json(line)
+    assert (trial.ledger.extract, trial.own_flops, trial.solver) == (0, None, None)

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from ctl_jax import records
 
 OUTCOMES = st.tuples(
-    st.booleans(), st.none() | st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.01, 0.1])
+    st.booleans(), st.none() | st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([None, 0.01, 0.1])
 )
 
 
 def better(one, other):
-    """The rule in words: finite before diverged, higher dev, smaller rate, smaller id."""
+    """The rule in words: finite before diverged, higher dev, none or a smaller rate, smaller id."""
     if one.diverged != other.diverged:
         return other.diverged
     devs = [-1 if trial.dev is None else trial.dev for trial in (one, other)]
     if devs[0] != devs[1]:
         return devs[0] > devs[1]
     if one.learning_rate != other.learning_rate:
-        return one.learning_rate < other.learning_rate
+        return (one.learning_rate or 0) < (other.learning_rate or 0)
     return one.id < other.id
 
 

@@ -13,7 +13,7 @@ def test_ledger_holds_every_flop_once(make_records):
     records = make_records()
     ledger = costs.ledger(read(records))
     assert list(ledger) == records[0]["methods"]
-    everything = _spent(records, "train", "validate", "search", "prune", "pretrain")
+    everything = _spent(records, "train", "extract", "validate", "search", "prune", "pretrain")
     assert sum(sum(by.values()) for by in ledger.values()) == everything
     rows = report.results(records)
     assert sum(by["search"] for by in ledger.values()) == sum(r["search_flops"] for r in rows)
@@ -28,7 +28,7 @@ def test_unfinished_searches_are_search(make_records, pending):
     table = read([*records[:-1], pending(last)])
     left = costs.ledger(table)
     method = last["method"]
-    lost = last["ledger"]["train"] + last["ledger"]["validate"]
+    lost = sum(last["ledger"][purpose] for purpose in ("train", "extract", "validate"))
     assert (
         sum(whole[method].values()) - sum(left[method].values()) == lost + last["ledger"]["prune"]
     )

@@ -1,0 +1,129 @@
+"""Records of what is done before a finetuning: steps that trials may share, and do once."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ctl_jax.records.schema import positive
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruneRecord:
+    """What was cut from a network before it is finetuned.
+
+    Attributes:
+        id: Of the step.
+        cut: Scope and ratio, as in the names of methods.
+        keep: `pruning.Keep.to_json`: which channels stay.
+        groups: Channel groups of the network.
+        cut_groups: How many of them lost channels.
+        notes: What could not be cut as asked, and what was left whole and why.
+        flops: What choosing the channels cost; 0 where their weights alone decide.
+        task: Name of the task whose images decided; None where none did.
+    """
+
+    type: ClassVar[str] = "prune"
+
+    id: str
+    cut: str
+    keep: str
+    groups: int
+    cut_groups: int
+    notes: tuple[str, ...]
+    flops: int = 0
+    task: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecalibrateRecord:
+    """What images of a task put right in a pruned network before it is used.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        what: What was put right, such as "statistics" or "readers".
+        examples: Images that it took.
+        notes: What there is to say of it.
+        flops: What it cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "recalibrate"
+
+    id: str
+    task: str
+    what: tuple[str, ...]
+    examples: int
+    notes: tuple[str, ...] = ()
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractRecord:
+    """Features of some images of a task, computed once.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        split: Such as "train".
+        start: The first of the images, in the order that the step draws.
+        stop: Behind the last.
+        image_size: Side of the square images, in pixels.
+        features: Numbers of an image.
+        flops: What they cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "extract"
+
+    id: str
+    task: str
+    split: str
+    start: int
+    stop: int
+    image_size: int
+    features: int = positive()
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadRecord:
+    """A head that was fitted in closed form to features, and how good it is.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        solver: Such as "ridge".
+        head: What it reads: "last" or "taps".
+        examples: Training images that it was fitted on.
+        features: Numbers of an image.
+        metric: What the scores are: "accuracy" or "mAP".
+        dev: The score on dev.
+        dev_test: The score on dev_test.
+        dev_top5: Top-5 accuracy; None for mAP and for fewer than five classes.
+        dev_test_top5: Likewise.
+        notes: What the solver chose, such as its coefficient.
+        flops: What fitting it cost.
+        extract_flops: What the features of its training images cost.
+        wall_s: Seconds that fitting it took.
+    """
+
+    type: ClassVar[str] = "head"
+
+    id: str
+    task: str
+    solver: str
+    head: str
+    examples: int = positive()
+    features: int = positive()
+    metric: str
+    dev: float | None
+    dev_test: float | None
+    dev_top5: float | None
+    dev_test_top5: float | None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    flops: int
+    extract_flops: int
+    wall_s: float
