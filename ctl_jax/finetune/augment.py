@@ -1,4 +1,4 @@
-"""Random resized crop and horizontal flip, inside the compiled step."""
+"""Random resized crops, horizontal flips and mixtures of images, inside the compiled step."""
 
 import dataclasses
 import functools
@@ -55,6 +55,29 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     columns = jnp.where(flip[:, None], columns[:, ::-1], columns)
     images = _interpolate(images.astype(jnp.float32), _positions(top, crop_height, height), axis=1)
     return _interpolate(images, columns, axis=2)
+
+
+def mix(key: jax.Array, images: jax.Array, strength: float) -> tuple[jax.Array, jax.Array]:
+    """Mixes each image of a batch with its `partner` (mixup: Zhang et al. 2018, arXiv:1710.09412).
+
+    Args:
+      key: the PRNG key that `augment` has.
+      images: float32 [batch, height, width, channels].
+      strength: alpha, positive: the share of an image is drawn for the batch from
+        Beta(alpha, alpha).
+
+    Returns:
+      The mixed images, and the share of each in its mixture, a scalar in 0 .. 1.
+    """
+    # Beyond the keys that `augment` splits from it.
+    key = jax.random.fold_in(key, 1 << 16)
+    share = jax.random.beta(key, strength, strength, dtype=jnp.float32)
+    return share * images + (1 - share) * partner(images), share
+
+
+def partner(batch: jax.Array) -> jax.Array:
+    """What each example of a batch is mixed with: the one before it; the order is random anyway."""
+    return jnp.roll(batch, 1, axis=0)
 
 
 def _positions(start: jax.Array, extent: jax.Array, size: int) -> jax.Array:

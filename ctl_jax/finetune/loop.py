@@ -24,6 +24,7 @@ from ctl_jax.finetune.step import (
     TrainState,
     Tree,
     init_state,
+    pulled,
 )
 
 # Chunks that the host may be ahead of the device: each holds its images there.
@@ -66,8 +67,8 @@ class Snapshot(NamedTuple):
     """A training at some moment: all that it takes to go on with it, bit for bit.
 
     Attributes:
-      state: of the phase, on one device of this process; `state.step` tells where in its data it
-        is.
+      state: of the phase, but for its `start`, on one device of this process; `state.step` tells
+        where in its data it is.
       history: the training's log so far.
       wall_s: seconds that it took so far.
       phase: the number of the phase, from 0.
@@ -157,12 +158,12 @@ def fit(
         _check_start(start, ends)
     began = time.monotonic() - (start.wall_s if start else 0.0)
     history = list(start.history if start else ())
-    done = start.step if start else 0
+    done, origin = start.step if start else 0, variables
     data = _Data(images, labels, batch_size, device_bytes, log_every)
     diverged = False
     for phase in range(start.phase if start else 0, len(legs)):
         leg, before, own_seed = legs[phase], [0, *ends][phase], _phase_seed(seed, phase)
-        state = _first_state(leg, variables, own_seed, start)
+        state = _first_state(leg, variables, own_seed, start, origin)
         start = None
         with contextlib.closing(_run(leg, state, data, own_seed, before)) as updates:
             for state, count, metrics in updates:
@@ -272,20 +273,28 @@ def _run(
 _initial_state = jax.jit(init_state, static_argnums=0)
 
 
-def _first_state(leg: Leg, variables: Tree, seed: int, start: Snapshot | None) -> TrainState:
-    """Arrays of its own on all devices: the first update overwrites them."""
+def _first_state(
+    leg: Leg, variables: Tree, seed: int, start: Snapshot | None, origin: Tree
+) -> TrainState:
+    """Arrays of its own on all devices: the first update overwrites them.
+
+    What pulls parameters back is where the whole training began, `origin`, in all phases.
+    """
     if start is None:
         # As an array, which is cut to its lower 32 bits: jax does so with a Python int.
         state = _initial_state(leg.recipe, dict(variables), np.int64(seed).astype(np.int32))
     else:
         state = jax.tree.map(jnp.array, start.state)
+    state = state._replace(start=pulled(leg.recipe, origin["params"]))
     return devices.replicate(leg.step.mesh, state)
 
 
 def _snapshot(
     state: TrainState, history: Sequence[LogEntry], began: float, phase: int, before: int
 ) -> Snapshot:
-    now = devices.local_copy(state), tuple(history), time.monotonic() - began
+    # Where the training began is known to who goes on with it.
+    state = devices.local_copy(state._replace(start=None))
+    now = state, tuple(history), time.monotonic() - began
     return Snapshot(*now, phase, before)
 
 

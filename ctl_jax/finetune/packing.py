@@ -97,7 +97,8 @@ def unpack(content: np.ndarray, meta: dict[str, Any], like: Like) -> Checkpoint:
     """
     if hashlib.sha256(content.data).hexdigest() != meta["content"]:
         raise ValueError("its arrays are not what was written")
-    abstract = like(meta["phase"])
+    # A snapshot has no `start`.
+    abstract = like(meta["phase"])._replace(start=None)
     key_data = jax.eval_shape(jax.random.key_data, abstract.key)
     best_like = {"params": abstract.params, "batch_stats": abstract.batch_stats}
     expected = _named(abstract._replace(key=key_data), best_like if meta["has_best"] else None)

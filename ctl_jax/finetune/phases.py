@@ -40,9 +40,9 @@ class Phase:
         for more images than there are.
       lora: rank of the low-rank changes that kernels get instead of being trained themselves; 0:
         none. See `adapters`.
-      to_start: L2 coefficient that pulls parameters to where the phase found them, those of a new
-        head to zero (L2-SP: Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer
-        Learning with Convolutional Networks, 2018), in the place of the weight decay. 0: none.
+      to_start: L2 coefficient that pulls trained kernels to where the whole training began (L2-SP:
+        Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer Learning with Convolutional
+        Networks, 2018), in the place of the weight decay, which is left to the head. 0: none.
       cached: what the frozen layers below the lowest trained one compute is computed once an image;
         only where images do not vary.
 

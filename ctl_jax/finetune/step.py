@@ -11,8 +11,9 @@ from flax import linen as nn
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import phases, schedule
-from ctl_jax.finetune.augment import Augmentation, augment
+from ctl_jax.finetune import adapters, phases, schedule
+from ctl_jax.finetune.adapters import Adapters
+from ctl_jax.finetune.augment import Augmentation, augment, mix, partner
 from ctl_jax.finetune.losses import loss
 from ctl_jax.finetune.phases import Phase
 from ctl_jax.models.network import DTYPES
@@ -31,7 +32,8 @@ class Recipe:
       preprocess: what the network expects of an image, as `models.Preprocess.parse` takes it.
       augmentation: crops and flips of training images.
       momentum: of SGD.
-      weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm).
+      weight_decay: L2 coefficient, on kernels only (not biases, not BatchNorm, not adapters); with
+        `phase.to_start` only on the head's.
       statistics_momentum: the share of BatchNorm's running statistics that a step keeps, once
         there were enough steps; see `average_statistics`.
       phase: which parameters are trained, and how BatchNorm normalises; no gradient is computed
@@ -41,6 +43,8 @@ class Recipe:
       label_smoothing: see `loss`.
       ema: decay of the exponential moving average of weights and statistics, which takes the place
         of the last ones wherever the network is used; 0: none. See `average_weights`.
+      mixup: how strongly pairs of images are mixed, and the loss of their labels with them; 0: not
+        at all. See `mix`.
     """
 
     preprocess: str
@@ -52,6 +56,7 @@ class Recipe:
     compute_dtype: str = "float32"
     label_smoothing: float = 0.0
     ema: float = 0.0
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in DTYPES:
@@ -83,9 +88,12 @@ class TrainState(NamedTuple):
       step: updates made so far, an int32 scalar.
       params: parameters of the network, float32.
       batch_stats: running statistics of BatchNorm.
-      opt_state: optimiser state over the trained part of `params`.
+      opt_state: optimiser state over what is trained: a part of `params`, and `adapters`.
       key: PRNG key of the trial; a step folds its number in.
-      average: moving average of `params` and `batch_stats`, like `variables`; None without one.
+      average: moving average of the network, like `variables`; None without one.
+      adapters: low-rank changes of frozen kernels, see `adapters`; None without any.
+      start: the parameters that are pulled to where they were, as they were then, and None in the
+        place of others; None without any. No step changes it.
     """
 
     step: jax.Array
@@ -94,13 +102,16 @@ class TrainState(NamedTuple):
     opt_state: Tree
     key: jax.Array
     average: Tree | None = None
+    adapters: Adapters | None = None
+    start: Tree | None = None
 
     @property
     def variables(self) -> Tree:
         """The network as it is to be used: {"params": ..., "batch_stats": ...}."""
         if self.average is not None:
             return self.average
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        params = _merged(self.params, self.adapters) if self.adapters else self.params
+        return {"params": params, "batch_stats": self.batch_stats}
 
 
 class Metrics(NamedTuple):
@@ -115,14 +126,18 @@ class Metrics(NamedTuple):
     learning_rate: jax.Array
 
 
+# One program an architecture: array by array it would be many.
+_merged = jax.jit(adapters.merged)
+
+
 def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainState:
-    """A trial's state before its first step.
+    """A phase's state before its first step.
 
     Args:
       recipe: decides what is trained, hence what the optimiser remembers.
       variables: `{"params": ..., "batch_stats": ...}` with a head for the task. Copied, since a
         step overwrites its state's buffers.
-      seed: of crops and flips.
+      seed: of crops, flips and adapters.
 
     Returns:
       The state, of fresh arrays.
@@ -132,10 +147,28 @@ def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainS
     if recipe.ema:
         # Copies of their own: a buffer cannot be given away twice.
         average = jax.tree.map(jnp.array, {"params": params, "batch_stats": batch_stats})
-    trained, _ = phases.partition(recipe.phase, params)
-    opt_state = _optimizer(recipe).init(trained)
+    trained, frozen = phases.partition(recipe.phase, params)
+    key, changes = jax.random.key(seed), None
+    if rank := recipe.phase.lora:
+        changes = adapters.init(params, frozen, rank, jax.random.fold_in(key, MAX_STEPS))
+    opt_state = _optimizer(recipe).init((trained, changes))
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, batch_stats, opt_state, jax.random.key(seed), average)
+    start = pulled(recipe, params)
+    return TrainState(step, params, batch_stats, opt_state, key, average, changes, start)
+
+
+def pulled(recipe: Recipe, params: Tree) -> Tree | None:
+    """Copies of the kernels that a phase pulls to where they are now; None where it pulls none.
+
+    All that it trains but the head's: L2-SP of Li, Grandvalet and Davoine, 2018 (arXiv:1802.01483).
+    """
+    if not recipe.phase.to_start:
+        return None
+    trained, _ = phases.partition(recipe.phase, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.array(leaf) if _is_kernel(path) and not _is_of_head(path) else None,
+        trained,
+    )
 
 
 def train_step(
@@ -160,44 +193,84 @@ def train_step(
     Returns:
       The next state, and what the step reports.
     """
-    images = augment(jax.random.fold_in(state.key, state.step), images, recipe.augmentation)
+    key = jax.random.fold_in(state.key, state.step)
+    images = augment(key, images, recipe.augmentation)
     images = models.Preprocess.parse(recipe.preprocess)(images)
-    trained, frozen = phases.partition(recipe.phase, state.params)
+    share: jax.Array | None = None
+    if recipe.mixup:
+        images, share = mix(key, images, recipe.mixup)
     by_batch = phases.by_batch(recipe.phase, state._asdict())
+    trained, frozen = phases.partition(recipe.phase, state.params)
     loss_of = functools.partial(
-        loss, num_classes=hyper.num_classes, smoothing=recipe.label_smoothing
+        _loss, labels=labels, share=share, num_classes=hyper.num_classes, recipe=recipe
     )
 
-    def loss_fn(trained: Tree) -> tuple[jax.Array, Tree]:
+    def loss_fn(learnt: Tree) -> tuple[jax.Array, Tree]:
+        trained, changes = learnt
         variables = {"params": phases.merge(trained, frozen), "batch_stats": state.batch_stats}
-        if by_batch is False:
-            logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
-            return loss_of(logits, labels), state.batch_stats
-        logits, of_batch = models.apply(
-            module, variables, images, train=by_batch, dtype=recipe.compute_dtype
-        )
+        with adapters.added(changes):
+            if by_batch is False:
+                logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
+                return loss_of(logits), state.batch_stats
+            logits, of_batch = models.apply(
+                module, variables, images, train=by_batch, dtype=recipe.compute_dtype
+            )
         batch_stats = average_statistics(
             state.batch_stats, of_batch, state.step, recipe.statistics_momentum
         )
         batch_stats = phases.keep_frozen(by_batch, batch_stats, state.batch_stats)
-        return loss_of(logits, labels), batch_stats
+        return loss_of(logits), batch_stats
 
-    (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-    direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, trained)
+    learnt = trained, state.adapters
+    (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(learnt)
+    gradients = _pull(recipe, gradients, learnt, state.start)
+    direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, learnt)
     rate = schedule.warmup_cosine(
         state.step,
         peak=hyper.learning_rate,
         total_steps=hyper.total_steps,
         warmup_steps=hyper.warmup_steps,
     )
-    trained = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
+    trained, changes = jax.tree.map(lambda p, d: p - rate * d, learnt, direction)
     params = phases.merge(trained, frozen)
     average = None
     if state.average is not None:
-        now = {"params": params, "batch_stats": batch_stats}
+        now = {"params": adapters.merged(params, changes), "batch_stats": batch_stats}
         average = average_weights(state.average, now, state.step, recipe.ema)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key, average)
+    done = state.step + 1
+    state = TrainState(
+        done, params, batch_stats, opt_state, state.key, average, changes, state.start
+    )
     return state, Metrics(value, rate)
+
+
+def _loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    share: jax.Array | None,
+    num_classes: jax.typing.ArrayLike,
+    recipe: Recipe,
+) -> jax.Array:
+    """See `loss`; of mixed images, with each one's share of its own labels and of its partner's."""
+    loss_of = functools.partial(loss, logits, num_classes=num_classes)
+    own = loss_of(labels, smoothing=recipe.label_smoothing)
+    if share is None:
+        return own
+    return share * own + (1 - share) * loss_of(partner(labels), smoothing=recipe.label_smoothing)
+
+
+def _pull(recipe: Recipe, gradients: Tree, learnt: Tree, start: Tree | None) -> Tree:
+    """Gradients with that of to_start / 2 (p - start)^2 for the parameters that have a start."""
+    if start is None:
+        return gradients
+    pulled = jax.tree.map(
+        lambda before, g, p: g if before is None else g + recipe.phase.to_start * (p - before),
+        start,
+        gradients[0],
+        learnt[0],
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return pulled, gradients[1]
 
 
 def default_dtype(backend: str) -> str:
@@ -249,10 +322,23 @@ def average_weights(average: Tree, now: Tree, step: jax.Array, decay: float) -> 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """Direction of the update; the caller scales it by the learning rate of the moment."""
 
-    def is_kernel(params: Tree) -> Tree:
-        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    def decays(path: tuple[Any, ...]) -> bool:
+        return _is_kernel(path) and (not recipe.phase.to_start or _is_of_head(path))
+
+    def decaying(learnt: Tree) -> Tree:
+        trained, changes = learnt
+        kernels = jax.tree_util.tree_map_with_path(lambda path, _: decays(path), trained)
+        return kernels, jax.tree.map(lambda _: False, changes)
 
     return optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay, mask=is_kernel),
+        optax.add_decayed_weights(recipe.weight_decay, mask=decaying),
         optax.trace(decay=recipe.momentum, nesterov=True),
     )
+
+
+def _is_kernel(path: tuple[Any, ...]) -> bool:
+    return path[-1].key == "kernel"
+
+
+def _is_of_head(path: tuple[Any, ...]) -> bool:
+    return path[0].key == "head"

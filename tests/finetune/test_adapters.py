@@ -1,0 +1,182 @@
+"""Low-rank adapters: exact, cheap, and gone from the network that leaves."""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctl_jax import compute, finetune, models
+from ctl_jax.errors import UserError
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, adapters, phases
+from ctl_jax.finetune.packing import Checkpoint, pack, unpack
+from ctl_jax.pruning.paths import leaf_paths
+
+RANK, BATCH, SIZE, CLASSES = 2, 4, 8, 3
+LORA = Phase(("head/*",), "frozen", lora=RANK)
+PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
+RECIPE = Recipe("nevis", PLAIN, phase=LORA)
+# Compiles in half of the time.
+QUICKLY = {"xla_backend_optimization_level": 0}
+# Strides and projections; groups that pruning could have left; attention and dense layers.
+NETWORKS = {
+    "resnet50": {"stages": (1, 1), "width": 4, "stem": "cifar"},
+    "shufflenet_v1_g2": {"stages": (1,), "width": 8, "stem_width": 4},
+    "vit_ti16": {"depth": 1, "heads": 2, "head_width": 4, "patch": 4},
+}
+
+
+def random_like(tree, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), jnp.float32), tree
+    )
+
+
+def adapters_of(params, rank=RANK, phase=LORA):
+    _, frozen = phases.partition(phase, params)
+    return adapters.init(params, frozen, rank, jax.random.key(0))
+
+
+def shapes_of(name, **options):
+    module = models.create(name, CLASSES, **(NETWORKS[name] | options))
+    init = functools.partial(models.init, module, image_size=16)
+    return module, jax.eval_shape(init, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_with_changes_are_the_network_of_merged_kernels(name):
+    module, variables = shapes_of(name)
+    variables = random_like(variables)
+    changes = random_like(jax.eval_shape(adapters_of, variables["params"]), 1)
+    images = np.random.default_rng(2).normal(size=(2, 16, 16, 3)).astype(np.float32)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def both(variables, changes):
+        with adapters.added(changes):
+            added = models.apply(module, variables, images)
+        merged = {**variables, "params": adapters.merged(variables["params"], changes)}
+        return added, models.apply(module, merged, images), models.apply(module, variables, images)
+
+    added, merged, plain = both(variables, changes)
+    chex.assert_trees_all_close(added, merged, rtol=1e-3)
+    assert np.abs(added - plain).max() > 1e-2 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_frozen_kernel_with_a_rank_has_one(name):
+    _, variables = shapes_of(name)
+    params = variables["params"]
+    changes = jax.eval_shape(adapters_of, params)
+    kernels = {
+        path.removesuffix("/kernel"): leaf
+        for path, leaf in leaf_paths(params)
+        if path.endswith("/kernel") and not path.startswith("head/") and leaf.shape[-2] > 1
+    }
+    assert {layer: change.change.shape for layer, change in random_like(changes).items()} == {
+        layer: leaf.shape for layer, leaf in kernels.items()
+    }
+    for change in changes.values():
+        assert change.down.shape[-1] == change.up.shape[0] == RANK
+
+
+def test_the_first_update_is_expected_to_be_that_of_the_kernel():
+    """E[A A^T] = I: then A (A^T dW), what B's gradient makes of the kernel, is dW on average."""
+    params = {"layer": {"kernel": jnp.zeros((6, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
+    change = adapters_of(params, rank=20_000)["layer"]
+    chex.assert_trees_all_close(change.down @ change.down.T, jnp.eye(6), atol=0.05)
+    chex.assert_trees_all_equal(change.up, jnp.zeros_like(change.up))
+
+
+@pytest.fixture(scope="module")
+def network():
+    module = models.create("resnet18", 1, stages=(1,), width=4, stem="cifar")
+    return module, random_like(models.with_head(models.init(module, jax.random.key(0), SIZE), 3))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    labels = np.arange(12, dtype=np.int32) % CLASSES
+    noise = np.random.default_rng(0).integers(0, 40, (12, SIZE, SIZE, 3))
+    return (noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def test_a_training_moves_the_head_and_merged_kernels_alone(network, examples):
+    module, variables = network
+    recipe = Recipe("nevis", PLAIN, phase=LORA, ema=1e-6)
+    leg = finetune.Leg(finetune.make_step(module, recipe), recipe, Hyper(0.02, 3, 0, CLASSES))
+    fit = functools.partial(finetune.fit, [leg], variables, *examples, batch_size=BATCH, seed=0)
+    snapshots = {}
+    result = fit(on_chunk=lambda at, now: snapshots.update({at: now()}))
+    for path, leaf in leaf_paths(result.variables):
+        moved = np.any(leaf != dict(leaf_paths(variables))[path])
+        assert moved == ("head/" in path or path.endswith("/kernel")), path
+    # The kernels themselves stay; what is used is merged.
+    state = snapshots[3].state
+    for path, leaf in leaf_paths(state.params):
+        if not path.startswith("head/"):
+            chex.assert_trees_all_equal(leaf, dict(leaf_paths(variables["params"]))[path])
+    last = state._replace(average=None).variables
+    chex.assert_trees_all_close(last["params"], adapters.merged(state.params, state.adapters))
+    # The moving average is one of merged kernels, and here nearly the last of them.
+    chex.assert_trees_all_close(result.variables, last, atol=1e-4)
+    # A checkpoint has all of it.
+    content, meta = pack(Checkpoint(snapshots[1]))
+    like = functools.partial(jax.eval_shape, functools.partial(finetune.init_state, recipe, seed=0))
+    saved = unpack(content, meta, lambda phase: like(variables)).snapshot
+    chex.assert_trees_all_equal(fit(start=saved).variables, result.variables)
+
+
+def test_flops_have_no_gradient_of_a_frozen_kernel(network):
+    module, variables = network
+    state = jax.eval_shape(functools.partial(finetune.init_state, RECIPE, seed=0), variables)
+    found = compute.flops(
+        functools.partial(finetune.train_step, module, RECIPE),
+        state,
+        jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+        Hyper(0.1, 1, 0, CLASSES),
+    )
+    stem, block, head = 9 * 3 * 4, 9 * 4 * 4, 4 * CLASSES
+    pixels = BATCH * SIZE * SIZE
+    # Forward, and to the inputs of all but the first layer; the head's weights, too.
+    kernels = pixels * (stem + 4 * block) + 3 * BATCH * head
+    # Forward, and both gradients, but of the images.
+    down = pixels * RANK * (2 * 9 * 3 + 3 * 2 * 9 * 4)
+    up = pixels * RANK * 4 * 3 * 3
+    assert found == 2 * (kernels + down + up)
+
+
+def test_without_a_rank_there_are_none(network):
+    state = jax.eval_shape(
+        functools.partial(finetune.init_state, Recipe("nevis", PLAIN), seed=0), network[1]
+    )
+    assert state.adapters is None
+    assert adapters.merged(network[1], None) is network[1]
+
+
+def test_a_phase_that_freezes_no_kernel():
+    with pytest.raises(UserError, match="lora is 2; expected a phase that leaves a kernel frozen"):
+        adapters_of(shapes_of("resnet50")[1]["params"], phase=Phase())
+
+
+def test_layers_that_can_have_no_change():
+    module, variables = shapes_of("vit_ti16", depth=2, scan=True)
+
+    def logits(variables):
+        with adapters.added(adapters_of(variables["params"])):
+            return models.apply(module, variables, jnp.zeros((1, 16, 16, 3)))
+
+    with pytest.raises(UserError, match=r"lora: blocks/.*/kernel is part of a loop; expected"):
+        jax.eval_shape(logits, variables)
+
+    layer = nn.ConvTranspose(2, (3, 3))
+    params = {"up": jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((1, 4, 4, 3)))["params"]}
+    params["head"] = {"kernel": jnp.ones((2, 2))}
+    said = "lora: no change can be added to up/kernel; expected the kernel of an nn.Conv, nn.Dense"
+    changes = jax.eval_shape(adapters_of, params)
+    with pytest.raises(UserError, match=said), adapters.added(changes):
+        pass
