@@ -1,5 +1,14 @@
-"""Heads that are fitted on features, in closed form or nearly."""
+"""Classifiers on features that are computed once, in closed form and otherwise.
 
-from typing import Any
+    shards = [Shard(features, labels), ...]  # float16 or float32 [n, D], perhaps memory-mapped
+    head = fit("ridge", shards, num_classes=10).head
+    logits = features @ head["kernel"] + head["bias"]
 
-SOLVERS: dict[str, Any] = dict.fromkeys(("ridge", "logistic", "kernel", "mlp"))
+Each way to fit is one file of `solvers/`. Needs numpy, scipy and jax only.
+"""
+
+from ctl_jax.heads.fitting import SOLVERS, fit, flops
+from ctl_jax.heads.shards import Shard
+from ctl_jax.heads.solver import Fitted
+
+__all__ = ["SOLVERS", "Fitted", "Shard", "fit", "flops"]

@@ -1,0 +1,95 @@
+"""Fitting a head on features that are computed once."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ctl_jax.errors import UserError
+from ctl_jax.heads import shards as sharded
+from ctl_jax.heads import solvers
+from ctl_jax.heads.shards import Features, Moments, Shard
+from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
+
+SOLVERS: Mapping[str, Solver] = MappingProxyType(solvers.find())
+
+
+def fit(
+    solver: str,
+    shards: Sequence[Shard],
+    num_classes: int,
+    *,
+    multi_label: bool = False,
+    seed: int = 0,
+    dev: Shard | None = None,
+) -> Fitted:
+    """A classifier on features, fitted to all images of some shards.
+
+    Features are standardised by their mean and deviation over these images, which the head that
+    is returned undoes. Equal shards give equal bits; the same images cut into other shards give
+    the same head but for rounding. Memory is that of a block of rows and of one [D, D] or [n, n]
+    matrix or two, unless a solver says otherwise.
+
+    Args:
+      solver: one of `SOLVERS`.
+      shards: of the training images.
+      num_classes: K; classes without an image get an output, too.
+      multi_label: whether labels are 0 and 1 for each class.
+      seed: of what a solver draws.
+      dev: other images that a solver may choose by; those of closed form choose by leaving out
+        training images instead.
+
+    Returns:
+      See `Fitted`. Its logits are on a scale on which cross-entropy is low.
+
+    Raises:
+      UserError: no such solver, no image, arrays that do not fit together, labels of other
+        classes, or features that are NaN or infinite.
+    """
+    known = _solver(solver)
+    sharded.check([*shards, *([dev] if dev else [])], num_classes, multi_label)
+    moments = sharded.moments(shards)
+    problem = Problem(
+        Features(shards, moments),
+        sharded.labels(shards),
+        num_classes,
+        seed,
+        (Features([dev], moments), sharded.labels([dev])) if dev else None,
+    )
+    fitted = known.fit(problem)
+    return fitted._replace(head=_on_raw(fitted.head, moments))
+
+
+def flops(
+    solver: str, examples: int, features: int, classes: int, multi_label: bool = False
+) -> int:
+    """The most FLOPs that `fit` takes, known before; non-decreasing in the examples.
+
+    2 per multiply-add of matrix products, n^3 / 3 of a Cholesky factor; the formulas stand in
+    `costs` and in each solver.
+
+    Args:
+      solver: one of `SOLVERS`.
+      examples: images, n.
+      features: D.
+      classes: K.
+      multi_label: whether an image may be of several classes.
+
+    Raises:
+      UserError: no such solver.
+    """
+    return _solver(solver).flops(Size(examples, features, classes, multi_label))
+
+
+def _solver(name: str) -> Solver:
+    if name not in SOLVERS:
+        raise UserError(f"solver {name!r}; expected one of {', '.join(SOLVERS)}")
+    return SOLVERS[name]
+
+
+def _on_raw(head: dict[str, Any], moments: Moments) -> dict[str, Any]:
+    """A head of standardised features as one of features as they are."""
+    kernel = np.asarray(head["kernel"], np.float64) / moments.scale[:, None]
+    bias = np.asarray(head["bias"], np.float64) - moments.mean @ kernel
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}

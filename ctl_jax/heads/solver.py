@@ -1,0 +1,88 @@
+"""What a way to fit a head is."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctl_jax.heads.shards import Features
+
+Head = dict[str, Any]
+
+
+class Fitted(NamedTuple):
+    """A head.
+
+    Attributes:
+      head: {"kernel": float32 [D, K], "bias": float32 [K]} on features as they are, not
+        standardised; of a solver with a hidden layer also "hidden", and the kernel is [H, K].
+      notes: plain values that say how it was chosen.
+      flops: that fitting took.
+    """
+
+    head: Head
+    notes: Mapping[str, float | int | str]
+    flops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a solver fits.
+
+    Attributes:
+      features: standardised, [n, D].
+      labels: int32 [n], or uint8 [n, K] of a multi-label task.
+      num_classes: K; classes without an image count too.
+      seed: of what is drawn.
+      dev: features, standardised as those, and labels, to choose by; or None.
+    """
+
+    features: Features
+    labels: np.ndarray
+    num_classes: int
+    seed: int
+    dev: tuple[Features, np.ndarray] | None = None
+
+    def targets(self, dtype: type = np.float32) -> np.ndarray:
+        """0 and 1, [n, K]."""
+        return one_hot(self.labels, self.num_classes, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What the FLOPs of a fit depend on.
+
+    Attributes:
+      examples: images, n.
+      features: D.
+      classes: K.
+      multi_label: whether an image may be of several classes.
+    """
+
+    examples: int
+    features: int
+    classes: int
+    multi_label: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """One way to fit a head.
+
+    Attributes:
+      fit: a head on standardised features, which `heads.fit` turns to features as they are.
+      flops: at most so many are taken, non-decreasing in `examples`.
+    """
+
+    fit: Callable[[Problem], Fitted]
+    flops: Callable[[Size], int]
+
+
+def one_hot(labels: np.ndarray, num_classes: int, dtype: type) -> np.ndarray:
+    """0 and 1, [n, K], of labels of either form."""
+    if labels.ndim == 2:
+        return labels.astype(dtype)
+    targets: np.ndarray = np.zeros((len(labels), num_classes), dtype)
+    targets[np.arange(len(labels)), labels] = 1
+    return targets
