@@ -1,6 +1,6 @@
-"""How fast a ResNet-50 is finetuned at 64 px, against PyTorch and plain Flax, dense and pruned.
+"""How fast a ResNet-50 is finetuned, against PyTorch and plain Flax, dense and pruned.
 
-  python benchmarks/train_step.py                                 # everything
+  python benchmarks/train_step.py                                 # everything, at 64 px
   python benchmarks/train_step.py --network=conv4 --batch=32 --method dense filters@0.5
   python benchmarks/train_step.py --profile --network=full --batch=32 --method=dense
 
@@ -19,6 +19,8 @@ and ratios are marked as disturbed where that did not help. On a machine that is
 """
 
 import argparse
+import concurrent.futures
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +36,7 @@ NETWORKS = {"conv4": (3, 4, 6), "full": (3, 4, 6, 3)}
 TORCH_NAMES = {"conv4": "resnet50_conv4", "full": "resnet50"}
 METHODS = ("dense", "filters@0.5", "filters@0.75")
 BATCHES = (32, 128)
-SIZE, OUTPUTS = 64, 16
+OUTPUTS = 16
 LEARNING_RATE, TOTAL_STEPS = 0.01, 100_000
 # Losses of so many first steps are compared, to this relative difference.
 CHECKED, TOLERANCE = 3, {"float32": 1e-2, "bfloat16": 3e-2}
@@ -52,9 +54,10 @@ Trainer = Callable[[int], list[float]]
 
 
 class Case(NamedTuple):
-    """One network, batch size and method: variables to start from, and FLOPs of a step."""
+    """One network, image and batch size and method: variables to start from, FLOPs of a step."""
 
     network: str
+    size: int
     batch: int
     method: str
     module: Any
@@ -68,6 +71,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--size", nargs="+", type=int, default=[64], help="of images, in px")
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--method", nargs="+", default=METHODS, help="dense or filters@RATIO")
     parser.add_argument("--rounds", type=int, default=7)
@@ -85,11 +89,11 @@ def main() -> None:
     memory.keep_freed()
     compilation.enable_cache()
     device = jax.devices()[0].device_kind
-    print(f"{device}, {turns.threads()} threads, {SIZE} px, {dtype()}", flush=True)
-    for network in arguments.network:
-        for batch in arguments.batch:
-            cases = [make_case(network, batch, method) for method in arguments.method]
-            (profile if arguments.profile else compare)(cases, arguments)
+    print(f"{device}, {turns.threads()} threads, {dtype()}", flush=True)
+    shapes = itertools.product(arguments.network, arguments.size, arguments.batch)
+    for network, size, batch in shapes:
+        cases = [make_case(network, size, batch, method) for method in arguments.method]
+        (profile if arguments.profile else compare)(cases, arguments)
 
 
 def dtype() -> str:
@@ -97,10 +101,10 @@ def dtype() -> str:
     return finetune.default_dtype(jax.default_backend())
 
 
-def make_case(network: str, batch: int, method: str) -> Case:
+def make_case(network: str, size: int, batch: int, method: str) -> Case:
     """Random weights, pruned by their norms where the method says so."""
     module = models.create("resnet50", num_outputs=OUTPUTS, stages=NETWORKS[network])
-    variables = models.init(module, jax.random.key(0), SIZE)
+    variables = models.init(module, jax.random.key(0), size)
 
     def apply(variables: Any, images: jax.Array) -> jax.Array:
         return models.apply(module, variables, images)
@@ -110,14 +114,14 @@ def make_case(network: str, batch: int, method: str) -> Case:
 
     if method != "dense":
         scope, _, ratio = method.partition("@")
-        image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
+        image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
         groups = pruning.trace(apply, variables, image)
         scores = pruning.score(groups, variables, criterion="l2")
         keep = pruning.select(groups, scores, ratio=float(ratio), scope=scope)
         variables = pruning.prune(variables, groups, keep)
     state = finetune.init_state(recipe(), variables, seed=0)
-    flops = compute.flops(step, state, *batch_of(batch))
-    return Case(network, batch, method, module, variables, flops)
+    flops = compute.flops(step, state, *batch_of(batch, size))
+    return Case(network, size, batch, method, module, variables, flops)
 
 
 def recipe() -> Recipe:
@@ -132,11 +136,11 @@ def hyper() -> Hyper:
     return Hyper(np.asarray(LEARNING_RATE, np.float32), *counts)
 
 
-def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images and labels."""
+def batch_of(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of `size` px, and labels."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (size, SIZE, SIZE, 3), dtype=np.uint8)
-    return images, np.arange(size, dtype=np.int32) % OUTPUTS
+    images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    return images, np.arange(batch, dtype=np.int32) % OUTPUTS
 
 
 def our_trainer(case: Case) -> Trainer:
@@ -144,7 +148,7 @@ def our_trainer(case: Case) -> Trainer:
     mesh = finetune.make_mesh(jax.devices()[:1])
     step = finetune.make_step(case.module, recipe(), mesh)
     state = devices.replicate(mesh, finetune.init_state(recipe(), case.variables, seed=0))
-    batches = [np.stack([part] * step.chunk) for part in batch_of(case.batch)]
+    batches = [np.stack([part] * step.chunk) for part in batch_of(case.batch, case.size)]
     images, labels = devices.shard(mesh, batches, axis=1)
     values = devices.replicate(mesh, hyper())
 
@@ -172,7 +176,7 @@ def torch_trainer(case: Case) -> Trainer:
     trainer = torch_step.TorchTrainer(
         TORCH_NAMES[case.network],
         case.variables,
-        *batch_of(case.batch),
+        *batch_of(case.batch, case.size),
         learning_rate=torch_step.cosine(LEARNING_RATE, TOTAL_STEPS),
         device="cuda" if on_gpu else "cpu",
         bf16=dtype() == "bfloat16",
@@ -185,7 +189,7 @@ def plain_trainer(case: Case) -> Trainer:
     """Flax's and optax's own."""
     import plain_flax
 
-    return plain_flax.plain_trainer(case.variables, *batch_of(case.batch), LEARNING_RATE)
+    return plain_flax.plain_trainer(case.variables, *batch_of(case.batch, case.size), LEARNING_RATE)
 
 
 def compare(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
@@ -195,11 +199,19 @@ def compare(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
         makers["PyTorch"] = torch_trainer
     if arguments.plain:
         makers["plain Flax"] = plain_trainer
-    trainers = {}
+    trainers, losses = {}, {}
+
+    def get_ready(name: str) -> None:
+        for case in cases:
+            trainer = trainers[name, case.method] = makers[name](case)
+            losses[name, case.method] = trainer(CHECKED)
+
+    # On a GPU, compiling takes most of the time, ours beside PyTorch's.
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        for ready in [threads.submit(get_ready, name) for name in makers]:
+            ready.result()
     for case in cases:
-        for name, make in makers.items():
-            trainers[name, case.method] = make(case)
-        check(case.method, {name: trainers[name, case.method](CHECKED) for name in makers})
+        check(case.method, {name: losses[name, case.method] for name in makers})
     found = turns.take_turns(
         trainers, rounds=arguments.rounds, steps=arguments.steps, cpu=arguments.cpu_time
     )
@@ -223,7 +235,7 @@ def print_table(
 ) -> None:
     """Images a second of each, ratios to the peers, and speed-ups over dense."""
     stages = ", ".join(map(str, NETWORKS[cases[0].network]))
-    print(f"\nResNet-50 ({stages}), batch {cases[0].batch}")
+    print(f"\nResNet-50 ({stages}), {cases[0].size} px, batch {cases[0].batch}")
     peak = next((p for part, p in PEAKS.items() if part in jax.devices()[0].device_kind), None)
     for case in cases:
         print(f"  {case.method}, {case.flops / 1e9:.1f} GFLOP a step")
@@ -257,11 +269,12 @@ def profile(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
             case.module,
             recipe(),
             case.variables,
-            batch_of(case.batch),
+            batch_of(case.batch, case.size),
             hyper(),
             steps=arguments.steps,
         )
-        print(f"\n{case.network}, batch {case.batch}, {case.method}: ctl_jax, ms a step")
+        shape = f"{case.network}, {case.size} px, batch {case.batch}"
+        print(f"\n{shape}, {case.method}: ctl_jax, ms a step")
         operations.print_kinds(ours.kinds)
         print(f"  nothing ran for {ours.waiting:.1f}. The longest:")
         for name, time in sorted(ours.instructions.items(), key=lambda item: -item[1])[:20]:
