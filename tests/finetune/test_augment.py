@@ -8,6 +8,7 @@ import pytest
 
 from ctl_jax import compute
 from ctl_jax.finetune import Augmentation, augment
+from ctl_jax.finetune.augment import mix
 
 WHOLE = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 
@@ -74,3 +75,17 @@ def test_same_key_same_crops_other_key_other_crops():
 def test_costs_no_flops():
     counted = compute.flops(lambda x: augment(jax.random.key(0), x, Augmentation()), _images())
     assert counted == 0
+
+
+def test_images_are_mixed_with_the_one_before_by_a_share_of_their_batch():
+    images = _images(batch=5, size=2).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 500)
+    mixed_by = jax.jit(jax.vmap(mix, in_axes=(0, None, None)))
+    for strength in (0.2, 1.0):
+        mixed, shares = map(np.asarray, mixed_by(keys, images, strength))
+        along = shares[:, None, None, None, None]
+        expected = along * images + (1 - along) * np.roll(images, 1, axis=0)
+        np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-3)
+        # Mean and variance of Beta(alpha, alpha).
+        assert abs(shares.mean() - 0.5) < 0.06
+        assert abs(shares.var() - 1 / (4 * (2 * strength + 1))) < 0.02

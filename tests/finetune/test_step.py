@@ -1,14 +1,21 @@
-"""The moving average of weights; the step itself is tested with the loop around it."""
+"""What a recipe may add to a step: averages, a pull to the start, mixtures of images.
+
+The step itself is tested with the loop around it.
+"""
 
 import dataclasses
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ctl_jax import finetune
+from ctl_jax import finetune, models
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase
+from ctl_jax.finetune.augment import mix
 from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 
@@ -71,3 +78,92 @@ def test_what_does_not_change_stays_bit_for_bit():
     frozen = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=100), jnp.float32)}
     found = average_weights(frozen, frozen, jnp.int32(5), 0.999)
     chex.assert_trees_all_equal(found, frozen)
+
+
+PULL, DECAY, RATE = 0.3, 0.01, 0.1
+PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
+
+
+def compiled(module, recipe):
+    step = functools.partial(finetune.train_step, module, recipe)
+    # Compiles in half of the time.
+    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def test_kernels_are_pulled_to_their_start_and_the_head_to_zero(module, recipe, variables, split):
+    plain = dataclasses.replace(recipe, weight_decay=DECAY)
+    pulling = dataclasses.replace(plain, phase=Phase(to_start=PULL))
+    moved = jax.tree.map(lambda leaf: leaf + 0.5, variables["params"])
+    args = split[0][:8], split[1][:8], Hyper(RATE, 1, 0, 3)
+    states = [finetune.init_state(each, variables, 0) for each in (plain, pulling)]
+    (one, _), (other, _) = (
+        compiled(module, each)(state._replace(params=moved), *args)
+        for each, state in zip((plain, pulling), states, strict=True)
+    )
+    chex.assert_trees_all_equal(other.start, states[1].start)
+
+    def expected(path, after, before):
+        if path[-1].key != "kernel" or path[0].key == "head":
+            return after
+        # The first step of Nesterov's momentum of 0.9; the start is 0.5 away.
+        return after - RATE * 1.9 * (PULL * 0.5 - DECAY * before)
+
+    expected = jax.tree_util.tree_map_with_path(expected, one.params, moved)
+    chex.assert_trees_all_close(other.params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_start_is_that_of_the_whole_training_also_after_an_interruption(
+    module, recipe, variables, split
+):
+    pulling = dataclasses.replace(recipe, phase=Phase(to_start=PULL))
+    step = finetune.make_step(module, pulling)
+    legs = [Leg(step, pulling, Hyper(RATE, 2, 0, 3))] * 2
+    fit = functools.partial(finetune.fit, legs, variables, *split, batch_size=8, seed=0)
+    snapshots = {}
+    result = fit(on_chunk=lambda at, now: snapshots.update({at: now()}))
+    # It is known from the variables, and is in no checkpoint.
+    assert snapshots[3].state.start is None
+    content, meta = pack(Checkpoint(snapshots[3]))
+    like = functools.partial(jax.eval_shape, functools.partial(finetune.init_state, pulling))
+    saved = unpack(content, meta, lambda phase: like(variables, seed=0)).snapshot
+    chex.assert_trees_all_equal(fit(start=saved).variables, result.variables)
+    # As if the second phase had begun where the first did.
+    state = finetune.init_state(pulling, snapshots[2].state.variables, 0)
+    assert np.any(state.start["stem_conv"]["kernel"] != variables["params"]["stem_conv"]["kernel"])
+    state = state._replace(
+        start=finetune.init_state(pulling, variables, 0).start, key=snapshots[3].state.key
+    )
+    order = finetune.loop.feed.streaming.Order(len(split[0]), 8, finetune.loop._phase_seed(0, 1))
+    batch = (part[order[0]] for part in split)
+    after, _ = compiled(module, pulling)(state, *batch, legs[1].hyper)
+    chex.assert_trees_all_close(after.params, snapshots[3].state.params, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_loss_of_mixed_images_is_that_of_both_labels(
+    multi_label, module, recipe, variables, split
+):
+    mixing = dataclasses.replace(
+        recipe, mixup=0.4, augmentation=PLAIN, label_smoothing=0.1, phase=Phase(("head/*",))
+    )
+    images, labels = split[0][:8], np.array([0, 2, 1, 1, 0, 2, 2, 1], np.int32)
+    targets = np.eye(3, dtype=np.uint8)[labels]
+    kernel = jnp.ones_like(variables["params"]["head"]["kernel"])
+    head = {"kernel": kernel * np.arange(kernel.shape[1])[None], "bias": kernel[0]}
+    params = {**variables["params"], "head": head}
+    state = finetune.init_state(mixing, {**variables, "params": params}, 0)
+    given = finetune.pad_labels(targets, kernel.shape[1]) if multi_label else labels
+    _, metrics = compiled(module, mixing)(state, images, given, Hyper(RATE, 1, 0, 3))
+    x = models.PREPROCESS["nevis"](images.astype(np.float32))
+    mixed, share = mix(jax.random.fold_in(state.key, 0), x, 0.4)
+    logits = models.apply(module, state.variables, mixed)[:, :3]
+    if multi_label:
+        smooth = targets * 0.9 + 0.05
+        both = share * smooth + (1 - share) * np.roll(smooth, 1, 0)
+        expected = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, both))
+    else:
+        smooth = optax.smooth_labels(jnp.asarray(targets, jnp.float32), 0.1)
+        both = share * smooth + (1 - share) * jnp.roll(smooth, 1, 0)
+        expected = jnp.mean(optax.softmax_cross_entropy(logits, both))
+    assert 0.01 < share < 0.99
+    assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-4)
