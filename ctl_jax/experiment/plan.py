@@ -12,7 +12,7 @@ from ctl_jax import data, models, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import networks, strategies, tunings
+from ctl_jax.experiment import networks, searches, strategies, tunings
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import Cost
 from ctl_jax.experiment.kept_models import keeping
@@ -68,15 +68,19 @@ class Plan:
         return any(UNITS[budget.unit].measured for budget in self.budgets)
 
     def points(self) -> list[Point]:
-        """Tasks x methods x budgets x seeds x learning rates, in that order."""
-        axes = (
-            self.tasks,
-            self.methods.values(),
-            self.budgets,
-            self.config.seeds,
-            self.config.finetune.learning_rates,
-        )
-        return [Point(*point) for point in itertools.product(*axes)]
+        """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
+        axes = (self.tasks, self.methods.values(), self.budgets, self.config.seeds)
+        return [
+            Point(task, method, budget, seed, *setting)
+            for task, method, budget, seed in itertools.product(*axes)
+            for setting in self._searched(task, method)
+        ]
+
+    def _searched(self, task: TaskInfo, method: Method) -> list[searches.Setting]:
+        """The settings that are tried for a method on a task."""
+        if all(phase.get("solver", "sgd") != "sgd" for phase in self._phases(method)):
+            return [searches.NONE]
+        return searches.settings(self.config.finetune, task.examples["train"])
 
     def start(self, method: Method) -> Step | None:
         """The step that makes a method's weights; None where they are given, or random."""
@@ -111,7 +115,7 @@ class Plan:
         inputs = {"weights": start} if start else {}
         speed = 0.0
         if UNITS[budget.unit].measured:
-            pace = self._pace(method, inputs)
+            pace = self._pace(point, inputs)
             if finished is None or pace not in finished:
                 return pace
             record = finished.record(pace)
@@ -124,7 +128,7 @@ class Plan:
         return self._trial(point, amount, inputs)
 
     def _trial(self, point: Point, budget_flops: int, inputs: Mapping[str, Step]) -> Step:
-        task, method, budget, seed, rate = point
+        task, method, budget, seed, rate = point[:5]
         params = {
             "task": task.identity,
             "method": method.name,
@@ -134,15 +138,16 @@ class Plan:
             "budget_flops": budget_flops,
             "learning_rate": rate,
             "seed": seed,
-            "finetune": self._settings,
+            "finetune": self._settings_of(point),
             **self._network(method),
         }
         return Step("finetune", params, dict(inputs))
 
-    def _pace(self, method: Method, inputs: Mapping[str, Step]) -> Step:
+    def _pace(self, point: Point, inputs: Mapping[str, Step]) -> Step:
+        method = point.method
         params = {
             "phases": self._phases(method),
-            "finetune": self._settings,
+            "finetune": self._settings_of(point),
             "device": jax.devices()[0].device_kind,
             "devices": jax.device_count(),
             **self._network(method),
@@ -186,9 +191,19 @@ class Plan:
         """Keys of config.finetune that every trial depends on."""
         settings = dataclasses.asdict(self.config.finetune)
         settings["compute_dtype"] = networks.compute_dtype(self.config.finetune)
-        del settings["learning_rates"]
-        # Not there where they do nothing, so that ids stay what they were before these keys.
-        return {k: v for k, v in settings.items() if v or k not in ("label_smoothing", "ema")}
+        for searched in ("learning_rates", "batch_sizes", "search"):
+            del settings[searched]
+        return _that_do_something(settings)
+
+    def _settings_of(self, point: Point) -> dict[str, Any]:
+        """The same with what the search chose."""
+        if point.batch_size is None:
+            return self._settings
+        chosen = {"batch_size": point.batch_size, "mixup": point.mixup}
+        return self.place.once(
+            ("settings", *chosen.values()),
+            lambda: _that_do_something(self._settings | chosen),
+        )
 
     def costs(self, method: Method, num_classes: int) -> list[Cost]:
         """What each phase of a method costs."""
@@ -205,7 +220,8 @@ class Plan:
     def _check(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
         """Raises a UserError where a budget pays for less than one update, or for too many."""
         start = inputs.get("weights")
-        key = ("checked", point.task.spec.name, point.method, point.budget, start and start.id)
+        of_point = (point.task.spec.name, point.method, point.budget, point.batch_size)
+        key = ("checked", *of_point, start and start.id)
         self.place.once(key, lambda: self._check_once(point, amount, inputs))
 
     def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
@@ -232,6 +248,12 @@ class Plan:
             return f"config.budgets.amounts='{budget}'"
         key = ("min_flops", "max_flops")[end] if budget == self.budgets[end] else "num"
         return f"config.budgets.{key}={budget.amount:.4g}"
+
+
+def _that_do_something(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that do nothing, so that ids are what they were before these keys."""
+    later = ("label_smoothing", "ema", "mixup")
+    return {key: value for key, value in settings.items() if value or key not in later}
 
 
 def make_plan(place: Workplace) -> Plan:

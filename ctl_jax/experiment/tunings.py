@@ -215,12 +215,12 @@ def _words(
     Raises:
       UserError: a word that it does not know, or two for one parameter.
     """
-    choices = {key: _choices(parameter.annotation) for key, parameter in words.items()}
+    by_word = {key: choices(parameter.annotation) for key, parameter in words.items()}
     found: dict[str, str] = {}
     for word in given:
-        key = next((key for key, known in choices.items() if word in known), "")
+        key = next((key for key, known in by_word.items() if word in known), "")
         if not key or key in found:
-            known = ", ".join(each for several in choices.values() for each in several if each)
+            known = ", ".join(each for several in by_word.values() for each in several if each)
             twice = f" beside {found[key]!r}" if key else ""
             raise UserError(
                 f"config.methods: {method!r}: {name} has the word {word!r}{twice}; expected of "
@@ -234,7 +234,7 @@ def _words(
     )
 
 
-def _choices(annotation: Any) -> Collection[str]:
+def choices(annotation: Any) -> Collection[str]:
     """The words of a `Literal`, or those that the function of an `Annotated` text gives."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)

@@ -1,4 +1,4 @@
-"""Successive halving: the better half of the learning rates goes on to the next larger budget."""
+"""Successive halving: the better half of what is searched goes on to the next larger budget."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from ctl_jax.experiment.strategies import Plan, Point, strategy
 
 @strategy("halving")
 def halving(plan: Plan) -> Strategy:
-    """Each search over learning rates starts with all of them, at the least budget."""
+    """Each search starts with all of its settings, at the least budget."""
     searches: dict[object, list[Point]] = {}
     for point in plan.points():
         search = (point.task.spec.name, point.method, point.seed)
@@ -20,15 +20,17 @@ def halving(plan: Plan) -> Strategy:
 
     def rungs(points: list[Point], finished: Finished) -> list[Step]:
         steps: list[Step] = []
-        left = {point.learning_rate for point in points}
+        left = {(point.learning_rate, point.batch_size) for point in points}
         for _, rung in itertools.groupby(points, key=lambda point: point.budget):
-            rates = {plan.trial(p, finished=finished): p.learning_rate for p in rung}
-            trials = [trial for trial, rate in rates.items() if rate in left]
+            tried = {
+                plan.trial(p, finished=finished): (p.learning_rate, p.batch_size) for p in rung
+            }
+            trials = [trial for trial, setting in tried.items() if setting in left]
             steps += trials
             if not all(trial in finished for trial in trials):
                 break
             trials.sort(key=lambda trial: records.rank(finished.record(trial)))
-            left = {rates[trial] for trial in trials[: -(-len(trials) // 2)]}
+            left = {tried[trial] for trial in trials[: -(-len(trials) // 2)]}
         return steps
 
     return wanted

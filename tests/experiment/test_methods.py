@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import Method, parse_method
 from ctl_jax.experiment.methods import Cut
-from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning, _choices
+from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning, choices
 from ctl_jax.pruning import SCOPES
 
 
@@ -77,7 +77,7 @@ def test_reads_a_name(name, method, canonical):
 def _argument(parameter):
     annotation = parameter.annotation
     if parameter.kind is parameter.KEYWORD_ONLY:
-        return st.sampled_from(sorted(filter(None, _choices(annotation))))
+        return st.sampled_from(sorted(filter(None, choices(annotation))))
     numbers = {int: st.integers(), float: st.floats(allow_nan=False)}
     return numbers[annotation].map(repr)
 

@@ -59,7 +59,7 @@ def validate(config: ml_collections.ConfigDict) -> Config:
         if key.canonical is not None:
             given[name] = key.canonical(given[name])
     checked = _section(Config, given)
-    for rule in (_check_tasks, _check_crops, _check_evaluations, _check_weights):
+    for rule in (_check_tasks, _check_crops, _check_search, _check_evaluations, _check_weights):
         rule(checked)
     budgets(checked.budgets)
     return checked
@@ -226,6 +226,17 @@ def _check_crops(config: Config) -> None:
             f"config.pretrain.crop_area={config.pretrain.crop_area!r}: the smallest crop would "
             f"have {pixels:.2g} pixels; expected at least 1 of config.data.image_size={size}"
         )
+
+
+def _check_search(config: Config) -> None:
+    settings = config.finetune
+    for name in ("batch_sizes", "mixup"):
+        if settings.search == "rule" and (value := getattr(settings, name)):
+            nothing = type(value)()
+            raise UserError(
+                f"config.finetune.{name}={value!r}: expected {nothing!r} where "
+                f"config.finetune.search='rule' chooses it"
+            )
 
 
 def _check_evaluations(config: Config) -> None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.experiment.config.keys import Key
 from ctl_jax.experiment.config.sections import KEYS, Config
-from ctl_jax.experiment.tunings import TUNINGS
+from ctl_jax.experiment.tunings import TUNINGS, choices
 from ctl_jax.values import as_text
 
 _WIDTH = 80
@@ -28,10 +28,11 @@ _TUNINGS = """
 ## Tunings
 
 A tuning stands behind a `+` in the name of a method, `filters@0.5+head_bn`, and its arguments
-behind `@`, `dense+freeze@2`.
+behind `@`, `dense+freeze@2`. What is in brackets may be left out, and then is the default, if
+there is one; in any order: `probe@logistic`, `filters@0.5+lp_ft@last`.
 
-| tuning | what is trained |
-|---|---|
+| tuning | what is trained | words |
+|---|---|---|
 """
 _UNITS = """
 ## Units of budgets
@@ -85,9 +86,21 @@ def markdown() -> str:
             text += f"| `{key.name}` | {kind} | {default} | {key.sentence} | {allowed} |\n"
     text += _TUNINGS
     for name, function in TUNINGS.items():
-        arguments = list(inspect.signature(function).parameters)[1:]
-        form = "@".join([name, *map(str.upper, arguments)])
-        text += f"| `{form}` | {(function.__doc__ or '').splitlines()[0]} |\n"
+        form, words = name, []
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            argument = parameter.name.upper()
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                form += f"[@{argument}]"
+                known = (
+                    f"`{word}`{' (default)' if word == parameter.default else ''}"
+                    for word in choices(parameter.annotation)
+                    if word
+                )
+                words.append(f"{argument}: {', '.join(known)}")
+            else:
+                form += f"@{argument}"
+        sentence = (function.__doc__ or "").splitlines()[0]
+        text += f"| `{form}` | {sentence} | {'; '.join(words)} |\n"
     text += _UNITS
     for name, unit in UNITS.items():
         text += f"| `{name}` | {unit.sentence} | {'yes' if unit.measured else 'no'} |\n"

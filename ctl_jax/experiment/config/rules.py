@@ -44,6 +44,10 @@ def _distinct(value: tuple[Any, ...]) -> bool:
     return 0 < len(value) == len(set(value))
 
 
+def _batches(value: tuple[int, ...]) -> bool:
+    return not value or (_distinct(value) and all(map(BATCH.holds, value)))
+
+
 def _rates(value: tuple[float, ...]) -> bool:
     return all(map(_positive, value)) and _distinct(tuple(map(np.float32, value)))
 
@@ -92,6 +96,7 @@ STEPS = Check(lambda v: 1 <= v <= MAX_STEPS, f"1 to {MAX_STEPS}")
 STEPS_OR_ZERO = Check(lambda v: 0 <= v <= MAX_STEPS, f"0 or a number of steps, at most {MAX_STEPS}")
 SECONDS = Check(lambda v: 0 <= v < math.inf, "0 or a number of seconds")
 BATCH = Check(lambda v: 1 <= v <= _SIZE, f"at least 1, at most {_SIZE}")
+BATCHES = Check(_batches, f"sizes of 1 to {_SIZE}, each once, or none")
 RATES = Check(_rates, f"at least one {_A_POSITIVE[2:]}, each once (as float32)")
 AREA = Check(_range_up_to(1), "two areas, 0 < least <= most <= 1")
 ASPECT = Check(_range_up_to(_MOST), "two ratios, 0 < least <= most")

@@ -163,6 +163,18 @@ class Finetune:
         "Peaks of the schedule. Each is tried; the one that is best on dev is reported.",
         rules.RATES,
     )
+    batch_sizes: tuple[int, ...] = key(
+        (),
+        "Images per batch that are tried beside the learning rates; () is batch_size alone.",
+        rules.BATCHES,
+    )
+    search: str = key(
+        "grid",
+        "What is tried: grid is each learning rate with each batch size; rule is one trial, with "
+        "the learning rate and the mixup of BiT-HyperRule (Kolesnikov et al. 2020): 0.003 at a "
+        "batch of 512, in proportion at others, and mixup 0.1 from 20,000 training images on.",
+        rules.one_of(("grid", "rule")),
+    )
     momentum: float = key(0.9, "Nesterov momentum of SGD.", rules.MOMENTUM)
     weight_decay: float = key(1e-4, "L2 coefficient, on kernels only.", rules.NOT_NEGATIVE)
     warmup_fraction: float = key(
@@ -170,6 +182,12 @@ class Finetune:
     )
     label_smoothing: float = key(
         0.0, "Share of each label that goes to all classes alike.", rules.FRACTION
+    )
+    mixup: float = key(
+        0.0,
+        "How strongly pairs of images are mixed, and their labels with them: both parameters of "
+        "the Beta distribution of an image's share (Zhang et al. 2018); 0: not at all.",
+        rules.NOT_NEGATIVE,
     )
     ema: float = key(
         0.0,
@@ -230,8 +248,9 @@ class Config:
     pretrain: Pretrain = Pretrain()
     methods: tuple[str, ...] = key(
         ("dense", "filters@0.5"),
-        "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO, all@RATIO, "
-        "perhaps with +TUNING, or linear_probe.",
+        "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO or all@RATIO, "
+        "perhaps with the size of images, as in dense@48px, and +TUNING; or a tuning alone, such "
+        "as probe.",
         rules.METHODS,
         canonical=rules.canonical_methods,
     )

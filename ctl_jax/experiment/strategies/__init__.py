@@ -22,13 +22,19 @@ from ctl_jax.experiment.tasks import TaskInfo
 
 
 class Point(NamedTuple):
-    """A place on the axes of a run: what makes a trial."""
+    """A place on the axes of a run: what makes a trial.
+
+    Attributes:
+      learning_rate: and what follows is a `searches.Setting`.
+    """
 
     task: TaskInfo
     method: Method
     budget: Budget
     seed: int
-    learning_rate: float
+    learning_rate: float | None
+    batch_size: int | None
+    mixup: float
 
 
 class Plan(Protocol):
@@ -39,7 +45,7 @@ class Plan(Protocol):
         """Whether a budget depends on what this device does: then trials follow measurements."""
 
     def points(self) -> list[Point]:
-        """Tasks x methods x budgets x seeds x learning rates, in that order."""
+        """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
 
     def trial(
         self, point: Point, weights: Step | None = None, finished: Finished | None = None

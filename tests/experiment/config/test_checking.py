@@ -96,7 +96,11 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("finetune.batch_sizes", 3, r"unknown key; did you mean config\.finetune\.batch_size\?"),
+        ("finetune.batchsize", 3, r"unknown key; did you mean config\.finetune\.batch_size\?"),
+        ("finetune.batch_sizes", (8, 8), "expected sizes of 1 to 1048576, each once, or none"),
+        ("finetune.batch_sizes", (8, 0), "expected sizes of 1 to 1048576, each once, or none"),
+        ("finetune.search", "random", "expected one of grid, rule"),
+        ("finetune.mixup", -0.1, "expected zero or a positive number"),
         ("optimizer", 3, "unknown key"),
         ("finetune.batch_size", "32", "expected int, found str"),
         ("finetune.batch_size", True, "expected int, found bool"),
