@@ -32,6 +32,21 @@ class Cost:
     params: int
 
 
+@dataclasses.dataclass(frozen=True)
+class MethodCost:
+    """What a method's network costs.
+
+    Attributes:
+      step: FLOPs of a training step of its last phase; None where it makes none.
+      forward: FLOPs of one image's forward pass.
+      params: number of parameters (BatchNorm's statistics not counted).
+    """
+
+    step: int | None
+    forward: int
+    params: int
+
+
 def cost_by_classes(
     module: nn.Module,
     recipe: Recipe,
@@ -74,13 +89,23 @@ def cost_by_classes(
             Hyper(0.1, 1, 0, _OUTPUTS),
         )
         once = forward or forward_flops(module, variables, image_size)
-    head = models.count_params({"params": headed["params"]["head"]}) // _OUTPUTS
-    params = models.count_params(headed) - head * _OUTPUTS, head
+    params = params_along(variables)
 
     def cost(num_classes: int) -> Cost:
         return Cost(*(fixed + num_classes * each for fixed, each in (step, once, params)))
 
     return cost
+
+
+def params_along(variables: Tree) -> tuple[int, int]:
+    """Numbers of parameters: without outputs of the head, and of each output."""
+    one, two = (
+        models.count_params(
+            jax.eval_shape(functools.partial(models.with_head, num_outputs=n), variables)
+        )
+        for n in (1, 2)
+    )
+    return 2 * one - two, two - one
 
 
 def forward_flops(module: nn.Module, variables: Tree, image_size: int) -> tuple[int, int]:

@@ -224,8 +224,8 @@ def as_model(
       notes: see `models.Model`; with what is known of the weights that it began with.
     """
     preprocess = models.Preprocess.parse(network.preprocess)
-    head = {name: leaf[..., :num_outputs] for name, leaf in variables["params"]["head"].items()}
-    variables = {**variables, "params": {**variables["params"], "head": head}}
+    if num_outputs is not None:
+        variables = models.resize_head(variables, num_outputs)
     return models.Model(
         network.name,
         network.options,

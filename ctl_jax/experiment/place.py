@@ -6,14 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from ctl_jax import finetune, models, pruning
+from ctl_jax import finetune, models, pruning, records
+from ctl_jax.compute import Ledger
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks
+from ctl_jax.experiment.arrays import read as read_arrays
 from ctl_jax.experiment.config import Config
-from ctl_jax.experiment.costs import Cost, cost_by_classes, forward_flops
+from ctl_jax.experiment.costs import Cost, cost_by_classes, forward_flops, params_along
 from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.sealing import Damaged
 from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
@@ -164,52 +169,139 @@ class Workplace:
         except UserError as error:
             raise DamagedModel(step, error) from None
 
-    def costs(self, recipe: Recipe, start: Step | None, batch_size: int) -> Callable[[int], Cost]:
+    def result(self, step: Step) -> records.Record:
+        """What a finished step came to; in a group the first process reads it."""
+        found = records.to_json(self.store.result(step.id)) if group.is_first() else None
+        record = records.from_json(group.json_of_first(found))
+        assert record is not None
+        return record
+
+    def charge(self, start: Step | None, *, done: bool) -> Ledger:
+        """What a trial that starts from a step's product is charged for it, as if it were alone.
+
+        Args:
+          start: the step, whose own start counts too; weights that are trained cost nothing here.
+          done: whether the steps are, so that their records tell what was not known before.
+        """
+        ledger = Ledger()
+        while start is not None and (charge := KINDS[start.kind].charge) is not None:
+            ledger += charge(start, self, self.result(start) if done else None)
+            start = start.inputs.get("weights")
+        return ledger
+
+    def arrays(self, step: Step) -> Mapping[str, np.ndarray]:
+        """The arrays that a finished step made, by name; not to be changed.
+
+        Raises:
+          DamagedModel: they cannot be read back.
+        """
+        # In a group the first process reads, and the others are told.
+        found, problem = None, None
+        try:
+            found = self.local_arrays(step) if group.is_first() else None
+        except DamagedModel as error:
+            problem = error
+        if group.of_first(int(problem is not None)):
+            raise problem or DamagedModel(step, "found by the first process")
+        return group.arrays_of_first(found)
+
+    def local_arrays(self, step: Step) -> Mapping[str, np.ndarray]:
+        """As `arrays`, in this process alone, which reads the folder."""
+        try:
+            return read_arrays(self.store.arrays(step.id), step.id)
+        except (FileNotFoundError, Damaged) as error:
+            raise DamagedModel(step, error) from None
+
+    def costs(
+        self, recipe: Recipe, start: Step | None, batch_size: int, image_size: int, head: str = ""
+    ) -> Callable[[int], Cost]:
         """What a network costs, by the number of classes.
 
         Args:
           recipe: how it is trained.
           start: the step that made its weights, as for `shapes`.
           batch_size: images an update.
+          image_size: side of the images in pixels.
+          head: what a new head reads, "last" or "taps"; "" is the head that `start` made.
         """
         # Networks of one architecture, such as those of dense and scratch, share a count.
-        key = (recipe, batch_size, self._architecture(start))
+        key = (recipe, batch_size, image_size, self._architecture(start, head, image_size))
         return self.once(
             key,
             lambda: cost_by_classes(
                 self.module,
                 recipe,
-                self.shapes(start),
+                self.headed(start, head, image_size),
                 batch_size=batch_size,
-                image_size=self.config.data.image_size,
-                forward=self._forward(start),
+                image_size=image_size,
+                forward=self._forward(start, head, image_size),
             ),
         )
 
-    def forward(self, start: Step | None, num_classes: int) -> int:
-        """FLOPs of a forward pass of one image; `start` is as for `costs`."""
-        fixed, each = self._forward(start)
+    def forward(self, start: Step | None, num_classes: int, image_size: int, head: str = "") -> int:
+        """FLOPs of a forward pass of one image; the arguments are as for `costs`."""
+        fixed, each = self._forward(start, head, image_size)
         return fixed + num_classes * each
 
-    def _forward(self, start: Step | None) -> tuple[int, int]:
-        size = self.config.data.image_size
+    def params(self, start: Step | None, num_classes: int, image_size: int, head: str = "") -> int:
+        """Number of parameters; the arguments are as for `costs`."""
+        key = ("params", self._architecture(start, head, image_size))
+        fixed, each = self.once(key, lambda: params_along(self.headed(start, head, image_size)))
+        return fixed + num_classes * each
+
+    def headed(self, start: Step | None, head: str, image_size: int) -> Tree:
+        """Shapes of a network's variables with a head of one output; see `costs`."""
+
+        def make(tree: Tree) -> Tree:
+            if head == "":
+                return models.with_head(tree, 1)
+            return self.with_new_head(tree, start, head, image_size, 1)
+
+        return jax.eval_shape(make, self.shapes(start))
+
+    def features(self, start: Step | None, head: str, image_size: int) -> int:
+        """How many numbers a head reads, "last" or "taps"."""
+
+        def count() -> int:
+            image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+            read: Any = functools.partial(models.representation, self.module, head=head)
+            return int(jax.eval_shape(read, self.shapes(start), image).shape[-1])
+
+        return self.once(("features", head, image_size, start.id if start else _WHOLE), count)
+
+    def with_new_head(
+        self, variables: Tree, start: Step | None, head: str, image_size: int, outputs: int
+    ) -> Tree:
+        """Variables with a head of zeros that reads "last" or "taps"; see `costs`."""
+        if head == "last":
+            return models.with_head(variables, outputs)
+        return _with_linear_head(variables, self.features(start, head, image_size), outputs)
+
+    def _forward(self, start: Step | None, head: str, image_size: int) -> tuple[int, int]:
         return self.once(
-            ("forward", self._architecture(start)),
-            lambda: forward_flops(self.module, self.shapes(start), size),
+            ("forward", image_size, self._architecture(start, head, image_size)),
+            lambda: forward_flops(self.module, self.headed(start, head, image_size), image_size),
         )
 
-    def _architecture(self, start: Step | None) -> Any:
+    def _architecture(self, start: Step | None, head: str, image_size: int) -> Any:
         def described() -> Any:
-            leaves, structure = jax.tree.flatten(models.with_head(self.shapes(start), 1))
+            leaves, structure = jax.tree.flatten(self.headed(start, head, image_size))
             return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
-        return self.once(("architecture", start.id if start else _WHOLE), described)
+        size = image_size if head == "taps" else 0
+        return self.once(("architecture", head, size, start.id if start else _WHOLE), described)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gave when it was first called for this key."""
         if key not in self._memory:
             self._memory[key] = make()
         return self._memory[key]
+
+
+def _with_linear_head(variables: Tree, rows: int, outputs: int) -> Tree:
+    """The variables with a head of zeros that reads so many numbers."""
+    head = {"kernel": jnp.zeros((rows, outputs)), "bias": jnp.zeros(outputs)}
+    return models.set_head(variables, head)
 
 
 def fitted(variables: Tree, like: Tree) -> Tree:

@@ -8,25 +8,30 @@ from typing import Any
 
 import jax
 
-from ctl_jax import data, models, records
+from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks, searches, strategies, tunings
 from ctl_jax.experiment.config import Config, budgets
-from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import finetune, pretrain, prune
+from ctl_jax.experiment.kinds import finetune, head, pretrain, prune
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo, find_tasks
 from ctl_jax.finetune import Phase
+from ctl_jax.finetune.phases import SGD
 from ctl_jax.finetune.step import MAX_STEPS
 
 # Fields of a phase that steps always name.
 _PHASE = ("train", "batch_norm", "share", "rate")
+# Images by which the network that a cut leaves is corrected: few amounts, so that budgets share.
+_IMAGES = (256, 64, 16)
+# The criterion that a trial's seed decides.
+_DRAWN = "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +69,9 @@ class Plan:
 
     @property
     def is_measured(self) -> bool:
-        """Whether a budget depends on what this device does."""
-        return any(UNITS[budget.unit].measured for budget in self.budgets)
+        """Whether trials depend on what is finished: on measurements, or on widths of cuts."""
+        measured = any(UNITS[budget.unit].measured for budget in self.budgets)
+        return measured or any(map(_is_open, self.methods.values()))
 
     def points(self) -> list[Point]:
         """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
@@ -78,23 +84,37 @@ class Plan:
 
     def _searched(self, task: TaskInfo, method: Method) -> list[searches.Setting]:
         """The settings that are tried for a method on a task."""
-        if all(phase.get("solver", "sgd") != "sgd" for phase in self._phases(method)):
+        if all(phase.get("solver", SGD) != SGD for phase in self._phases(method)):
             return [searches.NONE]
         return searches.settings(self.config.finetune, task.examples["train"])
 
-    def start(self, method: Method) -> Step | None:
-        """The step that makes a method's weights; None where they are given, or random."""
+    def start(
+        self, method: Method, task: TaskInfo | None = None, seed: int | None = None
+    ) -> Step | None:
+        """The step that makes a method's weights; None where they are given, or random.
+
+        Args:
+          method: which.
+          task: whose images decide on a cut that is decided by images; where there is none, the
+            step says no more than which widths it leaves.
+          seed: of the trial, for a cut that is drawn.
+        """
         start = self.pretraining if method.start == "pretrained" else None
         cut = method.cut
         if cut is None:
             return start
-        settings = {
-            "criterion": self.config.pruning.criterion,
-            "round_to": networks.round_to(self.config.pruning),
-        }
+        criterion = cut.criterion or self.config.pruning.criterion
+        settings = {"criterion": criterion, "round_to": networks.round_to(self.config.pruning)}
+        of_task: dict[str, Any] = {}
+        network = self._network(dataclasses.replace(method, image_size=0))
+        if method.start == "pretrained" and criterion not in pruning.ZERO_SHOT and task:
+            of_task = {"task": task.identity, "seed": seed}
+            network = self._network(method)
+        elif cut.criterion == _DRAWN and seed is not None:
+            of_task = {"seed": seed}
         return self.place.once(
-            ("cut", cut, start and start.id),
-            lambda: prune.make(cut, settings, self._network(method), start),
+            ("cut", method.start, cut, start and start.id, *map(repr, of_task.values())),
+            lambda: prune.make(cut, settings, network, start, **of_task),
         )
 
     def trial(
@@ -111,7 +131,9 @@ class Plan:
           The finetuning; or what has to be measured first, where that is not done.
         """
         method, budget = point.method, point.budget
-        start = weights or self.start(method)
+        start = weights or self.start(method, point.task, point.seed)
+        if start and _is_open(method) and (finished is None or start not in finished):
+            return start
         inputs = {"weights": start} if start else {}
         speed = 0.0
         if UNITS[budget.unit].measured:
@@ -124,8 +146,48 @@ class Plan:
             # So that it is still wanted once it is done.
             inputs["pace"] = pace
         amount = budget.flops(Pace(self._dense_epoch(point.task), lambda: speed))
+        if prepared := self._prepared(point, amount, start):
+            inputs["weights"] = prepared
         self._check(point, amount, inputs)
         return self._trial(point, amount, inputs)
+
+    def _prepared(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
+        """What a trial starts from: its weights, after a cut perhaps corrected, with its head."""
+        method, phases = point.method, self._phase_list(point.method)
+        first = phases[0]
+        key = (point.task.spec.name, point.seed, method, budget_flops, start and start.id)
+        if method.cut and method.start == "pretrained":
+            assert start is not None
+            # What a cut leaves has other activations than those that its statistics describe.
+            if method.cut.lsq or first.batch_norm == "frozen":
+                start = self._recalibrated(point, budget_flops, start)
+        if first.solver == SGD:
+            return start
+        if method.start == "random":
+            raise UserError(
+                f"config.methods: {method.name!r} fits a head to a network of random weights; "
+                "expected pretrained ones"
+            )
+        share = int(budget_flops * first.share / sum(phase.share for phase in phases))
+        wish = head.Wish(
+            first,
+            point.task.identity,
+            point.task.spec.kind == "multi_label",
+            self._network(method),
+            start,
+            point.seed,
+            self._settings["compute_dtype"],
+        )
+        left = share - finetune.spent(self.place.charge(start, done=False))
+        images = self.place.once(("images", *key), lambda: head.affordable(wish, left, self.place))
+        if images < 1:
+            least = share - left + head.cost_of_one(wish, self.place)
+            raise UserError(
+                f"{self._named(point.budget, 0)}: expected enough for one image, which costs "
+                f"{least:,} FLOPs for {method.name!r} on task {point.task.spec.name!r}"
+                + (f", of a share of {first.share:g}" if len(phases) > 1 else "")
+            )
+        return self.place.once(("head", *key), lambda: head.make(wish, images))
 
     def _trial(self, point: Point, budget_flops: int, inputs: Mapping[str, Step]) -> Step:
         task, method, budget, seed, rate = point[:5]
@@ -133,7 +195,8 @@ class Plan:
             "task": task.identity,
             "method": method.name,
             "start": method.start,
-            "phases": self._phases(method),
+            # A head that is fitted is a step of its own.
+            "phases": [each for each in self._phases(method) if each.get("solver", SGD) == SGD],
             "budget": str(budget),
             "budget_flops": budget_flops,
             "learning_rate": rate,
@@ -142,6 +205,25 @@ class Plan:
             **self._network(method),
         }
         return Step("finetune", params, dict(inputs))
+
+    def _recalibrated(self, point: Point, budget_flops: int, start: Step) -> Step:
+        """What a cut left, corrected by as many images as a tenth of the budget pays for."""
+        from ctl_jax.experiment.kinds import recalibrate
+
+        method, task = point.method, point.task
+        assert method.cut is not None
+        for images in _IMAGES:
+            step = recalibrate.make(
+                task.identity,
+                {**self._network(method), "compute_dtype": self._settings["compute_dtype"]},
+                start,
+                images=min(images, task.examples["train"]),
+                seed=point.seed,
+                lsq=method.cut.lsq,
+            )
+            if 10 * self.place.flops(step) <= budget_flops:
+                break
+        return step
 
     def _pace(self, point: Point, inputs: Mapping[str, Step]) -> Step:
         method = point.method
@@ -157,30 +239,28 @@ class Plan:
     def _network(self, method: Method) -> dict[str, Any]:
         """What says which network is trained, where its start does not."""
         return {
-            "image_size": self.config.data.image_size,
+            "image_size": method.image_size or self.config.data.image_size,
             "model": self._model,
             "weights": self.weights_id if method.start == "pretrained" else None,
         }
 
     def _phases(self, method: Method) -> list[dict[str, Any]]:
-        return self.place.once(("phases", method), lambda: self._make_phases(method))
+        """A method's phases, as plain values."""
+        return self.place.once(
+            ("phases", method), lambda: list(map(_plain, self._phase_list(method)))
+        )
 
-    def _make_phases(self, method: Method) -> list[dict[str, Any]]:
+    def _phase_list(self, method: Method) -> tuple[Phase, ...]:
+        return self.place.once(("phase list", method), lambda: self._make_phases(method))
+
+    def _make_phases(self, method: Method) -> tuple[Phase, ...]:
         variables = self.place.whole
         paths = jax.tree_util.tree_leaves_with_path(variables["params"])
         network = tunings.Network(
             networks.stages(self.place.network, variables),
             ["/".join(key.key for key in path) for path, _ in paths],
         )
-        return [
-            # What does nothing is left out, so that ids stay what they were before these fields.
-            {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in dataclasses.asdict(phase).items()
-                if name in _PHASE or value != getattr(Phase(), name)
-            }
-            for phase in method.phases(network)
-        ]
+        return method.phases(network)
 
     @functools.cached_property
     def _model(self) -> dict[str, Any]:
@@ -205,16 +285,28 @@ class Plan:
             lambda: _that_do_something(self._settings | chosen),
         )
 
-    def costs(self, method: Method, num_classes: int) -> list[Cost]:
-        """What each phase of a method costs."""
-        phases = self._phases(method)
-        recipes = [finetune.recipe(self._settings, self._model, phase) for phase in phases]
-        batch_size, start = self.config.finetune.batch_size, self.start(method)
-        return [self.place.costs(r, start, batch_size)(num_classes) for r in recipes]
+    def cost(self, method: Method, num_classes: int) -> MethodCost | None:
+        """What a method's network costs, and a step of its last phase.
+
+        None where its widths are known only when the cut is done.
+        """
+        if _is_open(method):
+            return None
+        start, last = self.start(method), self._phase_list(method)[-1]
+        size = method.image_size or self.config.data.image_size
+        of = start, num_classes, size, last.head
+        step = None
+        if last.solver == SGD:
+            recipe = finetune.recipe(self._settings, self._model, _plain(last))
+            batch_size = self.config.finetune.batch_size
+            step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
+        return MethodCost(step, self.place.forward(*of), self.place.params(*of))
 
     def _dense_epoch(self, task: TaskInfo) -> float:
         """FLOPs of an epoch of training the whole network."""
-        (cost,) = self.costs(Method(), task.num_classes)
+        cost = self.cost(Method(), task.num_classes)
+        assert cost is not None
+        assert cost.step is not None
         return task.examples["train"] / self.config.finetune.batch_size * cost.step
 
     def _check(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
@@ -254,6 +346,23 @@ def _that_do_something(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that do nothing, so that ids are what they were before these keys."""
     later = ("label_smoothing", "ema", "mixup")
     return {key: value for key, value in settings.items() if value or key not in later}
+
+
+def _is_open(method: Method) -> bool:
+    """Whether the widths of a method's network are known only when its cut is done."""
+    return method.cut is not None and method.cut.allocation != "uniform"
+
+
+def _plain(phase: Phase) -> dict[str, Any]:
+    """A phase as plain values.
+
+    What does nothing is left out, so that ids stay what they were before these fields.
+    """
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(phase).items()
+        if name in _PHASE or value != getattr(Phase(), name)
+    }
 
 
 def make_plan(place: Workplace) -> Plan:

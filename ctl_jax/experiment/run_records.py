@@ -65,18 +65,21 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
     """What each method makes of the network, without the task's head."""
     found = []
     for name, method in plan.methods.items():
-        costs, start, cut = plan.costs(method, 0), plan.start(method), method.cut
+        cost, start, cut = plan.cost(method, 0), plan.start(method), method.cut
+        if cost is None:
+            # The records of its trials tell.
+            continue
         keep = prune.planned(start, plan.place) if cut is not None and start is not None else None
         found.append(
             records.MethodRecord(
                 method=name,
                 scope=cut.scope if cut else None,
                 ratio=cut.ratio if cut else None,
-                criterion=plan.config.pruning.criterion if cut else None,
-                params=costs[-1].params,
-                forward_flops=costs[-1].forward,
+                criterion=(cut.criterion or plan.config.pruning.criterion) if cut else None,
+                params=cost.params,
+                forward_flops=cost.forward,
                 # Of several phases that of the last.
-                flops_per_step=costs[-1].step,
+                flops_per_step=cost.step,
                 groups=len(plan.place.groups),
                 cut_groups=0 if keep is None else prune.cut_groups(keep),
                 notes=() if keep is None else tuple(prune.notes(plan.place.groups, keep)),

@@ -126,8 +126,8 @@ def _check_devices(plan: Plan) -> None:
         pixels = 3 * config.data.image_size**2
         _check_fits(f"config.{key}={size}: its images", 4 * pixels * size // mesh.size)
     for name, method in plan.methods.items():
-        params = plan.costs(method, 0)[-1].params
-        _check_fits(f"config.model: the parameters of {name!r}", 4 * params)
+        if cost := plan.cost(method, 0):
+            _check_fits(f"config.model: the parameters of {name!r}", 4 * cost.params)
 
 
 def _check_fits(what: str, size: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ctl_jax import models, records
+from ctl_jax.compute import Ledger
 from ctl_jax.errors import UserError
 
 # Plain values: None, bool, int, float, str, and lists and mappings of them.
@@ -96,6 +97,9 @@ class Kind:
       shapes: the variables that it makes, abstract: `shapes(step, place)`.
       restore: makes its variables again from its records, its arrays and its input "weights":
         `restore(step, place)`. None: they are kept as a checkpoint where they are needed.
+      charge: what a trial that starts from it is charged, besides what its input "weights" is:
+        `charge(step, place, record)` gives a `Ledger`. The record is its last one, or None as long
+        as it is not done: then what it costs at most. None: nothing, nor for what is before it.
       makes_arrays: whether it gives `Output.arrays`, which are kept where they are needed.
       label: for a progress bar: `label(step, place)` gives its text and how many updates there are.
     """
@@ -105,6 +109,7 @@ class Kind:
     run: Callable[[Step, Any, Any], "Output"]
     shapes: Callable[[Step, Any], Any]
     restore: Callable[[Step, Any], Any] | None = None
+    charge: Callable[[Step, Any, records.Record | None], Ledger] | None = None
     makes_arrays: bool = False
     label: Callable[[Step, Any], tuple[str, int]] | None = None
 

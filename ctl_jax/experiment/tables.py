@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.console
 import rich.table
@@ -96,21 +97,27 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
         methods.add_column(column, justify="right")
     for budget in text.budgets(ends):
         methods.add_column(f"steps in {budget}", justify="right")
-    whole = plan.costs(plan.methods["dense"], 0)[0].step if "dense" in plan.methods else None
+    dense = plan.cost(plan.methods["dense"], 0) if "dense" in plan.methods else None
+    whole = dense.step if dense else None
     for name, method in plan.methods.items():
-        cost = plan.costs(method, 0)[-1]
-        methods.add_row(
-            name,
-            f"{cost.params:,}",
-            text.flops(cost.forward),
-            text.flops(cost.step),
-            f"{cost.step / whole:.2f}" if whole else "",
-            *(str(int(budget.amount) // cost.step) for budget in ends),
-        )
+        cost = plan.cost(method, 0)
+        if cost is None:
+            methods.add_row(name, "as it will be cut")
+        elif cost.step is None:
+            methods.add_row(name, f"{cost.params:,}", text.flops(cost.forward), "none")
+        else:
+            methods.add_row(
+                name,
+                f"{cost.params:,}",
+                text.flops(cost.forward),
+                text.flops(cost.step),
+                f"{cost.step / whole:.2f}" if whole else "",
+                *(str(int(budget.amount) // cost.step) for budget in ends),
+            )
     console.print(methods)
     for name, method in plan.methods.items():
         start = plan.start(method)
-        if method.cut is not None and start is not None:
+        if method.cut is not None and start is not None and plan.cost(method, 0):
             for note in prune.planned(start, plan.place).notes:
                 console.print(f"{name}: {note}", style="yellow", markup=False)
 
@@ -121,10 +128,13 @@ def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
         step.id: sum(stretch.updates for stretch in finetune.plan(step, plan.place))
         for step in trials
     }
-    by_budget: dict[str, list[int]] = {str(budget): [] for budget in plan.budgets}
+    by_budget: dict[str, list[Any]] = {str(budget): [] for budget in plan.budgets}
     for step in trials:
+        # Of a head that is fitted, how many images there are is what a budget pays for.
+        start = step.inputs.get("weights")
+        paid = updates[step.id], start and start.params.get("images")
         # A strategy may spend less than a budget at first.
-        by_budget.setdefault(step.params["budget"], []).append(updates[step.id])
+        by_budget.setdefault(step.params["budget"], []).append(paid)
     notes = [
         f"Budgets of {least.amount:,.0f} and {more.amount:,.0f} FLOPs pay for the same steps, of "
         f"every method and task"

@@ -115,7 +115,8 @@ class TaskLoader:
         self._memory_bytes = memory_bytes
         # By data set, of which a stream may have several tasks.
         self._infos: dict[str, TaskInfo] = {}
-        self._loaded: collections.OrderedDict[tuple[str, bool], data.Task]
+        # By name, size of the images, and whether it is whole.
+        self._loaded: collections.OrderedDict[tuple[str, int, bool], data.Task]
         self._loaded = collections.OrderedDict()
 
     def check_dirs(self) -> None:
@@ -153,18 +154,24 @@ class TaskLoader:
         limited = {name: min(most, info.examples[name]) for name in _LIMITED}
         return dataclasses.replace(info, examples={**info.examples, **limited})
 
-    def load(self, spec: data.TaskSpec, *, whole: bool = False) -> data.Task:
-        """The task with its images; the arguments are those of `info`.
+    def load(self, spec: data.TaskSpec, *, image_size: int = 0, whole: bool = False) -> data.Task:
+        """The task with its images.
+
+        Args:
+          spec: as for `info`.
+          image_size: side of the images in pixels; 0 is that of the config.
+          whole: as for `info`.
 
         Raises:
           UserError: its data is nowhere, or damaged.
         """
-        key = (spec.name, whole)
+        image_size = image_size or self._settings.image_size
+        key = (spec.name, image_size, whole)
         if key not in self._loaded:
             settings = self._settings
             task = data.load(
                 spec,
-                image_size=settings.image_size,
+                image_size=image_size,
                 dirs=settings.dirs,
                 max_corrupt=settings.max_corrupt,
                 on_prepare=self._on_prepare,

@@ -2,7 +2,7 @@
 
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
-from ctl_jax.finetune.evaluate import Scores, evaluate
+from ctl_jax.finetune.evaluate import Scores, evaluate, score
 from ctl_jax.finetune.loop import FitResult, Leg, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
 from ctl_jax.finetune.phases import Phase
@@ -43,6 +43,7 @@ __all__ = [
     "make_step",
     "memory_bytes",
     "pad_labels",
+    "score",
     "train_step",
     "warmup_cosine",
 ]

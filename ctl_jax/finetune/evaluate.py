@@ -84,12 +84,38 @@ def evaluate(
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
     if labels.ndim == 2:
         call = functools.partial(_compiled(mesh, _logits), *network, variables)
-        logits = _over_batches(call, images, batch_size, mesh)[:, :num_classes]
-        ends = mean_average_precision_interval(labels, logits) if interval else None
-        return Scores("mAP", mean_average_precision(labels, logits), None, ends)
+        logits = _over_batches(call, images, batch_size, mesh)
+        return score(logits, labels, num_classes=num_classes, interval=interval)
     classes = devices.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
-    hits = _over_batches(call, images, batch_size, mesh) == labels[:, None]
+    largest = _over_batches(call, images, batch_size, mesh)
+    return _of_largest(largest, labels, num_classes, interval)
+
+
+def score(
+    logits: np.ndarray, labels: np.ndarray, *, num_classes: int, interval: bool = False
+) -> Scores:
+    """The scores of logits that were computed already; see `evaluate`.
+
+    Args:
+      logits: float [examples, outputs], finite.
+      labels: as for `evaluate`.
+      num_classes: outputs beyond it do not count.
+      interval: as for `evaluate`.
+    """
+    logits = logits[:, :num_classes]
+    if labels.ndim == 2:
+        ends = mean_average_precision_interval(labels, logits) if interval else None
+        return Scores("mAP", mean_average_precision(labels, logits), None, ends)
+    largest = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    return _of_largest(largest, labels, num_classes, interval)
+
+
+def _of_largest(
+    largest: np.ndarray, labels: np.ndarray, num_classes: int, interval: bool
+) -> Scores:
+    """Accuracies by the numbers of the largest outputs, [examples, up to 5]."""
+    hits = largest == labels[:, None]
     top5 = float(hits.any(axis=1).mean()) if num_classes >= TOP else None
     ends = accuracy_interval(int(hits[:, 0].sum()), len(hits)) if interval else None
     return Scores("accuracy", float(hits[:, 0].mean()), top5, ends)

@@ -3,6 +3,8 @@ the same points. A process of its own is a group of one, in which they cost noth
 """
 
 import itertools
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -71,6 +73,29 @@ def tree_of_first(tree: Tree, like: Tree) -> Tree:
         assert got is not None
         leaves.append(np.frombuffer(got.tobytes(), leaf.dtype).reshape(leaf.shape))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def json_of_first(value: Any) -> Any:
+    """The first process's plain value, in all of them."""
+    if jax.process_count() == 1:
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8) if is_first() else None
+    got = bytes_of_first(content)
+    assert got is not None
+    return json.loads(got.tobytes())
+
+
+def arrays_of_first(arrays: Mapping[str, np.ndarray] | None) -> Mapping[str, np.ndarray]:
+    """The first process's arrays by name, bit for bit, in all of them.
+
+    Args:
+      arrays: of the first process; not looked at in the others.
+    """
+    about = arrays and [[name, each.dtype.name, each.shape] for name, each in arrays.items()]
+    about = json_of_first(about)
+    like = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype, shape in about}
+    found: Mapping[str, np.ndarray] = tree_of_first(arrays, like)
+    return found
 
 
 def stop_requested() -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctl_jax import finetune, models, records
 from ctl_jax.experiment import networks
-from ctl_jax.experiment.kinds.finetune import padded_outputs
+from ctl_jax.experiment.kinds import finetune as trials
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
@@ -46,12 +46,12 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     began, trial = time.monotonic(), _trial(step)
     params, variables = trial.params, place.variables(trial)
     info = place.tasks[params["task"]["name"]]
-    task = place.loader.load(info.spec)
+    task = place.loader.load(info.spec, image_size=params["image_size"])
     split = task.splits[step.params["split"]]
     scores = finetune.evaluate(
         place.module,
         params["model"]["preprocess"],
-        _padded(variables, padded_outputs(task.num_classes)),
+        models.resize_head(variables, trials.padded_outputs(task.num_classes)),
         split.images,
         split.labels,
         num_classes=task.num_classes,
@@ -77,8 +77,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         widths=_widths(place, variables),
         params=models.count_params(variables),
         whole_params=models.count_params(whole),
-        forward_flops=place.forward(trial.inputs.get("weights"), task.num_classes),
-        whole_forward_flops=place.forward(None, task.num_classes),
+        forward_flops=_forward(place, trial),
+        whole_forward_flops=_whole_forward(place, trial),
         latency_s=seconds,
         whole_latency_s=seconds if is_whole else _latency(place, trial, whole),
         device=jax.devices()[0].device_kind,
@@ -93,25 +93,27 @@ def _trial(step: Step) -> Step:
 
 
 def _flops(place: Workplace, trial: Step, examples: int) -> int:
-    classes = trial.params["task"]["num_classes"]
-    model, whole = (place.forward(s, classes) for s in (trial.inputs.get("weights"), None))
+    model, whole = _forward(place, trial), _whole_forward(place, trial)
     timed = model if model == whole else model + whole
     return examples * model + (_WARM_UP + _MEASURED) * timed
+
+
+def _forward(place: Workplace, trial: Step) -> int:
+    """FLOPs of a prediction by the trial's network."""
+    params = trial.params
+    of = params["task"]["num_classes"], params["image_size"]
+    return place.forward(trial.inputs.get("weights"), *of, trials.new_head(trial))
+
+
+def _whole_forward(place: Workplace, trial: Step) -> int:
+    """FLOPs of a prediction by the whole network, with a head on its last features."""
+    return place.forward(None, trial.params["task"]["num_classes"], trial.params["image_size"])
 
 
 def _whole(place: Workplace, num_classes: int) -> Tree:
     """The whole network, with zeros for weights: they take the same time."""
     shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), place.whole)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _padded(variables: Tree, outputs: int) -> Tree:
-    """With outputs of the head that are not counted: the program is that of trials."""
-    head = {
-        name: np.pad(leaf, [*[(0, 0)] * (leaf.ndim - 1), (0, outputs - leaf.shape[-1])])
-        for name, leaf in variables["params"]["head"].items()
-    }
-    return {**variables, "params": {**variables["params"], "head": head}}
 
 
 def _widths(place: Workplace, variables: Tree) -> Mapping[str, tuple[int, ...]]:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ctl_jax import data, finetune, interrupts, models, records
+from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment import networks
-from ctl_jax.experiment.costs import Cost
+from ctl_jax.experiment.costs import Cost, MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
@@ -64,9 +64,18 @@ def evaluations_before_end(updates: int, every: int) -> int:
 
 def shapes(step: Step, place: Workplace) -> Tree:
     """Those of the network that it starts from, with the task's head."""
-    start = place.shapes(step.inputs.get("weights"))
-    outputs = step.params["task"]["num_classes"]
-    return jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), start)
+    params = step.params
+    headed = place.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
+    outputs = params["task"]["num_classes"]
+    return jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), headed)
+
+
+def new_head(step: Step) -> str:
+    """What a new head reads, "last" or "taps"; "" where the step's start has made the head."""
+    start = step.inputs.get("weights")
+    if start is not None and start.kind == "head":
+        return ""
+    return phase_of(step.params["phases"][0]).head
 
 
 def plan(step: Step, place: Workplace) -> list[Stretch]:
@@ -74,13 +83,15 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
     params, start = step.params, step.inputs.get("weights")
     phases = [phase_of(each) for each in params["phases"]]
     shares = sum(phase.share for phase in phases)
-    left, stretches = params["budget_flops"], []
+    # As much as what it starts from may have cost: how much it did is known only later.
+    left = budget = max(0, params["budget_flops"] - spent(place.charge(start, done=False)))
+    stretches = []
     for number, phase in enumerate(phases, start=1):
         each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
-        costs = place.costs(each, start, params["finetune"]["batch_size"])
-        cost = costs(params["task"]["num_classes"])
+        of = start, params["finetune"]["batch_size"], params["image_size"], new_head(step)
+        cost = place.costs(each, *of)(params["task"]["num_classes"])
         # The last one has what is left, so that little of the budget is.
-        amount = int(params["budget_flops"] * (phase.share / shares))
+        amount = int(budget * (phase.share / shares))
         updates = (left if number == len(phases) else min(left, amount)) // cost.step
         left -= updates * cost.step
         rate = params["learning_rate"] * phase.rate
@@ -100,9 +111,11 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
       Stopped: the run was told to stop; the trial is saved.
       Lost: another worker has it.
     """
-    began = time.monotonic()
-    info = place.tasks[step.params["task"]["name"]]
-    task, stretches = place.loader.load(info.spec), plan(step, place)
+    if not step.params["phases"]:
+        return _fitted(step, place)
+    began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
+    task = place.loader.load(info.spec, image_size=step.params["image_size"])
+    stretches = plan(step, place)
     settings, evaluate = step.params["finetune"], functools.partial(_evaluate, step, place, task)
     with contextlib.ExitStack() as stack:
         checkpoints = None
@@ -123,7 +136,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        ledger = Ledger(train=_spent(stretches, result.steps))
+        own = _spent(stretches, result.steps)
+        ledger = place.charge(step.inputs.get("weights"), done=True).add("train", own)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
         reported_step, variables = result.steps, result.variables
@@ -134,7 +148,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         **describe(step, place),
         steps=result.steps,
         reported_step=reported_step,
-        spent_flops=ledger.train,
+        spent_flops=spent(ledger),
+        own_flops=own + ledger.validate,
         **scores,
         diverged=result.diverged,
         ledger=ledger,
@@ -148,6 +163,46 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     ]
     multi_label = task.splits["train"].labels.ndim == 2
     return Output(lines, _model(step, place, variables, multi_label))
+
+
+def spent(ledger: Ledger) -> int:
+    """What counts against a trial's budget."""
+    return ledger.train + ledger.extract + ledger.prune
+
+
+def _fitted(step: Step, place: Workplace) -> Output:
+    """A trial that makes no update: its start is all that there is of it."""
+    start = step.inputs["weights"]
+    head: Any = place.result(start)
+    examples = step.params["task"]["examples"]
+    # By a whole forward pass, as for those that are trained.
+    forward = head_cost(step, place).forward
+    ledger = place.charge(start, done=True)
+    ledger = ledger.add("validate", forward * (examples["dev"] + examples["dev_test"]))
+    trial = records.TrialRecord(
+        **describe(step, place),
+        steps=0,
+        reported_step=0,
+        spent_flops=spent(ledger),
+        own_flops=0,
+        **{name: getattr(head, name) for name in SCORES},
+        diverged=False,
+        ledger=ledger,
+        wall_s=head.wall_s,
+    )
+    multi_label = start.params["multi_label"]
+
+    def model() -> models.Model:
+        return _model(step, place, place.local_variables(start), multi_label)()
+
+    return Output([trial], model)
+
+
+def head_cost(step: Step, place: Workplace) -> MethodCost:
+    """What the network of a trial costs that makes no update."""
+    params, start = step.params, step.inputs["weights"]
+    of = start, params["task"]["num_classes"], params["image_size"]
+    return MethodCost(None, place.forward(*of), place.params(*of))
 
 
 def label(step: Step, place: Workplace) -> tuple[str, int]:
@@ -164,6 +219,14 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
     cut = _cut(step)
     of_cut = {} if cut is None else cut.params
     updates = sum(stretch.updates for stretch in stretches)
+    cost = stretches[-1].cost if stretches else head_cost(step, place)
+    head = step.inputs.get("weights")
+    fitted: Mapping[str, Any] = {}
+    notes: Mapping[str, Any] = {}
+    if head is not None and head.kind == "head":
+        record = place.result(head)
+        assert isinstance(record, records.HeadRecord)
+        fitted, notes = head.params, record.notes
     return {
         "id": step.id,
         "variant": place.config.stream.variant,
@@ -178,12 +241,17 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         "criterion": of_cut.get("criterion"),
         "budget": params["budget"],
         "budget_flops": params["budget_flops"],
-        "learning_rate": params["learning_rate"],
+        "learning_rate": params["learning_rate"] if stretches else None,
+        "batch_size": params["finetune"]["batch_size"] if stretches else None,
+        "image_size": params["image_size"],
+        "solver": fitted.get("solver"),
+        "examples": fitted.get("images"),
+        "notes": notes,
         "seed": params["seed"],
         # Of several phases the mean.
-        "flops_per_step": round(_spent(stretches, updates) / updates),
-        "forward_flops": stretches[-1].cost.forward,
-        "params": stretches[-1].cost.params,
+        "flops_per_step": round(_spent(stretches, updates) / updates) if stretches else None,
+        "forward_flops": cost.forward,
+        "params": cost.params,
         "metric": spec.metric,
     }
 
@@ -226,6 +294,7 @@ def recipe(
         compute_dtype=settings["compute_dtype"],
         # Steps without them do not name them: their ids are from before there were these keys.
         label_smoothing=settings.get("label_smoothing", 0.0),
+        mixup=settings.get("mixup", 0.0),
         ema=settings.get("ema", 0.0),
     )
 
@@ -258,11 +327,19 @@ def _fit(
     params, settings = step.params, step.params["finetune"]
     if params["start"] == "random":
         key = jax.random.key(params["seed"])
-        variables = _random(place.module, key, params["image_size"])
+        variables = _random(place.module, key, place.config.data.image_size)
+        if (cut := step.inputs.get("weights")) is not None:
+            record: Any = place.result(cut)
+            keep = pruning.Keep.from_json(record.keep)
+            variables = pruning.prune(variables, place.groups, keep)
     else:
         variables = place.variables(step.inputs.get("weights"))
-    outputs = padded_outputs(task.num_classes)
-    variables = models.with_head(variables, outputs)
+    outputs, head = padded_outputs(task.num_classes), new_head(step)
+    if head == "":
+        variables = models.resize_head(variables, outputs)
+    else:
+        of = step.inputs.get("weights"), head, params["image_size"], outputs
+        variables = place.with_new_head(variables, *of)
     start = keeper.resume(
         lambda phase: jax.eval_shape(
             functools.partial(finetune.init_state, stretches[phase].recipe, seed=params["seed"]),

@@ -1,18 +1,19 @@
 """How fast a device trains: what budgets in seconds rest on."""
 
+import dataclasses
 import statistics
 import time
-from typing import Any
 
 import jax
 import numpy as np
 
-from ctl_jax import finetune, models, records
+from ctl_jax import finetune, records
 from ctl_jax.experiment.kinds.finetune import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import Hyper, Leg
+from ctl_jax.finetune import Hyper, Leg, Phase
+from ctl_jax.finetune.phases import SGD
 from ctl_jax.finetune.step import Tree
 
 # Updates of each phase: the first ones compile and warm up.
@@ -41,25 +42,28 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     variables = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype), place.shapes(step.inputs.get("weights"))
     )
-    variables = models.with_head(variables, padded_outputs(_CLASSES))
     images = np.zeros((settings["batch_size"], size, size, 3), np.uint8)
     labels = np.zeros(settings["batch_size"], np.int32)
     total = _WARM_UP + _MEASURED
     seconds_a_flop, shares, began = 0.0, 0.0, time.monotonic()
-    for number, (each, cost) in enumerate(_phases(step, place)):
-        result = finetune.fit(
-            [Leg(place.compiled(each), each, Hyper(1e-3, total, 0, _CLASSES))],
-            variables,
-            images,
-            labels,
-            batch_size=settings["batch_size"],
-            seed=0,
-            log_every=1,
-        )
-        taken = np.diff([entry.wall_s for entry in result.history])[_WARM_UP - 1 :]
-        share = phase_of(step.params["phases"][number]).share
-        seconds_a_flop += share * statistics.median(taken) / cost
-        shares += share
+    for phase, cost in _phases(step, place):
+        if phase.solver != SGD:
+            taken = _times_of_extraction(step, place, variables, images, phase)
+        else:
+            each = recipe(settings, step.params["model"], dataclasses.asdict(phase))
+            start, outputs = step.inputs.get("weights"), padded_outputs(_CLASSES)
+            result = finetune.fit(
+                [Leg(place.compiled(each), each, Hyper(1e-3, total, 0, _CLASSES))],
+                place.with_new_head(variables, start, phase.head, size, outputs),
+                images,
+                labels,
+                batch_size=settings["batch_size"],
+                seed=0,
+                log_every=1,
+            )
+            taken = list(np.diff([entry.wall_s for entry in result.history])[_WARM_UP - 1 :])
+        seconds_a_flop += phase.share * statistics.median(taken) / cost
+        shares += phase.share
     record = records.PaceRecord(
         id=step.id,
         device=step.params["device"],
@@ -70,14 +74,39 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record])
 
 
-def _phases(step: Step, place: Workplace) -> list[tuple[Any, int]]:
-    """Recipe and FLOPs of an update of each phase."""
-    settings, model = step.params["finetune"], step.params["model"]
-    start = step.inputs.get("weights")
+def _times_of_extraction(
+    step: Step, place: Workplace, variables: Tree, images: np.ndarray, phase: Phase
+) -> list[float]:
+    """Seconds of the features of a batch: of a head that is fitted, what takes the time."""
+    seconds = []
+    for _ in range(_WARM_UP + _MEASURED):
+        began = time.perf_counter()
+        finetune.extract(
+            place.module,
+            step.params["model"]["preprocess"],
+            variables,
+            images,
+            head=phase.head,
+            compute_dtype=step.params["finetune"]["compute_dtype"],
+            batch_size=len(images),
+        )
+        seconds.append(time.perf_counter() - began)
+    return seconds[_WARM_UP:]
+
+
+def _phases(step: Step, place: Workplace) -> list[tuple[Phase, int]]:
+    """Each phase, and the FLOPs of an update of it, or of the features of a batch."""
+    settings, start = step.params["finetune"], step.inputs.get("weights")
+    size, images = step.params["image_size"], settings["batch_size"]
     found = []
-    for phase in step.params["phases"]:
-        each = recipe(settings, model, phase)
-        found.append((each, place.costs(each, start, settings["batch_size"])(_CLASSES).step))
+    for params in step.params["phases"]:
+        phase = phase_of(params)
+        if phase.solver != SGD:
+            cost = images * place.forward(start, 0, size)
+        else:
+            each = recipe(settings, step.params["model"], params)
+            cost = place.costs(each, start, images, size, phase.head)(_CLASSES).step
+        found.append((phase, cost))
     return found
 
 

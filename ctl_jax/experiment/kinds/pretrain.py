@@ -122,7 +122,8 @@ def _recipe(step: Step) -> Recipe:
 
 def _cost(step: Step, place: Workplace) -> Cost:
     batch_size = step.params["pretrain"]["batch_size"]
-    return place.costs(_recipe(step), None, batch_size)(step.params["task"]["num_classes"])
+    size, classes = step.params["image_size"], step.params["task"]["num_classes"]
+    return place.costs(_recipe(step), None, batch_size, size)(classes)
 
 
 def _fit(

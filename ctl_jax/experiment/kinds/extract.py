@@ -1,0 +1,177 @@
+"""Features of some images of a task, each computed once: a shard of what heads are fitted on.
+
+Where a shard begins and ends does not depend on who needs it, so that budgets, methods and workers
+share shards.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctl_jax import finetune, records
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune.step import Tree
+
+FEATURES, LABELS = "features", "labels"
+# Shards are small at first, since small budgets pay for few images: (images, how many such shards).
+_SIZES = ((256, 8), (1024, 14))
+_LARGEST = 16384
+
+
+class Shard(NamedTuple):
+    """Some images of a split, in the order in which heads take them.
+
+    Attributes:
+      split: "train", "dev" or "dev_test".
+      view: 0 for the images as they are, others for changed ones, see `finetune.extract`.
+      start: the first one.
+      stop: one after the last.
+    """
+
+    split: str
+    view: int
+    start: int
+    stop: int
+
+
+def shards(split: str, examples: int, count: int) -> list[Shard]:
+    """The shards that hold the first images of a split; beyond its end, its next views.
+
+    Args:
+      split: its name.
+      examples: that it has.
+      count: images that are needed.
+    """
+    found = []
+    for view in range(-(-count // examples)):
+        wanted = min(examples, count - view * examples)
+        for start, stop in itertools.pairwise(_bounds(examples)):
+            if start >= wanted:
+                break
+            found.append(Shard(split, view, start, stop))
+    return found
+
+
+def _bounds(examples: int) -> Iterator[int]:
+    sizes = itertools.chain(
+        *(itertools.repeat(size, times) for size, times in _SIZES), itertools.repeat(_LARGEST)
+    )
+    stop = 0
+    yield stop
+    while stop < examples:
+        stop = min(examples, stop + next(sizes))
+        yield stop
+
+
+def make(
+    shard: Shard,
+    task: Mapping[str, Any],
+    network: Mapping[str, Any],
+    start: Step | None,
+    *,
+    head: str,
+    seed: int,
+    compute_dtype: str,
+) -> Step:
+    """The step of a shard.
+
+    Args:
+      shard: which images.
+      task: its identity.
+      network: what says which network it is, where `start` does not.
+      start: makes its weights; None where they are given.
+      head: what is computed of an image: "last" or "taps".
+      seed: of the order of training images; others are taken as they come.
+      compute_dtype: of the network.
+    """
+    params = {
+        "task": dict(task),
+        **shard._asdict(),
+        "seed": seed if shard.split == "train" else None,
+        "head": head,
+        "compute_dtype": compute_dtype,
+        **network,
+    }
+    return Step("extract", params, {"weights": start} if start else {})
+
+
+def order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Images in an order whose beginnings have as many of each class as there can be.
+
+    Each round has one image of every class that has one left; which, and in which order, is random.
+
+    Args:
+      labels: int [N], or [N, K] of 0 and 1: an image counts for the rarest of its classes.
+      seed: of the order.
+
+    Returns:
+      int64 [N], a permutation.
+    """
+    rng = np.random.default_rng(seed)
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0)
+        rarest = np.where(labels > 0, counts, counts.max(initial=0) + 1).argmin(axis=1)
+        labels = np.where(labels.any(axis=1), rarest, labels.shape[1])
+    drawn = rng.permutation(len(labels))
+    by_class = np.argsort(labels[drawn], kind="stable")
+    sizes = np.unique(labels, return_counts=True)[1]
+    firsts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rounds = np.empty(len(labels), np.int64)
+    rounds[by_class] = np.arange(len(labels)) - firsts
+    # Stable: within a round the order is that of the draw.
+    return drawn[np.argsort(rounds, kind="stable")]
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of a forward pass of each image, without a head."""
+    params = step.params
+    count = params["stop"] - params["start"]
+    return count * place.forward(step.inputs.get("weights"), 0, params["image_size"])
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of its input: it makes no network of its own."""
+    return place.shapes(step.inputs.get("weights"))
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Computes them."""
+    began, params = time.monotonic(), step.params
+    info = place.tasks[params["task"]["name"]]
+    split = place.loader.load(info.spec, image_size=params["image_size"]).splits[params["split"]]
+    index = np.arange(len(split.labels))
+    if params["seed"] is not None:
+        index = place.once(
+            ("order", info.spec.name, params["seed"]), lambda: order(split.labels, params["seed"])
+        )
+    # Those that could not be read are missing at the end.
+    index = index[params["start"] : params["stop"]]
+    features = finetune.extract(
+        place.module,
+        params["model"]["preprocess"],
+        place.variables(step.inputs.get("weights")),
+        split.images[index],
+        head=params["head"],
+        compute_dtype=params["compute_dtype"],
+        view=params["view"],
+    )
+    record = records.ExtractRecord(
+        id=step.id,
+        task=info.spec.name,
+        split=params["split"],
+        start=params["start"],
+        stop=params["stop"],
+        image_size=params["image_size"],
+        features=features.shape[1],
+        flops=flops(step, place),
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record], arrays=lambda: {FEATURES: features, LABELS: split.labels[index]})
+
+
+register("extract", Kind(1, flops, run, shapes, makes_arrays=True))

@@ -1,0 +1,244 @@
+"""A head that is fitted on features, in closed form or nearly, and how good it is."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctl_jax import finetune, heads, models, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment.kinds import extract
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune import Phase
+from ctl_jax.finetune.step import Tree
+
+_SPLITS = ("dev", "dev_test")
+
+
+class Wish(NamedTuple):
+    """A head that is to be fitted, but for how many images the budget pays for.
+
+    Attributes:
+      phase: says how.
+      task: identity of the task.
+      multi_label: whether an image of it may be of several classes.
+      network: what says which network it is, where `start` does not; with "image_size".
+      start: makes its weights; None where they are given.
+      seed: of the order of training images, and of the solver.
+      compute_dtype: of the network.
+    """
+
+    phase: Phase
+    task: Mapping[str, Any]
+    multi_label: bool
+    network: Mapping[str, Any]
+    start: Step | None
+    seed: int
+    compute_dtype: str
+
+
+def make(wish: Wish, images: int) -> Step:
+    """The step of a head.
+
+    Args:
+      wish: which head.
+      images: of the train split that it is fitted on; beyond its end further views of them.
+    """
+    phase, task = wish.phase, wish.task
+    inputs = {"weights": wish.start} if wish.start else {}
+    counts = {"train": images, **{name: task["examples"][name] for name in _SPLITS}}
+    for split, count in counts.items():
+        for number, shard in enumerate(extract.shards(split, task["examples"][split], count)):
+            inputs[f"{split}/{number}"] = extract.make(
+                shard,
+                task,
+                wish.network,
+                wish.start,
+                head=phase.head,
+                seed=wish.seed,
+                compute_dtype=wish.compute_dtype,
+            )
+    params = {
+        "task": dict(task),
+        "images": images,
+        "solver": phase.solver,
+        "head": phase.head,
+        "select": phase.select,
+        "multi_label": wish.multi_label,
+        "seed": wish.seed,
+        **wish.network,
+    }
+    return Step("head", params, inputs)
+
+
+def affordable(wish: Wish, flops: int, place: Workplace) -> int:
+    """How many training images a budget pays for: their features, and the fit.
+
+    At most those that there are, with their views where the phase has them; 0 where it pays for
+    none.
+    """
+    views = finetune.VIEWS if wish.phase.views else 1
+    low, high = 0, views * wish.task["examples"]["train"]
+    while low < high:
+        middle = -(-(low + high) // 2)
+        if _cost(wish, middle, place) <= flops:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def cost_of_one(wish: Wish, place: Workplace) -> int:
+    """FLOPs of a head that is fitted on one image: the least that a budget has to pay for."""
+    return _cost(wish, 1, place)
+
+
+def _cost(wish: Wish, images: int, place: Workplace) -> int:
+    size = wish.network["image_size"]
+    features = images * place.forward(wish.start, 0, size)
+    width = place.features(wish.start, wish.phase.head, size)
+    classes = wish.task["num_classes"]
+    return features + heads.flops(
+        wish.phase.solver, images, width, classes, wish.multi_label, wish.phase.select
+    )
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of the fit, at most."""
+    params = step.params
+    return heads.flops(
+        params["solver"],
+        params["images"],
+        _width(step, place),
+        params["task"]["num_classes"],
+        params["multi_label"],
+        params["select"],
+    )
+
+
+def _width(step: Step, place: Workplace) -> int:
+    params = step.params
+    return place.features(step.inputs.get("weights"), params["head"], params["image_size"])
+
+
+def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+    """Of the features of its training images, and of the fit."""
+    params = step.params
+    each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
+    fit = flops(step, place)
+    if record is not None:
+        assert isinstance(record, records.HeadRecord)
+        fit = record.flops
+    return Ledger(train=fit, extract=params["images"] * each)
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of its input, with the head."""
+    params = step.params
+    head = heads.shapes(
+        params["solver"], params["images"], _width(step, place), params["task"]["num_classes"]
+    )
+    whole = place.shapes(step.inputs.get("weights"))
+    return {**whole, "params": {**whole["params"], "head": head}}
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Fits it, and looks how good it is on dev and dev_test, all on features.
+
+    Raises:
+      DamagedModel: features cannot be read back.
+    """
+    began, params = time.monotonic(), step.params
+    # Those of images that cannot be read are missing.
+    train, dev, dev_test = (_shards(step, place, split) for split in ("train", *_SPLITS))
+    train = _first(train, params["images"])
+    classes = params["task"]["num_classes"]
+    fitted = heads.fit(
+        params["solver"],
+        train,
+        classes,
+        multi_label=params["multi_label"],
+        seed=params["seed"],
+        select=params["select"],
+        dev=_joined(dev),
+    )
+    scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
+    images = sum(len(shard.labels) for shard in train)
+    each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
+    record = records.HeadRecord(
+        id=step.id,
+        task=params["task"]["name"],
+        solver=params["solver"],
+        head=params["head"],
+        examples=images,
+        features=train[0].features.shape[1],
+        metric=scores[0].metric,
+        dev=scores[0].value,
+        dev_test=scores[1].value,
+        dev_top5=scores[0].top5,
+        dev_test_top5=scores[1].top5,
+        notes=fitted.notes,
+        flops=fitted.flops,
+        extract_flops=images * each,
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record], arrays=lambda: _flat(fitted.head))
+
+
+def _shards(step: Step, place: Workplace, split: str) -> list[heads.Shard]:
+    names = (name for name in step.inputs if name.rpartition("/")[0] == split)
+    found = [place.arrays(step.inputs[name]) for name in names]
+    return [heads.Shard(each[extract.FEATURES], each[extract.LABELS]) for each in found]
+
+
+def _first(shards: list[heads.Shard], count: int) -> list[heads.Shard]:
+    found = []
+    for shard in shards:
+        if count > 0:
+            found.append(heads.Shard(shard.features[:count], shard.labels[:count]))
+        count -= len(shard.labels)
+    return found
+
+
+def _joined(shards: list[heads.Shard]) -> heads.Shard:
+    return heads.Shard(*map(np.concatenate, zip(*shards, strict=True)))
+
+
+def _score(head: Any, shards: list[heads.Shard], num_classes: int) -> finetune.Scores:
+    logits = [_logits(head, shard.features) for shard in shards]
+    labels = np.concatenate([shard.labels for shard in shards])
+    return finetune.score(np.concatenate(logits), labels, num_classes=num_classes)
+
+
+# Features may be float16 on disk; heads compute in float32.
+_apply = jax.jit(lambda head, features: models.apply_head(head, features.astype(jnp.float32)))
+
+
+def _logits(head: Any, features: np.ndarray) -> np.ndarray:
+    return np.asarray(_apply(head, features))
+
+
+def _flat(head: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A head's arrays by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(head)
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """The variables of its input, with the head."""
+    head: dict[str, Any] = {}
+    for path, array in place.local_arrays(step).items():
+        *above, name = path.split("/")
+        inside = head
+        for key in above:
+            inside = inside.setdefault(key, {})
+        inside[name] = np.asarray(array)
+    return models.set_head(place.local_variables(step.inputs.get("weights")), head)
+
+
+register("head", Kind(1, flops, run, shapes, restore, charge=charge, makes_arrays=True))
