@@ -12,6 +12,7 @@ keyword-only are words, and may be left out: `probe@logistic@last`.
 import dataclasses
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -105,12 +106,62 @@ def freeze(network: Network, count: int) -> tuple[Phase, ...]:
     Raises:
       UserError: the network has not so many stages.
     """
-    names = [name for name in network.stages if name not in ("stem", "head")]
+    names = _stages(network)
     if not 0 <= count <= len(names):
         raise UserError(f"freeze@{count}: expected 0 to {len(names)} stages of this network")
-    trained = [each for name in (*names[count:], "head") for each in network.stages[name]]
+    return (Phase(train=_patterns(network, names[count:])),)
+
+
+@tuning("last")
+def last(network: Network, count: int) -> tuple[Phase, ...]:
+    """The head and the last `count` stages; the rest is computed once an image that does not vary.
+
+    Images do not vary without crops, flips and mixtures: `finetune.crop_area=(1,1)`,
+    `finetune.crop_aspect=(1,1)`, `finetune.flip=False`.
+
+    Raises:
+      UserError: the network has not so many stages.
+    """
+    names = _stages(network)
+    if not 1 <= count <= len(names):
+        raise UserError(f"last@{count}: expected 1 to {len(names)} stages of this network")
+    return (Phase(train=_patterns(network, names[-count:]), cached=True),)
+
+
+def _stages(network: Network) -> list[str]:
+    """Names of its stages, first to last."""
+    return [name for name in network.stages if name not in ("stem", "head")]
+
+
+def _patterns(network: Network, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the parameters of some stages and of the head."""
     whole = set(network.paths)
-    return (Phase(train=tuple(each if each in whole else f"{each}/*" for each in trained)),)
+    trained = [each for name in (*names, "head") for each in network.stages[name]]
+    return tuple(each if each in whole else f"{each}/*" for each in trained)
+
+
+@tuning("lora")
+def lora(network: Network, rank: int) -> tuple[Phase, ...]:
+    """The head, and a change of a low rank of each kernel (Hu et al. 2021, arXiv:2106.09685).
+
+    Raises:
+      UserError: a rank below 1.
+    """
+    if rank < 1:
+        raise UserError(f"lora@{rank}: expected a rank of at least 1")
+    return (Phase(train=("head/*",), batch_norm="frozen", lora=rank),)
+
+
+@tuning("l2_sp")
+def l2_sp(network: Network, strength: float) -> tuple[Phase, ...]:
+    """Everything, with kernels pulled to where they started (Li et al. 2018, arXiv:1802.01483).
+
+    Raises:
+      UserError: a strength, the L2 coefficient, that is not positive and finite.
+    """
+    if not 0 < strength < math.inf:
+        raise UserError(f"l2_sp@{strength!r}: expected a positive coefficient")
+    return (Phase(to_start=strength),)
 
 
 Solver = Annotated[str, lambda: tuple(heads.SOLVERS)]

@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import math
 
 import jax
 import pytest
@@ -70,6 +71,31 @@ def test_freeze_trains_what_comes_after_the_first_stages(name):
             Tuning("freeze", (count,)).phases(found)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_last_trains_the_last_stages_and_the_head(name):
+    found = network(name)
+    stages = [stage for stage in found.stages if stage not in ("stem", "head")]
+    for count in (1, len(stages)):
+        (phase,) = Tuning("last", (count,)).phases(found)
+        assert trained(phase, found) == of_stages(found, [*stages[-count:], "head"])
+        assert phase.cached
+    for count in (0, len(stages) + 1):
+        with pytest.raises(UserError, match=rf"^last@{count}: expected 1 to {len(stages)} "):
+            Tuning("last", (count,)).phases(found)
+
+
+def test_lora_and_l2_sp_have_a_rank_and_a_strength():
+    found = network(NAMES[0])
+    (phase,) = Tuning("lora", (8,)).phases(found)
+    assert trained(phase, found) == of_stages(found, ["head"])
+    assert (phase.lora, phase.batch_norm) == (8, "frozen")
+    (phase,) = Tuning("l2_sp", (0.01,)).phases(found)
+    assert (phase.to_start, phase.batch_norm) == (0.01, "batch")
+    for wrong in (Tuning("lora", (0,)), Tuning("l2_sp", (0.0,)), Tuning("l2_sp", (math.inf,))):
+        with pytest.raises(UserError, match=f"^{wrong.text}: expected a "):
+            wrong.phases(found)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -96,4 +122,14 @@ def test_a_second_tuning_of_a_name_is_refused():
 
 
 def test_all_tunings_are_tested_here():
-    assert set(TUNINGS) == {"full", "linear_probe", "head_bn", "freeze", "probe", "lp_ft"}
+    assert set(TUNINGS) == {
+        "full",
+        "linear_probe",
+        "head_bn",
+        "freeze",
+        "last",
+        "lora",
+        "l2_sp",
+        "probe",
+        "lp_ft",
+    }
