@@ -12,8 +12,16 @@ Example, anybody's weights, and a network from its name:
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
 from ctl_jax.models.formulations import compiler_options, tuned
+from ctl_jax.models.heads import apply_head, resize_head, set_head, with_head
 from ctl_jax.models.model import Model, load, save
-from ctl_jax.models.network import apply, count_params, features, init, with_head
+from ctl_jax.models.network import (
+    apply,
+    count_params,
+    features,
+    init,
+    new_head,
+    representation,
+)
 from ctl_jax.models.own import is_own
 from ctl_jax.models.own_model import from_module
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
@@ -32,6 +40,7 @@ __all__ = [
     "Preprocess",
     "ResNet",
     "apply",
+    "apply_head",
     "apply_pruned",
     "compiler_options",
     "content_hash",
@@ -45,9 +54,13 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained",
     "load_weights",
+    "new_head",
     "options_of",
+    "representation",
+    "resize_head",
     "save",
     "save_checkpoint",
+    "set_head",
     "stages",
     "tuned",
     "with_head",

@@ -1,18 +1,22 @@
 """Using a network: pure functions of a module and its variables."""
 
+import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import layers, widths
+from ctl_jax.models import heads, layers, taps, widths
 
 Variables = Mapping[str, Any]
+# What a head reads.
+HeadInput = Literal["last", "taps"]
 
 # What a network may compute in.
 DTYPES = ("float32", "bfloat16")
@@ -33,7 +37,7 @@ def init(module: nn.Module, key: jax.Array, image_size: int) -> dict[str, Any]:
     Raises:
       UserError: `image_size` is no positive int.
     """
-    _check_positive("image_size", image_size)
+    heads.check_positive("image_size", image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return {"batch_stats": {}, **module.lazy_init(key, images)}
 
@@ -69,7 +73,9 @@ def apply(
 
     Args:
       module: from `create`, or any Linen module of images that has BatchNorm of ours or of Linen.
-      variables: {"params": ..., "batch_stats": ...}.
+      variables: {"params": ..., "batch_stats": ...}, with a head of any form (see `heads`). Under
+        "ensemble" in both there may be the variables of a second network of this architecture,
+        perhaps of other widths and with another head: its logits are added.
       images: float32 [B, H, W, 3], preprocessed (see `PREPROCESS`).
       train: which BatchNorm layers normalise by the batch instead of by
         `variables["batch_stats"]`: all, none, or those for whose path ("stage1_block1/bn1") a
@@ -83,13 +89,90 @@ def apply(
       those of this batch, of the layers that normalise by it, and the others as they were.
       Averaging them over batches is the trainer's affair.
     """
-    variables, images = _cast(variables, images, dtype)
+    second = _second(variables)
+    if second is None:
+        return _apply(module, variables, images, train, dtype)
+    one = _apply(module, variables, images, train, dtype)
+    inner = (lambda path: train(f"{heads.ENSEMBLE}/{path}")) if callable(train) else train
+    two = _apply(module, second, images, inner, dtype)
     if not train:
-        with layers.normalising(lambda path: False):
-            return widths.apply(module, variables, images).astype(jnp.float32)
-    with layers.normalising(train if callable(train) else lambda path: True):
-        logits, updated = widths.apply(module, variables, images, mutable=["batch_stats"])
-    return logits.astype(jnp.float32), updated.get("batch_stats", {})
+        return one + two
+    return one[0] + two[0], {**one[1], heads.ENSEMBLE: two[1]}
+
+
+def _second(variables: Variables) -> Variables | None:
+    """The variables of an ensemble's second network."""
+    if heads.ENSEMBLE not in variables["params"]:
+        return None
+    return {kind: tree.get(heads.ENSEMBLE, {}) for kind, tree in variables.items()}
+
+
+def _apply(
+    module: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    train: bool | ByBatch,
+    dtype: DTypeLike,
+) -> Any:
+    """As `apply`, of one network."""
+    # In float32: numbers that a fit has made large may cancel.
+    head = variables["params"].get("head", {})
+    variables, images = _cast(variables, images, dtype)
+
+    def read(layer: nn.Module, x: jax.Array, calls: Sequence[taps.Call]) -> jax.Array | None:
+        if _is_layers_own(head, layer, x):
+            return None
+        rows = heads.inputs(head)
+        found = _flat(layer, x)
+        if found.shape[1] != rows:
+            found = _with_taps(module, variables, found, calls)
+        if found.shape[1] != rows:
+            raise UserError(
+                f"the head reads {rows} numbers; expected {x.shape[-1]}, the last representation, "
+                f"or {found.shape[1]}, that and the taps"
+            )
+        logits = heads.apply_head(head, found)
+        # The mean over tokens follows.
+        return logits[:, None] if x.ndim == 3 else logits
+
+    with taps.at_head(module, read):
+        if not train:
+            with layers.normalising(lambda path: False):
+                return widths.apply(module, variables, images).astype(jnp.float32)
+        with layers.normalising(train if callable(train) else lambda path: True):
+            logits, updated = widths.apply(module, variables, images, mutable=["batch_stats"])
+        return logits.astype(jnp.float32), updated.get("batch_stats", {})
+
+
+def _is_layers_own(head: heads.Head, layer: nn.Module, x: jax.Array) -> bool:
+    """Whether the head is linear on the last representation: the module's own layer computes it."""
+    if "kernel" not in head or heads.HIDDEN in head:
+        return "kernel" not in head
+    rows = head["kernel"].shape[:-1]
+    return len(rows) != 1 or (rows == x.shape[-1:] and not isinstance(layer, nn.Einsum))
+
+
+def _flat(layer: nn.Module, x: jax.Array) -> jax.Array:
+    """What a head reads, [B, F], float32: of a network with two tokens both side by side."""
+    if x.ndim != 2 and not isinstance(layer, nn.Einsum):
+        raise UserError(
+            f"the network's head reads an array {list(x.shape)}; expected [B, F] for one with taps "
+            "or hidden units"
+        )
+    return x.reshape(x.shape[0], -1).astype(jnp.float32)
+
+
+def _with_taps(
+    module: nn.Module, variables: Variables, last: jax.Array, calls: Sequence[taps.Call]
+) -> jax.Array:
+    """The representation with the taps behind it."""
+    chosen = taps.choose(module, variables["params"], calls)
+    if not chosen:
+        raise UserError(
+            f"no layer of the {type(module).__name__} can be tapped; expected one whose blocks are "
+            "no loop and not computed again for the gradient, or a head on 'last'"
+        )
+    return jnp.concatenate([last, *map(taps.pooled, chosen)], axis=1)
 
 
 def _cast(variables: Variables, images: jax.Array, dtype: DTypeLike) -> tuple[Variables, jax.Array]:
@@ -117,33 +200,72 @@ def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.
         return widths.apply(module, variables, images, return_features=True)
 
 
-def with_head(variables: Variables, num_outputs: int) -> dict[str, Any]:
-    """The same variables with a new task head, whose kernel and bias are zero.
+def representation(
+    module: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    head: HeadInput = "last",
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """What a head of a classifier reads, [B, D], in evaluation; of an ensemble the first network's.
 
     Args:
-      variables: {"params": ..., "batch_stats": ...}, perhaps pruned: the inputs of the new head
-        are those of the old.
-      num_outputs: outputs of the new head; `apply` needs no new module for it.
-
-    Returns:
-      New variables; every array but the head's is the same object.
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}, with any head.
+      images: float32 [B, H, W, 3], preprocessed.
+      head: "last", what the network's own last layer reads; or "taps", that and behind it the means
+        of maps at the ends of the other stages and in the middle of the last, see `taps`.
+      dtype: of what comes before, as for `apply`; the result is float32.
 
     Raises:
-      UserError: `num_outputs` is not positive.
+      UserError: another head; a network whose layers cannot be tapped, or that is no classifier.
     """
-    _check_positive("num_outputs", num_outputs)
-    old = variables["params"]["head"]
-    head = {
-        name: jnp.zeros((*leaf.shape[:-1], num_outputs), leaf.dtype) for name, leaf in old.items()
+    if head not in get_args(HeadInput):
+        raise UserError(f"head is {head!r}; expected {' or '.join(map(repr, get_args(HeadInput)))}")
+    variables, images = _cast(variables, images, dtype)
+    found: list[jax.Array] = []
+
+    def read(layer: nn.Module, x: jax.Array, calls: Sequence[taps.Call]) -> Any:
+        last = _flat(layer, x)
+        found.append(last if head == "last" else _with_taps(module, variables, last, calls))
+        return np.zeros((*x.shape[:-1], 1), x.dtype)
+
+    with taps.at_head(module, read), layers.normalising(lambda path: False):
+        widths.apply(module, variables, images)
+    return found[0]
+
+
+def new_head(
+    module: nn.Module,
+    variables: Variables,
+    num_outputs: int,
+    image_size: int,
+    head: HeadInput = "last",
+) -> dict[str, Any]:
+    """Variables of one network with a linear head of zeros, whatever head they have.
+
+    Args:
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}; of an ensemble, the first network stays.
+      num_outputs: of the new head.
+      image_size: side of images that it runs on, in pixels: it is traced for the head's inputs.
+      head: what the head reads, as for `representation`.
+
+    Raises:
+      UserError: as `representation`, or `num_outputs` is not positive.
+    """
+    heads.check_positive("num_outputs", num_outputs)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    read = functools.partial(representation, module, head=head)
+    rows = jax.eval_shape(read, variables, image).shape[1]
+    zeros = {"kernel": jnp.zeros((rows, num_outputs)), "bias": jnp.zeros(num_outputs)}
+    first = {
+        kind: {name: leaf for name, leaf in tree.items() if name != heads.ENSEMBLE}
+        for kind, tree in variables.items()
     }
-    return {**variables, "params": {**variables["params"], "head": head}}
+    return heads.set_head(first, zeros)
 
 
 def count_params(variables: Variables) -> int:
     """Number of trained numbers, BatchNorm's running statistics not among them."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-
-
-def _check_positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{name} is {value!r}; expected a positive int")

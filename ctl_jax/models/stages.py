@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctl_jax.errors import UserError
+from ctl_jax.models import heads
 
 _STEM = re.compile(r"stem_.*|patch_conv|tokens|registers|position")
 _STAGE = re.compile(r"(?:stage|transition|block|down)(\d+)(?:_.*)?")
 _UP = re.compile(r"up(\d+)(?:_conv)?")
+# Of what comes after the stages, and of an ensemble's second network.
+_LAST, _BESIDE = 1e9, float("inf")
 _END = re.compile(r"head|norm|fc_norm|final_bn|last_.*|hidden\d+")
 
 
@@ -26,8 +29,9 @@ def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
       variables: {"params": ...} of a network of this package, pruned or not; abstract arrays do.
 
     Returns:
-      "stem", "stage1", "stage2", ..., "head", in the order of the forward pass, each with the
-      names of its entries in `variables["params"]`; each of these is in one group.
+      "stem", "stage1", "stage2", ..., "head", in the order of the forward pass, and "ensemble"
+      where there is a second network, each with the names of its entries in `variables["params"]`;
+      each of these is in one group.
 
     Raises:
       UserError: a parameter of another network.
@@ -42,14 +46,14 @@ def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     groups: dict[float, list[str]] = {}
     for name in names:
         groups.setdefault(_place(name, depth), []).append(name)
-    titles = {0.0: "stem", float("inf"): "head"}
+    titles = {0.0: "stem", _LAST: "head", _BESIDE: "ensemble"}
     return {
         titles.get(place, f"stage{place:.0f}"): tuple(groups[place]) for place in sorted(groups)
     }
 
 
 def _place(name: str, depth: int) -> float:
-    """0 of the stem, 1, 2, ... of the stages, infinity after them."""
+    """0 of the stem, 1, 2, ... of the stages, more after them."""
     if match := _STAGE.fullmatch(name):
         return int(match[1])
     if match := _UP.fullmatch(name):
@@ -59,5 +63,7 @@ def _place(name: str, depth: int) -> float:
     if _STEM.fullmatch(name):
         return 0
     if _END.fullmatch(name):
-        return float("inf")
+        return _LAST
+    if name == heads.ENSEMBLE:
+        return _BESIDE
     raise UserError(f"parameter {name!r} belongs to no stage; expected one of a network by name")

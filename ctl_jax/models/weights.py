@@ -8,9 +8,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from ctl_jax.errors import UserError, naming
+from ctl_jax.models.heads import with_head
 from ctl_jax.models.matching import Match, match, own_naming, variables_of
 from ctl_jax.models.names import Arrays, Named, Naming, Network, namings, of_module
-from ctl_jax.models.network import with_head
 from ctl_jax.models.sources import Source, open_source
 
 # What wrappers put before all names of the network that they hold.

@@ -134,6 +134,27 @@ def test_pruned_is_full_with_channels_cut_off(check_exact, case, scope):
     assert all("head" not in name for name in groups)
 
 
+@pytest.mark.parametrize("case", ["resnet50_v1.5", "densenet", "shufflenet_v2"])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_heads_on_taps(check_exact, case, hidden):
+    """A cut of a stage's outputs cuts the head's rows that read them."""
+    apply_fn, variables, x, module = build(case)
+    read = functools.partial(models.representation, module, head="taps")
+    rng = np.random.default_rng(0)
+
+    def layer(inputs: int, outputs: int) -> dict[str, Any]:
+        kernel = rng.normal(size=(inputs, outputs)).astype(np.float32) / np.sqrt(inputs)
+        return {"kernel": kernel, "bias": np.ones(outputs, np.float32)}
+
+    rows = jax.eval_shape(read, variables, x).shape[1]
+    head = {**layer(5, 3), "hidden": layer(rows, 5)} if hidden else layer(rows, 3)
+    groups = check_exact(apply_fn, models.set_head(variables, head), x, gradients=False)
+    path = "params/head/hidden/kernel" if hidden else "params/head/kernel"
+    cut = {int(p) for group in groups.values() for m in group.members if m.path == path
+           for p in m.positions.ravel()}  # fmt: skip
+    assert cut == set(range(rows))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_costs_are_those_of_the_pruned_network(case):
     apply_fn, variables, x, _ = build(case)

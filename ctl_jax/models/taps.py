@@ -1,0 +1,124 @@
+"""Taps: where a network is read besides its end, for heads on all of its stages.
+
+A tap is the mean over space, or over tokens, of what enters a layer: it is after the activation and
+the pooling before it, whatever the family. Which layers these are follows from the names of the
+network's stages and the order in which its layers are called, and from nothing else: the same for
+a pruned network, at every image size. Heads on features of several depths: Evci et al., Head2Toe:
+Utilizing Intermediate Representations for Better Transfer Learning, 2022 (arXiv:2201.03529).
+"""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+
+from ctl_jax.models import layers, own
+from ctl_jax.models.stages import stages
+
+# Of more stages than these the three at the quarters of the way are tapped.
+_MOST_STAGES = 7
+# Layers that are called before an activation, or read no map.
+_BETWEEN = (layers.BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Dropout)
+
+
+class Call(NamedTuple):
+    """A layer's call: its path, its class and what enters it."""
+
+    path: tuple[str, ...]
+    kind: type[nn.Module]
+    value: jax.Array
+
+
+# From a head's layer, its input and the calls of layers before it to the head's output.
+Read = Callable[[nn.Module, jax.Array, Sequence[Call]], Any]
+
+
+def at_head(module: nn.Module, read: Read) -> Any:
+    """A context in which a network's head is asked for its output.
+
+    Args:
+      module: the network.
+      read: gives the head's output, or None where the head's own layer shall.
+    """
+    head = tuple(module.inner_head.split("/")) if isinstance(module, own.Own) else (own.HEAD,)
+    level = _level()
+    calls: dict[tuple[str, ...], Call] = {}
+
+    def see(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer = context.module
+        # Inside a loop, or what is computed again for the gradient, arrays stay there.
+        if context.method_name == "__call__" and layer.path and _level() == level:
+            value: Any = args[0] if args else next(iter(kwargs.values()), None)
+            if layer.path == head:
+                output = read(layer, value, list(calls.values()))
+                return next_fun(*args, **kwargs) if output is None else output
+            if getattr(value, "ndim", 0) >= 3:
+                calls.setdefault(layer.path, Call(layer.path, type(layer), value))
+        return next_fun(*args, **kwargs)
+
+    return nn.intercept_methods(see)
+
+
+def _level() -> Any:
+    return get_opaque_trace_state(convention="flax")
+
+
+def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) -> list[Call]:
+    """The calls that are tapped, in their order; none where a network has no such layers.
+
+    Args:
+      module: the network.
+      params: its parameters; their names say which stages there are.
+      calls: those of layers that read maps [B, H, W, C] or tokens [B, N, C], up to the head.
+    """
+    if isinstance(module, own.Own):
+        return _quarters(_blocks(calls))
+    top = {call.path[0]: call for call in calls if len(call.path) == 1}
+    groups = stages({"params": params})
+    found = [
+        [call for name, call in top.items() if name in groups[title]]
+        for title in groups
+        if title.startswith("stage")
+    ]
+    found = [group for group in found if group]
+    if len(found) > _MOST_STAGES:
+        return _quarters([group[0] for group in found])
+    middle = [_of_commonest(found[-1])] if found else []
+    taps = [group[0] for group in found[1:]]
+    taps += [group[len(group) // 2] for group in middle if len(group) > 1]
+    # What a last convolution reads is the end of the last stage.
+    taps += [call for name, call in top.items() if name in groups["head"] and call.kind is nn.Conv]
+    chosen = {call.path for call in taps}
+    return [call for call in top.values() if call.path in chosen]
+
+
+def _blocks(calls: Sequence[Call]) -> list[Call]:
+    """Of any network: the layers of the commonest class, at the least depth that has some."""
+    for depth in range(1, max((len(call.path) for call in calls), default=0) + 1):
+        # The first layer of all reads the images themselves.
+        level = [c for c in calls if len(c.path) == depth and c.value is not calls[0].value]
+        if found := _of_commonest([c for c in level if not issubclass(c.kind, _BETWEEN)]):
+            return found
+    return []
+
+
+def _of_commonest(calls: Sequence[Call]) -> list[Call]:
+    """The calls of layers of the class that most of them have, of equals the first."""
+    kinds = collections.Counter(call.kind for call in calls).most_common(1)
+    return [call for call in calls if call.kind is kinds[0][0]] if kinds else []
+
+
+def _quarters(calls: Sequence[Call]) -> list[Call]:
+    """Of many blocks those at one, two and three quarters of the way; of few all."""
+    if len(calls) <= _MOST_STAGES:
+        return list(calls)
+    return [calls[round(len(calls) * quarter / 4)] for quarter in (1, 2, 3)]
+
+
+def pooled(call: Call) -> jax.Array:
+    """Means over space or tokens, float32 [B, C]."""
+    return jnp.mean(call.value, axis=tuple(range(1, call.value.ndim - 1)), dtype=jnp.float32)
