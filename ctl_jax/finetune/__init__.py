@@ -3,6 +3,7 @@
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
 from ctl_jax.finetune.evaluate import Scores, evaluate, score
+from ctl_jax.finetune.extract import VIEWS, extract
 from ctl_jax.finetune.loop import FitResult, Leg, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
 from ctl_jax.finetune.phases import Phase
@@ -19,6 +20,7 @@ from ctl_jax.finetune.step import (
 )
 
 __all__ = [
+    "VIEWS",
     "Augmentation",
     "FitResult",
     "Hyper",
@@ -37,6 +39,7 @@ __all__ = [
     "default_chunk",
     "default_dtype",
     "evaluate",
+    "extract",
     "fit",
     "init_state",
     "make_mesh",

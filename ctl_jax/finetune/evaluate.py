@@ -84,11 +84,11 @@ def evaluate(
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
     if labels.ndim == 2:
         call = functools.partial(_compiled(mesh, _logits), *network, variables)
-        logits = _over_batches(call, images, batch_size, mesh)
+        logits = over_batches(call, images, batch_size, mesh)
         return score(logits, labels, num_classes=num_classes, interval=interval)
     classes = devices.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
-    largest = _over_batches(call, images, batch_size, mesh)
+    largest = over_batches(call, images, batch_size, mesh)
     return _of_largest(largest, labels, num_classes, interval)
 
 
@@ -121,7 +121,7 @@ def _of_largest(
     return Scores("accuracy", float(hits[:, 0].mean()), top5, ends)
 
 
-def _over_batches(
+def over_batches(
     call: Callable[[jax.Array], jax.Array], images: np.ndarray, batch_size: int, mesh: Mesh
 ) -> np.ndarray:
     """The results of a function of a batch for all images, [examples, ...]."""

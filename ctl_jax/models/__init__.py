@@ -11,10 +11,12 @@ Example, anybody's weights, and a network from its name:
 """
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models.entering import apply_from, entering, entrance
 from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.heads import apply_head, resize_head, set_head, with_head
 from ctl_jax.models.model import Model, load, save
 from ctl_jax.models.network import (
+    HeadInput,
     apply,
     count_params,
     features,
@@ -36,16 +38,20 @@ __all__ = [
     "CLASSIFIERS",
     "NAMES",
     "PREPROCESS",
+    "HeadInput",
     "Model",
     "Preprocess",
     "ResNet",
     "apply",
+    "apply_from",
     "apply_head",
     "apply_pruned",
     "compiler_options",
     "content_hash",
     "count_params",
     "create",
+    "entering",
+    "entrance",
     "features",
     "from_module",
     "init",

@@ -91,7 +91,11 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
     taps = [group[0] for group in found[1:]]
     taps += [group[len(group) // 2] for group in middle if len(group) > 1]
     # What a last convolution reads is the end of the last stage.
-    taps += [call for name, call in top.items() if name in groups["head"] and call.kind is nn.Conv]
+    taps += [
+        call
+        for name, call in top.items()
+        if name in groups.get("head", ()) and call.kind is nn.Conv
+    ]
     chosen = {call.path for call in taps}
     return [call for call in top.values() if call.path in chosen]
 

@@ -53,6 +53,7 @@ def main(address: str, index: int, given: str, folder: str) -> None:
     scores = finetune.evaluate(
         MODULE, "nevis", result.variables, images, labels, num_classes=3, batch_size=13
     )
+    features = finetune.extract(MODULE, "nevis", result.variables, images, batch_size=13)
 
     def until_stopped(at, snapshot):
         if at == 20 and index == 1:
@@ -68,7 +69,7 @@ def main(address: str, index: int, given: str, folder: str) -> None:
         stopped = error.args[0]
     same = jax.tree.map(lambda a, b: bool((a == b).all()), result.variables, again.variables)
     leaves = {str(k): leaf for k, leaf in enumerate(jax.tree.leaves(result.variables))}
-    np.savez(pathlib.Path(folder, f"{index}.npz"), **leaves)
+    np.savez(pathlib.Path(folder, f"{index}.npz"), **leaves, features=features)
     found = {
         "history": [entry[:3] for entry in result.history],
         "same": all(jax.tree.leaves(same)),

@@ -80,7 +80,9 @@ def test_two_processes_train_as_one(group, module, variables, split):
         log_every=5,
     )
     score = finetune.evaluate(module, "nevis", alone.variables, *split, num_classes=3).value
-    for found, arrays in zip(*group, strict=True):
+    expected = finetune.extract(module, "nevis", alone.variables, split[0])
+    for found, (*arrays, features) in zip(*group, strict=True):
+        chex.assert_trees_all_close(features, expected, rtol=1e-2, atol=1e-3)
         for entry, other in zip(found["history"], alone.history, strict=True):
             assert entry == pytest.approx(list(other[:3]), rel=1e-4)
         chex.assert_trees_all_close(arrays, jax.tree.leaves(alone.variables), rtol=1e-3, atol=1e-4)
