@@ -1,9 +1,9 @@
 """Where the FLOPs went, by method and purpose."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ctl_jax import records
+from ctl_jax import records, text
 from ctl_jax.records import PURPOSES, SEARCHED, TrialRecord
 from ctl_jax.report.rows import searches
 from ctl_jax.report.table import Table, place
@@ -30,8 +30,80 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
     return totals
 
 
+class Sharing(NamedTuple):
+    """What trials were charged for, and what was computed.
+
+    Attributes:
+        charged: FLOPs of all trials, each as if it were alone.
+        computed: FLOPs that were computed: what trials share (features, heads, corrections of what
+            a cut leaves), once.
+        steps: How many steps were made that trials may share.
+        wall_s: Seconds that they took together.
+    """
+
+    charged: int
+    computed: int
+    steps: int
+    wall_s: float
+
+
+def sharing(table: Table, task: str | None = None) -> Sharing:
+    """Returns what trials were charged for, and what was computed.
+
+    What the run did once for all methods, such as pretraining, is in neither.
+
+    Args:
+        table: The run's records.
+        task: Name of the only task that counts; None for all.
+    """
+    trials = [each for each in table.trials if task in (None, each.task)]
+    steps = [each for each in table.prepared if task in (None, each.task)]
+    own = (each.ledger.total if each.own_flops is None else each.own_flops for each in trials)
+    return Sharing(
+        charged=sum(trial.ledger.total for trial in trials),
+        computed=sum(own) + sum(step.flops for step in steps),
+        steps=len(steps),
+        wall_s=sum(getattr(step, "wall_s", 0.0) for step in steps),
+    )
+
+
+def shared(table: Table) -> str:
+    """Returns what trials were charged for and what was computed, a sentence; "" of the same."""
+    found = sharing(table)
+    if found.charged == found.computed:
+        return ""
+    return (
+        f"Charged to trials as if each were alone: {text.flops(found.charged)}; computed: "
+        f"{text.flops(found.computed)}, since features, heads and corrections are computed once "
+        f"({found.steps} steps, {text.duration(found.wall_s)})."
+    )
+
+
+def saturated(table: Table) -> dict[str, str]:
+    """Returns the budget from which on a larger one changes nothing, by method that has one.
+
+    A head has been fitted on all images then, and no step follows.
+    """
+    budgets = list(table.budgets)
+    # Task, seed and budget to the images that heads were fitted on.
+    fitted: dict[str, dict[str, set[Any]]] = {}
+    for trial in table.trials:
+        at = fitted.setdefault(trial.method, {}).setdefault(trial.budget, set())
+        at.add((trial.task, trial.seed, None if trial.steps else trial.examples))
+    found = {}
+    for method, by_budget in fitted.items():
+        last = by_budget.get(budgets[-1], set())
+        same = [budget for budget in budgets if by_budget.get(budget) == last]
+        if len(same) > 1 and all(examples is not None for _, _, examples in last):
+            found[method] = same[0]
+    return {method: found[method] for method in table.methods if method in found}
+
+
 def wall_seconds(table: Table) -> dict[str, float]:
-    """Returns the summed wall-clock time of each method's trials in seconds."""
+    """Returns the summed wall-clock time of each method's trials in seconds.
+
+    What trials share is not in here: see `sharing`.
+    """
     totals = dict.fromkeys(table.methods, 0.0)
     for trial in table.trials:
         totals[trial.method] += trial.wall_s

@@ -4,14 +4,15 @@ import base64
 import functools
 import importlib.resources
 import json
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from ctl_jax import text
-from ctl_jax.records import PURPOSES, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import costs, figures, groups, sections
+from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
+from ctl_jax.report import costs, figures, frontier, groups, sections
 from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
 from ctl_jax.report.gallery import FIGURES, Results, task_figure, training_figure
@@ -52,6 +53,8 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         return {"run": None}
     methods, budgets, at_budget = table.methods, table.budgets, results.scores[0].macro
     metric = groups.metric_name(table.tasks)
+    compared = frontier.versus(rows, table.task_names, methods, budgets)
+    told = frontier.crossover(compared)
     trials_left, rows_left = costs.unfinished(table)
     diverged = costs.diverged(table)
     found_in = [(task, text.data_notes(task.notes, task.passed_over)) for task in table.tasks]
@@ -72,7 +75,9 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "colours": {method: style.colour for method, style in figures.styles(methods).items()},
         "dense": DENSE in methods,
         "figures": [(f.name, f.alt.format(metric=metric)) for f in FIGURES if f.name in images],
-        "sentences": list(_sentences(methods, at_budget)),
+        "sentences": [*_sentences(methods, at_budget), *filter(None, [told])],
+        "leaders": _leaders(results),
+        "versus": _versus(compared),
         "mean_tasks": [len(at_budget[budget].tasks) for budget in budgets],
         "mean_grid": grid(methods, [at_budget[b].points for b in budgets], table.seeds),
         "relative_grid": relative_grid(methods, [at_budget[b] for b in budgets]),
@@ -85,6 +90,8 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "tasks": [_task(table, rows, task) for task in table.tasks],
         "won": [_won(name, counts) for name, counts in _settings(table)],
         "ledger": _ledger(table),
+        "shared": costs.shared(table),
+        "saturated": [(name, _label(budget)) for name, budget in costs.saturated(table).items()],
         "config": json.dumps(run.config, indent=2, ensure_ascii=False, default=str),
     }
 
@@ -165,12 +172,36 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> Iterato
             )
 
 
+def _leaders(results: Results) -> list[tuple[str, ...]]:
+    """Returns the best method at each budget: budget, method, mean, tasks, what is no worse."""
+    table = results.table
+    found = frontier.frontier(results.values, table.task_names, table.methods, table.budgets)
+    return [
+        (
+            _label(budget),
+            best.method,
+            best.score.shown,
+            str(best.tasks),
+            ", ".join(best.others) or text.DASH,
+        )
+        for budget, best in found.items()
+    ]
+
+
+def _versus(compared: Mapping[str, frontier.Versus]) -> list[tuple[str, ...]]:
+    """Returns the best method that makes steps against the best that makes none, by budget."""
+    return [
+        (_label(budget), each.trained, each.fitted, each.difference.shown, str(each.tasks))
+        for budget, each in compared.items()
+    ]
+
+
 def _label(budget: str) -> str:
     return labels([budget])[0]
 
 
 def _method(table: Table, method: str) -> dict[str, Any]:
-    record = table.networks.get(method)
+    record = table.networks.get(method) or _of_trials(table, method)
     if record is None:
         return {"method": method, "record": None}
     dense = table.networks.get(DENSE)
@@ -186,8 +217,28 @@ def _method(table: Table, method: str) -> dict[str, Any]:
         "step": text.flops(step) if step else text.DASH,
         "ratio": text.DASH if ratio is None else f"{ratio:.2f}",
         "steps": f" {text.DASH} ".join(dict.fromkeys([*steps[:1], *steps[-1:]])) or text.DASH,
-        "groups": f"{record.cut_groups} of {record.groups}",
+        "groups": f"{record.cut_groups} of {record.groups}" if record.groups else text.DASH,
     }
+
+
+def _of_trials(table: Table, method: str) -> MethodRecord | None:
+    """Returns what the trials of a method tell of its networks, which differ between tasks."""
+    trials = [trial for trial in table.trials if trial.method == method]
+    if not trials:
+        return None
+    steps = [trial.flops_per_step for trial in trials if trial.flops_per_step]
+    return MethodRecord(
+        method=method,
+        scope=trials[0].scope,
+        ratio=trials[0].ratio,
+        criterion=trials[0].criterion,
+        params=round(statistics.fmean(trial.params for trial in trials)),
+        forward_flops=round(statistics.fmean(trial.forward_flops for trial in trials)),
+        flops_per_step=round(statistics.fmean(steps)) if steps else None,
+        groups=0,
+        cut_groups=0,
+        notes=("its networks differ between tasks: numbers are means over trials",),
+    )
 
 
 def _task(table: Table, rows: Sequence[Mapping[str, Any]], task: RunTask) -> dict[str, Any]:

@@ -15,11 +15,15 @@ from ctl_jax.errors import UserError
 from ctl_jax.records import (
     DevRecord,
     EvaluateRecord,
+    ExtractRecord,
+    HeadRecord,
     MethodRecord,
     MissingTask,
     PaceRecord,
     PendingRecord,
     PretrainRecord,
+    PruneRecord,
+    RecalibrateRecord,
     RunRecord,
     RunTask,
     TaskRecord,
@@ -28,13 +32,19 @@ from ctl_jax.records import (
 )
 from ctl_jax.report.budgets import Axis, axis
 
+# Of steps that trials may share.
+Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord
+
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.
 _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model")
 # Within one record, what the wall clock decides and no comparison may see.
 _CLOCK = ("wall_s", "flops_per_second", "latency_s", "whole_latency_s")
 # Records that a report is made from.
-_READ = ("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate")
+_READ = (
+    *("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate"),
+    *(cls.type for cls in Prepared.__args__),
+)
 # Those that it is made from where they are of a trial whose model was evaluated.
 _ON_THE_WAY = ("train", "dev")
 
@@ -67,6 +77,7 @@ class Table:
         trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates, batch
             sizes; without a rate before all others, with one that the run does not name behind.
         pending: Trials that are wanted and not done, in the same order.
+        prepared: What was done before trials, each once, sorted by id.
         evaluations: Of the best models, by task.
         logs: "train" and "dev" records of their trials, by the trial's id, first to last.
     """
@@ -83,6 +94,7 @@ class Table:
     networks: Mapping[str, MethodRecord] = dataclasses.field(default_factory=dict)
     trials: tuple[TrialRecord, ...] = ()
     pending: tuple[PendingRecord, ...] = ()
+    prepared: tuple[Prepared, ...] = ()
     evaluations: Mapping[str, EvaluateRecord] = dataclasses.field(default_factory=dict)
     logs: Mapping[str, Sequence[TrainRecord | DevRecord]] = dataclasses.field(default_factory=dict)
 
@@ -128,6 +140,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
     ordered = _ordered(trials.values(), run)
     pending = _unique(_of(PendingRecord, found), lambda record: record.id)
     left = _product(ordered, run) if is_product else pending.values()
+    prepared = _unique([r for r in found if isinstance(r, Prepared)], lambda record: record.id)
     evaluations = _unique(_of(EvaluateRecord, found), lambda record: record.task)
     return Table(
         run=run,
@@ -142,6 +155,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
         networks={name: networks[name] for name in run.methods if name in networks},
         trials=ordered,
         pending=_ordered((each for each in left if each.id not in trials), run),
+        prepared=tuple(prepared[id] for id in sorted(prepared)),
         evaluations=evaluations,
         logs=_logs(lines, {record.trial for record in evaluations.values()}),
     )

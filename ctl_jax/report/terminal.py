@@ -1,18 +1,20 @@
 """The results as a text table for the end of a run."""
 
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import text
-from ctl_jax.report import costs, winners
+from ctl_jax.report import costs, frontier, winners
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
 from ctl_jax.report.rows import rows
 from ctl_jax.report.table import Table, read
 
-_COLUMNS = 4  # budgets side by side: what fits into 80 characters
+_WIDTH = 80
+_COLUMNS = 4  # budgets side by side: what fits into the width
 
 
 def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] = "") -> str:
@@ -33,7 +35,8 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
     if table.run is None:
         return "No results: there is no run in these records."
     shown = [f"Results on {table.run.variant} with {table.run.model}"]
-    found = means(values(rows(table)), table.task_names, table.methods, table.budgets)
+    found_rows = rows(table)
+    found = means(values(found_rows), table.task_names, table.methods, table.budgets)
     budgets = list(found)
     for start in range(0, len(budgets), _COLUMNS):
         block = {budget: found[budget] for budget in budgets[start : start + _COLUMNS]}
@@ -43,7 +46,26 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
     several = sum(metric(task) == "mAP" for task in table.tasks)
     if several:
         shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
+    shown += _told(table, found_rows)
     return "\n".join(shown + _warnings(table) + winners.lines(table, workdir))
+
+
+def _told(table: Table, found_rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the table does not tell: where methods cross, saturate, and share."""
+    compared = frontier.versus(found_rows, table.task_names, table.methods, table.budgets)
+    by_budget: dict[str, list[str]] = {}
+    for method, budget in costs.saturated(table).items():
+        by_budget.setdefault(budget, []).append(method)
+    lines = [
+        frontier.crossover(compared),
+        *(
+            f"Fitted on all images from {labels([budget])[0]} on, where a larger budget changes "
+            f"nothing: {', '.join(methods)}."
+            for budget, methods in by_budget.items()
+        ),
+        costs.shared(table),
+    ]
+    return [line for sentence in lines for line in textwrap.wrap(sentence, _WIDTH)]
 
 
 def _block(methods: Sequence[str], found: Mapping[str, Mean]) -> list[str]:

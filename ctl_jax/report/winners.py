@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ctl_jax import text
 from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord, searched
+from ctl_jax.report import costs
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.table import Table, read
 
@@ -22,12 +23,14 @@ class Best(NamedTuple):
         spent: FLOPs of all that was done on the task, by purpose: "train", "extract" and "validate"
             of this trial, "search" of the others, "prune" of all, "test", and "pretrain" where this
             run pretrained (for all of its tasks together).
+        shared: How much of it was not computed, since trials share steps; "" of nothing.
     """
 
     task: RunTask
     trial: TrialRecord
     test: EvaluateRecord
     spent: Mapping[str, int]
+    shared: str = ""
 
 
 def best(lines: Iterable[Mapping[str, Any]]) -> list[Best]:
@@ -50,8 +53,15 @@ def of_table(table: Table) -> list[Best]:
         test = table.evaluations.get(task.name)
         if test is not None and test.trial in trials:
             trial = trials[test.trial]
-            found.append(Best(task, trial, test, _spent(table, trial, test)))
+            spent = _spent(table, trial, test)
+            found.append(Best(task, trial, test, spent, _shared(table, task)))
     return found
+
+
+def _shared(table: Table, task: RunTask) -> str:
+    found = costs.sharing(table, task.name)
+    saved = found.charged - found.computed
+    return f"; trials share steps, which saved {text.flops(saved)} of it" if saved > 0 else ""
 
 
 def _spent(table: Table, trial: TrialRecord, test: EvaluateRecord) -> dict[str, int]:
@@ -101,7 +111,8 @@ def facts(found: Best, model: str) -> list[tuple[str, str]]:
         (
             "spent",
             f"{text.flops(sum(found.spent.values()))} in all: "
-            + ", ".join(f"{what} {text.flops(flops)}" for what, flops in found.spent.items()),
+            + ", ".join(f"{what} {text.flops(flops)}" for what, flops in found.spent.items())
+            + found.shared,
         ),
     ]
 

@@ -165,3 +165,59 @@ def pending() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 def of_before() -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]:
     """Returns the function that makes records of them as they were before budgets had units."""
     return _of_before
+
+
+def _probed(**axes: Any) -> list[dict[str, Any]]:
+    """Records with a `probe` beside the other methods, which is better than they are at first."""
+    lines = _records(**axes)
+    (run,) = (line for line in lines if line["type"] == "run")
+    run["methods"] = [*run["methods"], "probe"]
+    dense = {"steps": 0, "flops_per_step": None, "learning_rate": None, "method": "probe"}
+    rate = run["learning_rates"][0]
+    shared: dict[str, Any] = {}
+    for trial in [line for line in lines if line["type"] == "trial"]:
+        if trial["method"] != run["methods"][0] or trial["learning_rate"] != rate:
+            continue
+        task, seed = trial["task"], trial["seed"]
+        # The task has as many images as the second budget pays for.
+        examples = min(trial["budget_flops"] // 10**9, 400)
+        score = 0.8 + examples / 4000 + 0.01 * _unit(task, seed)
+        ledger = {**dict.fromkeys(trial["ledger"], 0), "extract": examples * 10**9, "train": 7}
+        ledger["validate"] = 10**9
+        lines.append(
+            trial
+            | dense
+            | {"id": f"probe-{trial['id']}", "solver": "ridge", "examples": examples}
+            | {"dev": score, "dev_test": score, "ledger": ledger, "own_flops": 0}
+            | {"spent_flops": examples * 10**9 + 7, "batch_size": None}
+        )
+        shared[f"train of {task} {seed}"] = 400 * 10**9
+        shared[f"dev of {task}"] = 10**9
+        shared[f"head of {task} {seed} {examples}"] = 7
+    for name, flops in shared.items():
+        what, _, of = name.partition(" of ")
+        common = {"id": name, "task": of.split()[0], "flops": flops, "wall_s": 2.0}
+        record: records.Record = (
+            records.HeadRecord(
+                **common,
+                solver="ridge",
+                head="taps",
+                examples=1,
+                features=8,
+                **dict.fromkeys(("dev", "dev_test", "dev_top5", "dev_test_top5")),
+                metric="accuracy",
+                extract_flops=1,
+            )
+            if what == "head"
+            else records.ExtractRecord(
+                **common, split=what, start=0, stop=400, image_size=64, features=8
+            )
+        )
+        lines.append(records.to_json(record))
+    return json.loads(json.dumps(lines))
+
+
+@pytest.fixture(scope="session")
+def make_probed() -> Callable[..., list[dict[str, Any]]]:
+    """Returns the function that makes a run's records in which `probe` is one of the methods."""
+    return _probed

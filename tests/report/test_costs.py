@@ -53,3 +53,42 @@ def test_wall_clock_is_summed_by_method(make_records):
     seconds = costs.wall_seconds(read(records))
     total = sum(r["wall_s"] for r in records if r["type"] == "trial")
     assert abs(sum(seconds.values()) - total) < 1e-6 * total
+
+
+def test_what_trials_share_is_charged_to_each_and_computed_once(make_probed):
+    records = make_probed(methods=("dense",))
+    found = costs.sharing(read(records))
+    trials = [r for r in records if r["type"] == "trial"]
+    shared = [r for r in records if r["type"] in ("extract", "head")]
+    own = [r for r in trials if r["method"] == "dense"]
+    assert found.charged == sum(sum(trial["ledger"].values()) for trial in trials)
+    assert found.computed == _spent(own, *own[0]["ledger"]) + sum(r["flops"] for r in shared)
+    # Of the images of the second and the third budget, which are the same.
+    assert found.charged > found.computed
+    assert (found.steps, found.wall_s) == (len(shared), 2.0 * len(shared))
+    by_task = [costs.sharing(read(records), task) for task in ("digits", "glyphs", "textures")]
+    assert sum(each.computed for each in by_task) == found.computed
+    assert "Charged to trials as if each were alone" in costs.shared(read(records))
+
+
+def test_nothing_is_shared_by_trainings(make_records):
+    table = read(make_records())
+    found = costs.sharing(table)
+    assert found.charged == found.computed == sum(map(_total, table.trials))
+    assert costs.shared(table) == ""
+    assert costs.saturated(table) == {}
+
+
+def _total(trial):
+    return trial.ledger.total
+
+
+def test_methods_without_rates_are_no_part_of_the_search_over_rates(make_probed):
+    table = read(make_probed(methods=("dense",)))
+    assert list(costs.learning_rates(table)) == ["dense"]
+    assert costs.batch_sizes(table) == {}
+
+
+def test_a_budget_beyond_all_images_changes_nothing(make_probed):
+    table = read(make_probed(methods=("dense",)))
+    assert costs.saturated(table) == {"probe": list(table.budgets)[1]}

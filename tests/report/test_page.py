@@ -321,3 +321,17 @@ def test_measuring_the_device_is_on_the_ledger(make_records, page):
     text = page([*records, *paces, again]).text
     line = text[text.index("measuring this device") : text.index("How to read this", 4000)]
     assert "0 0 14 P 0 0 14 P 4.0 min total" in line
+
+
+def test_probes_beside_finetuned_networks(make_probed, page):
+    text = page(make_probed()).text
+    assert re.search(r"The best method at each budget .* 100 GFLOP probe 0\.8\d\d \(0\.", text)
+    assert re.search(r"Training steps against heads .* 400 GFLOP \S+ probe -?0\.\d\d\d \(", text)
+    assert "probe is fitted on all images from 400 GFLOP on" in text
+    assert "Charged to trials as if each were alone" in text
+    # It makes no step, and its images cost what no other method has.
+    row = re.search(r"Groups cut .*? (probe .*?) Ratio: FLOPs", text)[1]
+    assert row.startswith("probe 700 k 40 MFLOP 1.00 \N{EN DASH} \N{EN DASH} \N{EN DASH}")
+    ledger = text[text.index("Every FLOP that was spent") :]
+    head = ("train", "extract", "validate", "search", "prune", "pretrain")
+    assert f"Method {' '.join(head)} Sum" in ledger

@@ -51,3 +51,14 @@ def test_nothing_to_say(make_records, pending):
     run, *lines = make_records()
     left = [pending(line) for line in lines if line["type"] == "trial"]
     assert "Trials not done yet: 216 of 216" in report.summary([run, *left])
+
+
+def test_probes_are_compared_and_what_they_share_is_said(make_probed):
+    text = report.summary(make_probed())
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 80
+    said = " ".join(text.split())
+    assert "overtakes fitted heads: from 1.6 TFLOP on it is ahead (dense minus probe at" in said
+    assert "it is behind up to 400 GFLOP." in said
+    assert "all images from 400 GFLOP on, where a larger budget changes nothing: probe." in said
+    assert "Charged to trials as if each were alone: " in said

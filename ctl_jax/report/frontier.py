@@ -1,0 +1,212 @@
+"""The best method at each budget, and where training overtakes fitted heads, with intervals."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctl_jax import text
+from ctl_jax.report.budgets import labels
+from ctl_jax.report.curves import Values, means, point, values
+
+_LEVEL = 0.95
+_RESAMPLES = 9999
+
+
+class Interval(NamedTuple):
+    """A mean over tasks and its 95% interval; both ends are None of fewer than two tasks."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """As people read it: `0.812 (0.780 to 0.840)`."""
+        if self.low is None or self.high is None:
+            return text.metric(self.mean)
+        low, high = map(text.metric, (self.low, self.high))
+        return f"{text.metric(self.mean)} ({low} to {high})"
+
+
+def interval(numbers: Sequence[float]) -> Interval:
+    """Returns the mean over tasks with its interval by the bootstrap over tasks.
+
+    It is bias-corrected and accelerated (Efron, Better bootstrap confidence intervals, 1987), and
+    the same for the same numbers. A task's number should be its mean over seeds: how much seeds
+    vary is then part of how much tasks vary.
+
+    Args:
+        numbers: One a task, at least one.
+    """
+    mean = statistics.fmean(numbers)
+    if len(numbers) < 2:
+        return Interval(mean)
+    least, most = min(numbers), max(numbers)
+    # Where nothing varies but the last digits, the bootstrap divides by zero.
+    if most - least < 1e-9:
+        return Interval(mean, least, most)
+    # A second's import, which few commands need.
+    import scipy.stats
+
+    found = scipy.stats.bootstrap(
+        (np.asarray(numbers, np.float64),),
+        np.mean,
+        confidence_level=_LEVEL,
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Leader:
+    """The best method at a budget, on the tasks where all methods of this budget have a result.
+
+    Attributes:
+        method: Its name.
+        score: Its mean over these tasks.
+        tasks: How many they are.
+        others: Methods that cannot be told from it: the interval of the paired difference holds
+            zero, or there is none.
+    """
+
+    method: str
+    score: Interval
+    tasks: int
+    others: tuple[str, ...]
+
+
+def frontier(
+    found: Values, tasks: Sequence[str], methods: Sequence[str], budgets: Iterable[str]
+) -> dict[str, Leader]:
+    """Returns the best method at each budget where there is one.
+
+    Args:
+        found: Results, from `curves.values`.
+        tasks: Names of tasks.
+        methods: Names of methods; those without a result at a budget do not take part there.
+        budgets: In order.
+    """
+    leaders = {}
+    for budget in budgets:
+        by_method = at_budget(found, tasks, methods, budget)
+        if by_method:
+            best = max(by_method, key=lambda method: statistics.fmean(by_method[method]))
+            others = tuple(
+                method
+                for method, numbers in by_method.items()
+                if method != best and not _is_less(numbers, by_method[best])
+            )
+            numbers = by_method[best]
+            leaders[budget] = Leader(best, interval(numbers), len(numbers), others)
+    return leaders
+
+
+def at_budget(
+    found: Values, tasks: Sequence[str], methods: Sequence[str], budget: str
+) -> dict[str, list[float]]:
+    """Returns a number a task, the mean over its seeds, by the methods that have results there.
+
+    The tasks are those that all of these methods have; empty where there are none.
+    """
+    present = [m for m in methods if any(budget in found.get(t, {}).get(m, {}) for t in tasks)]
+    shared = means(found, tasks, present, [budget])[budget].tasks if present else ()
+    if not shared:
+        return {}
+    return {m: [point(found[task][m][budget]).mean for task in shared] for m in present}
+
+
+def _is_less(numbers: Sequence[float], best: Sequence[float]) -> bool:
+    difference = _difference(best, numbers)
+    return difference.low is not None and difference.low > 0
+
+
+def _difference(one: Sequence[float], other: Sequence[float]) -> Interval:
+    return interval([a - b for a, b in zip(one, other, strict=True)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Versus:
+    """The best method that makes training steps against the best that only fits a head.
+
+    Each is chosen by its mean over tasks on dev, so that dev_test, which the difference is of,
+    chose nothing.
+
+    Attributes:
+        trained: The method that makes steps.
+        fitted: The one that makes none.
+        difference: dev_test of the first minus the second, paired by task.
+        tasks: How many tasks that is over.
+    """
+
+    trained: str
+    fitted: str
+    difference: Interval
+    tasks: int
+
+
+def versus(
+    rows: Sequence[Mapping[str, Any]],
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    budgets: Iterable[str],
+) -> dict[str, Versus]:
+    """Returns the comparison at each budget where both kinds of method have results.
+
+    Args:
+        rows: Of `results.csv`.
+        tasks: Names of tasks.
+        methods: Names of methods.
+        budgets: In order.
+    """
+    with_steps = {row["method"] for row in rows if row["steps"]}
+    test, dev = values(rows), values(rows, "dev")
+    found = {}
+    for budget in budgets:
+        scores, choosing = (at_budget(each, tasks, methods, budget) for each in (test, dev))
+        best: dict[bool, str] = {}
+        for method in sorted(choosing, key=lambda m: -statistics.fmean(choosing[m])):
+            best.setdefault(method in with_steps, method)
+        if len(best) == 2 and scores:
+            trained, fitted = best[True], best[False]
+            difference = _difference(scores[trained], scores[fitted])
+            found[budget] = Versus(trained, fitted, difference, len(scores[trained]))
+    return found
+
+
+def crossover(found: Mapping[str, Versus]) -> str:
+    """Returns where training overtakes fitted heads, a sentence; "" where nothing compares them.
+
+    Args:
+        found: From `versus`, by budget, ascending.
+    """
+    if not found:
+        return ""
+    names = dict(zip(found, labels(found), strict=True))
+    ahead: list[str] = []
+    for budget in reversed(list(found)):
+        if (found[budget].difference.low or 0) <= 0:
+            break
+        ahead.insert(0, budget)
+    before = [budget for budget in found if budget not in ahead]
+    behind = [b for b in before if (high := found[b].difference.high) is not None and high < 0]
+    if ahead:
+        told = f"Training overtakes fitted heads: from {names[ahead[0]]} on it is ahead"
+        shown = ahead[0]
+    else:
+        shown = before[-1]
+        told = f"Training is nowhere clearly ahead of fitted heads up to {names[shown]}"
+    last = f"; it is behind up to {names[behind[-1]]}" if behind else ""
+    return f"{told} ({_compared(found[shown], names[shown])}){last}."
+
+
+def _compared(found: Versus, budget: str) -> str:
+    number = f"{found.difference.mean:+.3f}"
+    if found.difference.low is None:
+        number += ", of one task, which tells no interval"
+    else:
+        number += f", 95% interval {found.difference.low:+.3f} to {found.difference.high:+.3f}"
+    return f"{found.trained} minus {found.fitted} at {budget}: {number}"
