@@ -153,7 +153,7 @@ def _apply_above(
     value: jax.Array,
     layer: str,
     below: Any,
-    train: bool | ByBatch,
+    train: Any,
     dtype: DTypeLike,
 ) -> Any:
     """`apply` with given inputs of a layer; before it layers give zeros, or what `below` holds."""
