@@ -1,0 +1,163 @@
+"""Tables of a race: means over tasks by method and budget, who is best where, what it cost.
+
+  python benchmarks/race.py runs/race runs/large --groups near=caltech101,pacs far=usps > race.md
+
+The runs are finished ones of `configs/race.py`, say: their results are put together, so that one
+run may have the small budgets of all methods and another the large ones of few. A mean is over the
+tasks that all methods of its budget have, with the 95% interval of the bootstrap over tasks (a
+task's number is the mean over its seeds); bold is the best of a budget.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctl_jax import files, report, text
+from ctl_jax.compute import Budget
+from ctl_jax.errors import UserError
+from ctl_jax.report import frontier
+from ctl_jax.report.curves import values
+
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    """Reads runs and prints their race as markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdirs", nargs="+", help="folders of runs")
+    parser.add_argument(
+        "--groups", nargs="*", default=[], metavar="NAME=TASK,TASK", help="tables of some tasks"
+    )
+    given = parser.parse_args()
+    try:
+        rows = merged({folder: read(folder) for folder in given.workdirs})
+        print(render(rows, groups_of(rows, given.groups)))
+    except UserError as error:
+        raise SystemExit(f"race: {error}") from None
+
+
+def read(workdir: str) -> list[dict[str, Any]]:
+    """The rows of a run's results."""
+    try:
+        lines = files.read_text(files.path(workdir) / "records.jsonl").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{workdir}: no records.jsonl; expected the folder of a run") from None
+    return report.results(json.loads(line) for line in lines)
+
+
+def merged(runs: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """The rows of several runs, each once.
+
+    Raises:
+      UserError: two runs have different results of one task, method, budget and seed.
+    """
+    found: dict[tuple[Any, ...], tuple[str, Row]] = {}
+    for folder, rows in runs.items():
+        for row in rows:
+            key = tuple(row[name] for name in ("task", "method", "budget", "seed"))
+            before, other = found.setdefault(key, (folder, row))
+            if other["trial"] != row["trial"]:
+                named = ", ".join(map(str, key))
+                raise UserError(
+                    f"{before} and {folder}: different results of {named}; expected one"
+                )
+    return [row for _, row in found.values()]
+
+
+def groups_of(rows: Sequence[Row], given: Sequence[str]) -> dict[str, list[str]]:
+    """Tasks by the group's name: all of them, then those that were asked for.
+
+    Raises:
+      UserError: a group is not NAME=TASK,TASK, or has a task that there is not.
+    """
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    groups = {"all tasks": tasks}
+    for each in given:
+        name, equals, members = each.partition("=")
+        for task in members.split(","):
+            if not equals or task not in tasks:
+                raise UserError(
+                    f"--groups {each}: task {task!r}; expected NAME=TASK,TASK with tasks among "
+                    f"{', '.join(tasks)}"
+                )
+        groups[name] = members.split(",")
+    return groups
+
+
+def render(rows: Sequence[Row], groups: Mapping[str, Sequence[str]]) -> str:
+    """The tables of each group, as markdown."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    budgets = sorted({row["budget"] for row in rows}, key=Budget.parse)
+    lines = []
+    for name, tasks in groups.items():
+        of_group = [row for row in rows if row["task"] in tasks]
+        leaders = frontier.frontier(values(of_group), tasks, methods, budgets)
+        lines += [f"## {name}: {', '.join(tasks)}", "", *_means(of_group, tasks, methods, leaders)]
+        lines += ["", *_frontier(leaders)]
+        told = frontier.crossover(frontier.versus(of_group, tasks, methods, budgets))
+        lines += ["", told, ""] if told else [""]
+    return "\n".join([*lines, "## Cost with the search", "", *_costs(rows, methods, budgets)])
+
+
+def _means(
+    rows: Sequence[Row],
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    leaders: Mapping[str, frontier.Leader],
+) -> list[str]:
+    found = values(rows)
+    columns = {b: frontier.at_budget(found, tasks, methods, b) for b in leaders}
+    grid = []
+    for method in methods:
+        cells = []
+        for budget, by_method in columns.items():
+            shown = text.DASH
+            if method in by_method:
+                shown = frontier.interval(by_method[method]).shown
+                shown = f"**{shown}**" if method == leaders[budget].method else shown
+            cells.append(shown)
+        grid.append([f"`{method}`", *cells])
+    counts = ["tasks", *(str(leader.tasks) for leader in leaders.values())]
+    return _table(["method", *_labels(leaders)], [*grid, counts])
+
+
+def _frontier(leaders: Mapping[str, frontier.Leader]) -> list[str]:
+    grid = [
+        [label, f"`{best.method}`", best.score.shown, ", ".join(f"`{m}`" for m in best.others)]
+        for label, best in zip(_labels(leaders), leaders.values(), strict=True)
+    ]
+    return _table(["budget", "best", "mean (95% interval)", "cannot be told from it"], grid)
+
+
+def _costs(rows: Sequence[Row], methods: Sequence[str], budgets: Sequence[str]) -> list[str]:
+    """Mean FLOPs of a result: of the trial that is reported, and with those that lost."""
+    grid = []
+    for method in methods:
+        cells = []
+        for budget in budgets:
+            of = [row for row in rows if (row["method"], row["budget"]) == (method, budget)]
+            spent = [row["spent_flops"] for row in of]
+            searched = [row["search_flops"] for row in of]
+            cells.append(
+                f"{text.flops(statistics.fmean(spent))} + {text.flops(statistics.fmean(searched))}"
+                if of
+                else text.DASH
+            )
+        grid.append([f"`{method}`", *cells])
+    return _table(["method", *_labels(budgets)], grid)
+
+
+def _labels(budgets: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    return text.budgets(map(Budget.parse, budgets))
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
+
+
+if __name__ == "__main__":
+    main()
