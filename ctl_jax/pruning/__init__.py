@@ -16,6 +16,7 @@ README.md beside this file has examples for Linen, NNX, Haiku, Equinox and plain
 """
 
 from ctl_jax.pruning.allocation import ALLOCATIONS
+from ctl_jax.pruning.correction import Correction, correct, correction_flops
 from ctl_jax.pruning.costs import Costs
 from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT
 from ctl_jax.pruning.cutting import prune
@@ -33,6 +34,7 @@ __all__ = [
     "SCOPES",
     "ZERO_SHOT",
     "Array",
+    "Correction",
     "Costs",
     "Group",
     "Groups",
@@ -41,6 +43,8 @@ __all__ = [
     "Reading",
     "Structure",
     "Walk",
+    "correct",
+    "correction_flops",
     "derived",
     "prune",
     "register_rule",
