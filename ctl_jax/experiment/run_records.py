@@ -28,7 +28,8 @@ def run_record(plan: Plan) -> records.RunRecord:
         ),
         methods=tuple(plan.methods),
         budgets=tuple(map(str, plan.budgets)),
-        learning_rates=config.finetune.learning_rates,
+        # A rule's are those of its trials.
+        learning_rates=config.finetune.learning_rates if config.finetune.search == "grid" else (),
         seeds=config.seeds,
         config=config.to_dict(),
         versions=versions(),
@@ -98,4 +99,5 @@ def pending_record(step: Step) -> records.PendingRecord:
         budget=params["budget"],
         seed=params["seed"],
         learning_rate=params["learning_rate"],
+        batch_size=None if params["learning_rate"] is None else params["finetune"]["batch_size"],
     )

@@ -41,16 +41,13 @@ def print_plan(
     of_weights = (f"weights: {remark}" for remark in place.network.origin.get("remarks", ()))
     for note in [*of_weights, *_notes(plan, trials)]:
         console.print(note, style="yellow", markup=False, soft_wrap=True)
-    axes = (plan.tasks, plan.methods, plan.budgets, config.seeds, config.finetune.learning_rates)
-    tasks, methods, budgets, seeds, rates = map(len, axes)
-    done = sum(step in finished for step in trials)
-    whole = (
-        f"{tasks} tasks x {methods} methods x {budgets} budgets x {seeds} seeds x {rates} learning "
-        f"rates"
-    )
+    done, points = sum(step in finished for step in trials), plan.points()
+    whole = _axes(plan)
+    if any(point.learning_rate is None for point in points):
+        whole += " (one trial where no step is made)"
     known = (
         f"{len(trials)} = {whole}"
-        if len(trials) == len(plan.points())
+        if len(trials) == len(points)
         else (f"{len(trials)} so far, by the strategy {config.strategy!r} over {whole}")
     )
     total = sum(map(place.flops, wanted.values()))
@@ -58,6 +55,18 @@ def print_plan(
         f"Trials: {known}; {done} done already. In all {text.flops(total)}, evaluation included.",
         highlight=False,
     )
+
+
+def _axes(plan: Plan) -> str:
+    """What the run's trials are a product of."""
+    config, search = plan.config, plan.config.finetune
+    axes = (plan.tasks, plan.methods, plan.budgets, config.seeds)
+    tasks, methods, budgets, seeds = map(len, axes)
+    whole = f"{tasks} tasks x {methods} methods x {budgets} budgets x {seeds} seeds"
+    if search.search == "rule":
+        return f"{whole}, learning rates by a rule"
+    whole += f" x {len(search.learning_rates)} learning rates"
+    return f"{whole} x {len(search.batch_sizes)} batch sizes" if search.batch_sizes else whole
 
 
 def _print_tasks(console: rich.console.Console, plan: Plan) -> None:
@@ -185,7 +194,10 @@ def _trial(record: records.TrialRecord) -> str:
     head = f"{record.task} {record.method} {budget}{rate} seed {record.seed}"
     if record.diverged:
         return f"{head}: diverged after {record.steps} steps"
+    done = f"{record.steps} steps"
+    if not record.steps and record.examples:
+        done = f"{record.solver} on {record.examples} images"
     return (
-        f"{head}: {record.steps} steps, {record.metric} dev {record.dev:.3f}, "
+        f"{head}: {done}, {record.metric} dev {record.dev:.3f}, "
         f"dev_test {record.dev_test:.3f}, {record.wall_s:.1f} s"
     )

@@ -104,7 +104,7 @@ def _facts(run: RunRecord, table: Table) -> list[tuple[str, str]]:
         ("Weights", _weights(run, table.pretrain)),
         ("Methods", ", ".join(run.methods)),
         ("Budgets", ", ".join(labels(table.budgets))),
-        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates)),
+        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "by a rule"),
         ("Seeds", ", ".join(map(str, run.seeds))),
     ]
     for device, versions in table.machines:

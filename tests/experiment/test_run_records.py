@@ -56,4 +56,13 @@ def test_a_trial_that_is_not_done_is_named(config, make_plan):
     record = pending_record(step)
     assert (record.id, record.task, record.method) == (step.id, "digits", "filters@0.5")
     assert (record.budget, record.seed) == (str(point.budget), point.seed)
-    assert record.learning_rate == point.learning_rate
+    assert (record.learning_rate, record.batch_size) == (point.learning_rate, 8)
+
+
+def test_what_is_not_searched_is_not_named(config, make_plan):
+    config.methods, config.finetune.search = ("dense", "probe"), "rule"
+    plan = make_plan(config)
+    assert run_record(plan).learning_rates == ()
+    probe = next(point for point in plan.points() if point.method.name == "probe")
+    record = pending_record(plan.trial(probe))
+    assert (record.learning_rate, record.batch_size) == (None, None)

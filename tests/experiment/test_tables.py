@@ -60,6 +60,30 @@ def test_the_plan_says_what_is_done_and_what_is_known_of_the_rest(config, make_p
     assert part.startswith(f"Trials: 8 so far, by the strategy 'grid' over {axes}; 0 done already.")
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"batch_sizes": (4, 8)}, "8 = {} x 2 learning rates x 2 batch sizes;"),
+        ({"search": "rule"}, "2 = {}, learning rates by a rule;"),
+    ],
+)
+def test_the_plan_says_what_is_searched(config, make_plan, console, changes, line):
+    config.stream.variant, config.methods = "digits", ("dense",)
+    config.finetune.update(changes)
+    plan = make_plan(config)
+    print_plan(console, plan, closure(plan.strategy(Finished())), Finished())
+    axes = "1 tasks x 1 methods x 2 budgets x 1 seeds"
+    assert f"Trials: {line.format(axes)}" in console.file.getvalue()
+
+
+def test_a_method_that_makes_no_step_has_one_trial(config, make_plan, console):
+    config.stream.variant, config.methods = "digits", ("dense", "probe")
+    plan = make_plan(config)
+    print_plan(console, plan, closure(plan.strategy(Finished())), Finished())
+    whole = "1 tasks x 2 methods x 2 budgets x 1 seeds x 2 learning rates (one trial where no step"
+    assert f"Trials: 6 = {whole} is made);" in console.file.getvalue()
+
+
 def test_the_plan_says_what_was_done_to_the_weights(config, make_plan, console):
     config.methods = ("dense",)
     plan = make_plan(config)
@@ -107,6 +131,13 @@ TRIAL = dataclasses.replace(
         (
             dataclasses.replace(TRIAL, diverged=True, budget="1000000000 flops"),
             "voc_2007 dense 1 GFLOP lr 0.1 seed 0: diverged after 5 steps",
+        ),
+        (
+            dataclasses.replace(
+                TRIAL, steps=0, learning_rate=None, solver="ridge", examples=90, method="probe"
+            ),
+            "voc_2007 probe 2 epochs seed 0: ridge on 90 images, mAP dev 0.250, dev_test 0.500, "
+            "1.0 s",
         ),
         (
             records.PretrainRecord(task="source", steps=3, flops=1, metric=0.5, loss=1.25),
