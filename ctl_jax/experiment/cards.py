@@ -40,7 +40,7 @@ def facts(plan: Plan, found: report.Best) -> card.Facts:
         data_notes=text.data_notes(task.notes, task.passed_over),
         architecture=network.name,
         options=network.options,
-        image_size=plan.config.data.image_size,
+        image_size=trial.image_size or plan.config.data.image_size,
         preprocess=network.preprocess,
         method=trial.method,
         cut=_cut(found),
