@@ -264,7 +264,8 @@ class Workplace:
 
         def count() -> int:
             image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-            read: Any = functools.partial(models.representation, self.module, head=head)
+            read: Any = functools.partial(models.representation, self.module)
+            read = functools.partial(read, head=head)
             return int(jax.eval_shape(read, self.shapes(start), image).shape[-1])
 
         return self.once(("features", head, image_size, start.id if start else _WHOLE), count)

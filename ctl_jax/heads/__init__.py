@@ -7,8 +7,8 @@
 Each way to fit is one file of `solvers/`. Needs numpy, scipy and jax only.
 """
 
-from ctl_jax.heads.fitting import SOLVERS, fit, flops
+from ctl_jax.heads.fitting import SOLVERS, fit, flops, shapes
 from ctl_jax.heads.shards import Shard
 from ctl_jax.heads.solver import Fitted
 
-__all__ = ["SOLVERS", "Fitted", "Shard", "fit", "flops"]
+__all__ = ["SOLVERS", "Fitted", "Shard", "fit", "flops", "shapes"]

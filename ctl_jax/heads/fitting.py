@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 
 from ctl_jax.errors import UserError
+from ctl_jax.heads import selection, solvers
 from ctl_jax.heads import shards as sharded
-from ctl_jax.heads import solvers
 from ctl_jax.heads.shards import Features, Moments, Shard
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
 
@@ -22,6 +23,7 @@ def fit(
     *,
     multi_label: bool = False,
     seed: int = 0,
+    select: bool = False,
     dev: Shard | None = None,
 ) -> Fitted:
     """A classifier on features, fitted to all images of some shards.
@@ -37,8 +39,9 @@ def fit(
       num_classes: K; classes without an image get an output, too.
       multi_label: whether labels are 0 and 1 for each class.
       seed: of what a solver draws.
-      dev: other images that a solver may choose by; those of closed form choose by leaving out
-        training images instead.
+      select: whether the head reads only the features that matter most, see `selection`.
+      dev: other images that coefficients are chosen by; without them, training images that are
+        left out of a fit. Needed where shards hold several views of an image.
 
     Returns:
       See `Fitted`. Its logits are on a scale on which cross-entropy is low.
@@ -57,12 +60,23 @@ def fit(
         seed,
         (Features([dev], moments), sharded.labels([dev])) if dev else None,
     )
-    fitted = known.fit(problem)
-    return fitted._replace(head=_on_raw(fitted.head, moments))
+    if not select:
+        fitted = known.fit(problem)
+        return fitted._replace(head=_on_raw(fitted.head, moments))
+    columns, spent = selection.choose(problem)
+    fitted = known.fit(selection.restricted(problem, columns))
+    whole = _scatter(fitted.head, columns, len(moments.mean))
+    notes = {**fitted.notes, "selected": len(columns)}
+    return Fitted(_on_raw(whole, moments), notes, spent + fitted.flops)
 
 
 def flops(
-    solver: str, examples: int, features: int, classes: int, multi_label: bool = False
+    solver: str,
+    examples: int,
+    features: int,
+    classes: int,
+    multi_label: bool = False,
+    select: bool = False,
 ) -> int:
     """The most FLOPs that `fit` takes, known before; non-decreasing in the examples.
 
@@ -75,17 +89,63 @@ def flops(
       features: D.
       classes: K.
       multi_label: whether an image may be of several classes.
+      select: as for `fit`.
 
     Raises:
       UserError: no such solver.
     """
-    return _solver(solver).flops(Size(examples, features, classes, multi_label))
+    size = Size(examples, features, classes, multi_label)
+    return _solver(solver).flops(size) + (selection.flops(size) if select else 0)
+
+
+def shapes(solver: str, examples: int, features: int, classes: int) -> dict[str, Any]:
+    """The head that `fit` gives, its arrays as `jax.ShapeDtypeStruct`.
+
+    Args:
+      solver: one of `SOLVERS`.
+      examples: images, n.
+      features: D.
+      classes: K.
+
+    Raises:
+      UserError: no such solver.
+    """
+    found = _solver(solver).shapes(Size(examples, features, classes, multi_label=False))
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
+        found,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+
+
+def shapes(
+    solver: str, examples: int, features: int, classes: int, multi_label: bool = False
+) -> dict[str, Any]:
+    """The arrays of the head that `fit` gives, abstract; the arguments are those of `flops`."""
+    hidden = _solver(solver).hidden
+    rows, found = features, {}
+    if hidden is not None:
+        inside = hidden(Size(examples, features, classes, multi_label))
+        found["hidden"] = {name: _abstract(*shape) for name, shape in inside.items()}
+        rows = inside["landmarks"][0] if "landmarks" in inside else inside["bias"][0]
+    return {"kernel": _abstract(rows, classes), "bias": _abstract(classes), **found}
+
+
+def _abstract(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32)
 
 
 def _solver(name: str) -> Solver:
     if name not in SOLVERS:
         raise UserError(f"solver {name!r}; expected one of {', '.join(SOLVERS)}")
     return SOLVERS[name]
+
+
+def _scatter(head: dict[str, Any], columns: np.ndarray, width: int) -> dict[str, Any]:
+    """A head of some features as one of all, in which the others have no part."""
+    kernel = np.zeros((width, head["kernel"].shape[1]))
+    kernel[columns] = head["kernel"]
+    return {**head, "kernel": kernel}
 
 
 def _on_raw(head: dict[str, Any], moments: Moments) -> dict[str, Any]:

@@ -44,6 +44,12 @@ class Problem:
     seed: int
     dev: tuple[Features, np.ndarray] | None = None
 
+    def draw(self, count: int, most: int) -> np.ndarray:
+        """Some of so many images: their indices, ascending, all where they are no more."""
+        if count <= most:
+            return np.arange(count)
+        return np.sort(np.random.default_rng(self.seed).permutation(count)[:most])
+
     def targets(self, dtype: type = np.float32) -> np.ndarray:
         """0 and 1, [n, K]."""
         return one_hot(self.labels, self.num_classes, dtype)
@@ -73,10 +79,12 @@ class Solver:
     Attributes:
       fit: a head on standardised features, which `heads.fit` turns to features as they are.
       flops: at most so many are taken, non-decreasing in `examples`.
+      hidden: shapes of the arrays of the head's "hidden", all float32; None of a linear head.
     """
 
     fit: Callable[[Problem], Fitted]
     flops: Callable[[Size], int]
+    hidden: Callable[[Size], Mapping[str, tuple[int, ...]]] | None = None
 
 
 def one_hot(labels: np.ndarray, num_classes: int, dtype: type) -> np.ndarray:

@@ -165,13 +165,12 @@ def _flat(layer: nn.Module, x: jax.Array) -> jax.Array:
 def _with_taps(
     module: nn.Module, variables: Variables, last: jax.Array, calls: Sequence[taps.Call]
 ) -> jax.Array:
-    """The representation with the taps behind it."""
+    """The representation with the taps behind it.
+
+    There are none in a network of one stage, or whose blocks are a loop, or are computed again for
+    the gradient.
+    """
     chosen = taps.choose(module, variables["params"], calls)
-    if not chosen:
-        raise UserError(
-            f"no layer of the {type(module).__name__} can be tapped; expected one whose blocks are "
-            "no loop and not computed again for the gradient, or a head on 'last'"
-        )
     return jnp.concatenate([last, *map(taps.pooled, chosen)], axis=1)
 
 

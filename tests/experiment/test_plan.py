@@ -286,7 +286,7 @@ def test_budgets_in_other_units_are_flops_by_dense_training(config, make_plan):
     config.methods = ("linear_probe", "dense")
     config.budgets.amounts = ("0.5 epochs", "1e8 flops")
     plan = make_plan(config)
-    (dense,) = plan.costs(Method(), plan.tasks[0].num_classes)
+    dense = plan.cost(Method(), plan.tasks[0].num_classes)
     epoch = plan.tasks[0].examples["train"] / 8 * dense.step
     amounts = [step.params["budget_flops"] for _, step in trials(plan)]
     half = int(epoch / 2)
@@ -311,7 +311,14 @@ def test_a_budget_in_seconds_waits_for_the_devices_pace(config, make_plan):
     assert closure(trials).keys() >= closure(plan.strategy(nothing)).keys()
 
 
-def test_a_phase_that_its_share_does_not_pay_for_is_named(plan):
-    named = r"=2e\+06: expected at least one step.*'scratch\+lp_ft'.*in phase 1, which has a share"
+def test_a_phase_that_its_share_does_not_pay_for_is_named(plan, monkeypatch):
+    phases = Phase(train=("head/*",), share=0.2), Phase(share=0.8)
+    monkeypatch.setitem(TUNINGS, "twice", lambda network: phases)
+    named = r"=2e\+06: expected at least one step.*'scratch\+twice'.*in phase 1, which has a share"
     with pytest.raises(UserError, match=named):
-        plan({"methods": ("scratch+lp_ft",)} | spread(2e6, 2e6, 1))
+        plan({"methods": ("scratch+twice",)} | spread(2e6, 2e6, 1))
+
+
+def test_a_head_is_not_fitted_to_random_features(plan):
+    with pytest.raises(UserError, match=r"'scratch\+probe' fits a head to .* random weights"):
+        plan({"methods": ("scratch+probe",)})

@@ -152,8 +152,7 @@ def test_of_many_stages_a_few_are_tapped():
 @pytest.mark.parametrize("more", [{"scan": True}, {"remat": True}])
 def test_layers_that_cannot_be_tapped(more):
     module, variables = build("vit_s16", **more)
-    with pytest.raises(UserError, match="no layer of the ViT can be tapped; expected one whose"):
-        size(module, variables, "taps")
+    assert size(module, variables, "taps") == size(module, variables, "last")
     with pytest.raises(UserError, match="head is 'best'; expected 'last' or 'taps'"):
         size(module, variables, "best")
 

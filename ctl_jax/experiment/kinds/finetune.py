@@ -48,8 +48,10 @@ class Stretch(NamedTuple):
 
 
 def flops(step: Step, place: Workplace) -> int:
-    """Of all its updates, and of its evaluations."""
+    """Of all its updates, and of its evaluations; nothing where its start is all that there is."""
     stretches, params = plan(step, place), step.params
+    if not stretches:
+        return 0
     updates = sum(stretch.updates for stretch in stretches)
     counts, forward = params["task"]["examples"], stretches[-1].cost.forward
     evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1

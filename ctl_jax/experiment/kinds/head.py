@@ -15,6 +15,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Phase
+from ctl_jax.finetune.extract import VIEWS
 from ctl_jax.finetune.step import Tree
 
 _SPLITS = ("dev", "dev_test")
@@ -68,7 +69,6 @@ def make(wish: Wish, images: int) -> Step:
         "images": images,
         "solver": phase.solver,
         "head": phase.head,
-        "select": phase.select,
         "multi_label": wish.multi_label,
         "seed": wish.seed,
         **wish.network,
@@ -82,7 +82,7 @@ def affordable(wish: Wish, flops: int, place: Workplace) -> int:
     At most those that there are, with their views where the phase has them; 0 where it pays for
     none.
     """
-    views = finetune.VIEWS if wish.phase.views else 1
+    views = VIEWS if wish.phase.views else 1
     low, high = 0, views * wish.task["examples"]["train"]
     while low < high:
         middle = -(-(low + high) // 2)
@@ -103,27 +103,20 @@ def _cost(wish: Wish, images: int, place: Workplace) -> int:
     features = images * place.forward(wish.start, 0, size)
     width = place.features(wish.start, wish.phase.head, size)
     classes = wish.task["num_classes"]
-    return features + heads.flops(
-        wish.phase.solver, images, width, classes, wish.multi_label, wish.phase.select
-    )
+    return features + heads.flops(wish.phase.solver, images, width, classes, wish.multi_label)
 
 
 def flops(step: Step, place: Workplace) -> int:
     """Of the fit, at most."""
-    params = step.params
-    return heads.flops(
-        params["solver"],
-        params["images"],
-        _width(step, place),
-        params["task"]["num_classes"],
-        params["multi_label"],
-        params["select"],
-    )
+    return heads.flops(*_size(step, place))
 
 
-def _width(step: Step, place: Workplace) -> int:
+def _size(step: Step, place: Workplace) -> tuple[str, int, int, int, bool]:
+    """What cost and form of a head depend on."""
     params = step.params
-    return place.features(step.inputs.get("weights"), params["head"], params["image_size"])
+    width = place.features(step.inputs.get("weights"), params["head"], params["image_size"])
+    classes = params["task"]["num_classes"]
+    return params["solver"], params["images"], width, classes, params["multi_label"]
 
 
 def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
@@ -139,10 +132,7 @@ def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledge
 
 def shapes(step: Step, place: Workplace) -> Tree:
     """Those of its input, with the head."""
-    params = step.params
-    head = heads.shapes(
-        params["solver"], params["images"], _width(step, place), params["task"]["num_classes"]
-    )
+    head = heads.shapes(*_size(step, place))
     whole = place.shapes(step.inputs.get("weights"))
     return {**whole, "params": {**whole["params"], "head": head}}
 
@@ -164,7 +154,6 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         classes,
         multi_label=params["multi_label"],
         seed=params["seed"],
-        select=params["select"],
         dev=_joined(dev),
     )
     scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
