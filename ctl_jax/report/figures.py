@@ -26,6 +26,7 @@ _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", ":")
 
 _SIZE = (6.4, 4.4)  # inches
+_ROW = 0.21  # of a legend, inches
 _DPI = 160
 _TITLE = 52  # characters of a title that fit into a line
 _STYLE: dict[Any, Any] = {
@@ -239,6 +240,9 @@ def png(figure: Figure, axes: Axes) -> bytes:
         more = beside.get_legend_handles_labels()
         handles, names = handles + more[0], names + more[1]
     columns = len(names) if len(names) <= 4 else 3
+    # A legend of many methods takes no room from what is drawn.
+    more_rows = max(0, -(-len(names) // columns) - 3) if names else 0
+    figure.set_size_inches(_SIZE[0], _SIZE[1] + _ROW * more_rows)
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
     content = io.BytesIO()
     # Without the writer's version, so that another matplotlib's file differs only if it looks so.
