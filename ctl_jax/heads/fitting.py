@@ -98,26 +98,6 @@ def flops(
     return _solver(solver).flops(size) + (selection.flops(size) if select else 0)
 
 
-def shapes(solver: str, examples: int, features: int, classes: int) -> dict[str, Any]:
-    """The head that `fit` gives, its arrays as `jax.ShapeDtypeStruct`.
-
-    Args:
-      solver: one of `SOLVERS`.
-      examples: images, n.
-      features: D.
-      classes: K.
-
-    Raises:
-      UserError: no such solver.
-    """
-    found = _solver(solver).shapes(Size(examples, features, classes, multi_label=False))
-    return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
-        found,
-        is_leaf=lambda leaf: isinstance(leaf, tuple),
-    )
-
-
 def shapes(
     solver: str, examples: int, features: int, classes: int, multi_label: bool = False
 ) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Ridge regression in the dual and in the primal, its coefficient chosen by leaving out one image.
+"""Ridge regression in the dual and in the primal; other images choose the coefficient, or its own.
 
-Minimises |Y - 1 b' - X W|^2 + c |W|^2 over W and b, for X [n, D] whose columns have mean 0. The
-prediction of image i by what is fitted to all others follows from the fit to all (Allen, The
-Relationship between Variable Selection and Data Augmentation, 1974):
+Minimises |Y - 1 b' - X W|^2 + c |W|^2 over W and b, for X [n, D] whose columns have mean 0. Without
+other images, each is predicted by what is fitted to the rest, which follows from the fit to all
+(Allen, The Relationship between Variable Selection and Data Augmentation, 1974):
 
-    y_i - p_i / leaving out i = (y_i - p_i) / (1 - h_i),  h = diag(1 1' / n + X (X'X + c I)^-1 X')
+    y_i - (p_i leaving out i) = (y_i - p_i) / (1 - h_i),  h = diag(1 1' / n + X (X'X + c I)^-1 X')
+
+Both forms try coefficients until the cross-entropy of the predictions, each calibrated, gets worse.
 """
 
 import math
@@ -15,6 +17,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from ctl_jax.heads import calibration, costs
+from ctl_jax.heads.solver import one_hot
 
 # Coefficients that are tried, times the mean squared length of a row of X, from the start to both
 # sides as long as it gets better.
@@ -24,8 +27,8 @@ _START = 5
 MOST = 7
 # Below so many FLOPs it is computed in float64.
 _CHEAP = 2 * 10**10
-# In the primal so many images at most are left out, one at a time.
-LEFT_OUT = 1000
+# Images by which coefficients are compared, at most; but in the dual all are left out in turn.
+JUDGES = 1000
 
 
 class Solution(NamedTuple):
@@ -35,8 +38,8 @@ class Solution(NamedTuple):
       weights: [n, K], of the images (dual), or [D, K], of the features (primal).
       bias: [K].
       coefficient: c.
-      factor, offsets: see `calibration.temperature`, of predictions by leaving out.
-      entropy: cross-entropy in nats of images that were left out.
+      factor, offsets: see `calibration.temperature`, of images that were not fitted.
+      entropy: their cross-entropy in nats.
       flops: that it took.
     """
 
@@ -62,13 +65,28 @@ class _Tried(NamedTuple):
     kept: np.ndarray
 
 
-def dual(gram: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> Solution:
-    """Ridge regression from products of images: X'a has weights a.
+class Others(NamedTuple):
+    """Images that were not fitted, at most `JUDGES`.
+
+    Attributes:
+      products: theirs with those that are, x X' [m, n], for the dual.
+      labels: int [m], or 0 and 1 [m, K].
+    """
+
+    products: np.ndarray
+    labels: np.ndarray
+
+
+def dual(
+    gram: np.ndarray, targets: np.ndarray, labels: np.ndarray, others: Others | None = None
+) -> Solution:
+    """Ridge regression from products of images: W = X'a has weights a.
 
     Args:
       gram: X X', float32 or float64 [n, n], of X whose columns have mean 0; overwritten.
       targets: 0 and 1, [n, K].
-      labels: what the targets are of, for `calibration.temperature`.
+      labels: what the targets are of, as of `Others`.
+      others: choose the coefficient; without them, each image when it is left out.
     """
     count, classes = targets.shape
     bias = targets.mean(0)
@@ -85,21 +103,32 @@ def dual(gram: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> Solution:
         if failed:
             return None
         weights, _ = _of(gram, "potrs")(factor, centred, lower=1)
-        inverse, _ = _of(gram, "trtri")(factor, lower=1, overwrite_c=1)
-        # 1 - h_i is c times the inverse's diagonal, the residual c times the weights.
-        diagonal = np.einsum("ij,ij->i", inverse.T, inverse.T)
-        diagonal -= 1 / (count * (count * size + coefficient))
-        left_out = targets - weights / np.maximum(diagonal, _tiny(gram))[:, None]
-        return _Tried(coefficient, *calibration.temperature(left_out, labels), kept=weights)
+        if others:
+            predicted, judges = others.products @ weights + bias, others.labels
+        else:
+            inverse, _ = _of(gram, "trtri")(factor, lower=1, overwrite_c=1)
+            # 1 - h_i is c times the inverse's diagonal, the residual c times the weights.
+            diagonal = np.einsum("ij,ij->i", inverse.T, inverse.T)
+            diagonal -= 1 / (count * (count * size + coefficient))
+            predicted = targets - weights / np.maximum(diagonal, _tiny(gram))[:, None]
+            judges = labels
+        return _Tried(coefficient, *calibration.temperature(predicted, judges), kept=weights)
 
     best, tries = _search(attempt, size)
-    each = 2 * costs.cholesky(count) + 2 * costs.triangular(count, classes)
+    each = _dual_attempt(count, classes, len(others.labels) if others else None)
     return Solution(best.kept, bias, *best[:4], flops=tries * each)
 
 
 def dual_flops(count: int, classes: int) -> int:
     """The most that `dual` takes."""
-    return MOST * (2 * costs.cholesky(count) + 2 * costs.triangular(count, classes))
+    return MOST * max(_dual_attempt(count, classes, judges) for judges in (None, JUDGES))
+
+
+def _dual_attempt(count: int, classes: int, judges: int | None) -> int:
+    solving = costs.cholesky(count) + 2 * costs.triangular(count, classes)
+    if judges is None:
+        return solving + costs.cholesky(count)
+    return solving + costs.product(judges, count, classes)
 
 
 def primal(
@@ -107,9 +136,8 @@ def primal(
     cross: np.ndarray,
     bias: np.ndarray,
     rows: np.ndarray,
-    targets: np.ndarray,
     labels: np.ndarray,
-    count: int,
+    left_out_of: int | None,
 ) -> Solution:
     """Ridge regression from products of features.
 
@@ -117,12 +145,12 @@ def primal(
       gram: X'X, float32 or float64 [D, D].
       cross: X'(Y - 1 b'), [D, K].
       bias: means of the targets, b, [K].
-      rows: of X, [m, D]: the images that are left out, one at a time.
-      targets: theirs, [m, K].
-      labels: theirs, for `calibration.temperature`.
-      count: n.
+      rows: [m, D]: the images that choose the coefficient, centred as X.
+      labels: theirs, as of `Others`.
+      left_out_of: n, where those rows are among X's; each is then left out. Else None.
     """
-    size, (width, classes) = float(np.trace(gram)) / count or 1.0, cross.shape
+    width, classes = cross.shape
+    size = float(np.trace(gram)) / width or 1.0
     columns = np.asfortranarray(rows.T)
 
     def attempt(coefficient: float) -> _Tried | None:
@@ -132,27 +160,29 @@ def primal(
         if failed:
             return None
         solved, _ = _of(gram, "potrs")(factor, columns, lower=1)
-        free = 1 - 1 / count - np.einsum("ij,ij->i", columns.T, solved.T)
-        residual = targets - bias - solved.T @ cross
-        left_out = targets - residual / np.maximum(free, _tiny(gram))[:, None]
-        return _Tried(coefficient, *calibration.temperature(left_out, labels), kept=factor)
+        predicted = bias + solved.T @ cross
+        if left_out_of is not None:
+            free = 1 - 1 / left_out_of - np.einsum("ij,ij->i", columns.T, solved.T)
+            targets = one_hot(labels, classes, rows.dtype.type)
+            predicted = targets - (targets - predicted) / np.maximum(free, _tiny(gram))[:, None]
+        return _Tried(coefficient, *calibration.temperature(predicted, labels), kept=factor)
 
     best, tries = _search(attempt, size)
     weights, _ = _of(gram, "potrs")(best.kept, np.asfortranarray(cross), lower=1)
-    each = _attempt_flops(width, classes, len(rows))
-    total = tries * each + 2 * costs.triangular(width, classes)
+    total = tries * _primal_attempt(width, classes, len(rows)) + 2 * costs.triangular(
+        width, classes
+    )
     return Solution(weights, bias, *best[:4], flops=total)
 
 
-def primal_flops(count: int, width: int, classes: int) -> int:
+def primal_flops(width: int, classes: int) -> int:
     """The most that `primal` takes."""
-    each = _attempt_flops(width, classes, min(count, LEFT_OUT))
-    return MOST * each + 2 * costs.triangular(width, classes)
+    return MOST * _primal_attempt(width, classes, JUDGES) + 2 * costs.triangular(width, classes)
 
 
-def _attempt_flops(width: int, classes: int, rows: int) -> int:
-    solving = costs.cholesky(width) + 2 * costs.triangular(width, rows)
-    return solving + costs.product(rows, width, classes)
+def _primal_attempt(width: int, classes: int, judges: int) -> int:
+    solving = costs.cholesky(width) + 2 * costs.triangular(width, judges)
+    return solving + costs.product(judges, width, classes)
 
 
 def _search(attempt: Callable[[float], _Tried | None], size: float) -> tuple[_Tried, int]:

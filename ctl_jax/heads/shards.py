@@ -52,10 +52,14 @@ class Features:
         moments: of all columns.
         columns: which features count, in this order; all by default.
         """
-        self._shards, self._columns = shards, columns
+        self._shards, self._moments, self._columns = shards, moments, columns
         chosen = slice(None) if columns is None else columns
         self._mean, self._scale = moments.mean[chosen], moments.scale[chosen]
         self.shape = sum(len(shard.labels) for shard in shards), len(self._mean)
+
+    def select(self, columns: np.ndarray) -> "Features":
+        """Those of some columns alone; of all, as indices."""
+        return Features(self._shards, self._moments, columns)
 
     def blocks(self, dtype: type = np.float32) -> Iterator[np.ndarray]:
         """All rows in order, [up to BLOCK, D] at a time."""

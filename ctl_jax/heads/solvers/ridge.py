@@ -1,21 +1,22 @@
-"""Ridge regression to 0 and 1 on features, its coefficient chosen by leaving out one image.
+"""Ridge regression to 0 and 1 on features; its coefficient is chosen by dev, or by leaving one out.
 
-Memory: [D, D] where there are more images than features, which are then read twice, in blocks;
+Memory: [D, D] where there are more images than features, which are then read once, in blocks;
 [n, D] and [n, n] otherwise. FLOPs: n D (D + 1) for products of features and 2 n D K with the
-labels (n (n + 1) D and 2 n D K), and those of `least_squares` for each coefficient.
+labels (n (n + 1) D and 2 n D K, and with up to 1000 images of dev), and those of `least_squares`
+for each coefficient.
 """
 
 import numpy as np
 
 from ctl_jax.heads import costs, least_squares
+from ctl_jax.heads.least_squares import JUDGES, Others, Solution
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver, one_hot
 
 
 def fit(problem: Problem) -> Fitted:
     """A head on standardised features; see `heads.fit`."""
     count, width = problem.features.shape
-    solved = _dual(problem) if count <= width else _primal(problem)
-    kernel, solution, flops = solved
+    kernel, solution, flops = _dual(problem) if count <= width else _primal(problem)
     notes = {
         "coefficient": solution.coefficient,
         "temperature": solution.factor,
@@ -28,19 +29,24 @@ def fit(problem: Problem) -> Fitted:
     return Fitted(head, notes, flops + solution.flops)
 
 
-def _dual(problem: Problem) -> tuple[np.ndarray, least_squares.Solution, int]:
+def _dual(problem: Problem) -> tuple[np.ndarray, Solution, int]:
     count, width = problem.features.shape
-    dtype = least_squares.precision(_flops_dual(count, width, problem.num_classes))
+    dtype = least_squares.precision(_dual_flops(count, width, problem.num_classes))
     rows = problem.features.matrix(dtype)
-    solution = least_squares.dual(rows @ rows.T, problem.targets(dtype), problem.labels)
-    products = costs.gram(width, count) + costs.product(width, count, problem.num_classes)
+    others, judges = None, 0
+    if problem.dev:
+        features, labels = problem.dev
+        chosen = problem.draw(len(labels), JUDGES)
+        others, judges = Others(features.rows(chosen, dtype) @ rows.T, labels[chosen]), len(chosen)
+    solution = least_squares.dual(rows @ rows.T, problem.targets(dtype), problem.labels, others)
+    products = _dual_products(count, width, problem.num_classes, judges)
     return rows.T @ solution.weights, solution, products
 
 
-def _primal(problem: Problem) -> tuple[np.ndarray, least_squares.Solution, int]:
+def _primal(problem: Problem) -> tuple[np.ndarray, Solution, int]:
     count, width = problem.features.shape
     classes = problem.num_classes
-    dtype = least_squares.precision(_flops_primal(count, width, classes))
+    dtype = least_squares.precision(_primal_flops(count, width, classes))
     # Sums over many blocks keep their digits in float64.
     gram, cross, total = np.zeros((width, width)), np.zeros((width, classes)), np.zeros(classes)
     start = 0
@@ -50,39 +56,45 @@ def _primal(problem: Problem) -> tuple[np.ndarray, least_squares.Solution, int]:
         cross += block.T @ targets
         total += targets.sum(0)
         start += len(block)
+    features, labels = problem.dev or (problem.features, problem.labels)
+    chosen = problem.draw(len(labels), JUDGES)
     # Columns have mean 0, so the targets' means have no part in the products.
-    left_out = np.random.default_rng(problem.seed).permutation(count)[: least_squares.LEFT_OUT]
-    left_out.sort()
-    labels = problem.labels[left_out]
     solution = least_squares.primal(
         gram.astype(dtype),
         cross.astype(dtype),
         (total / count).astype(dtype),
-        problem.features.rows(left_out, dtype),
-        one_hot(labels, classes, dtype),
-        labels,
-        count,
+        features.rows(chosen, dtype),
+        labels[chosen],
+        left_out_of=None if problem.dev else count,
     )
-    products = costs.gram(count, width) + costs.product(count, width, classes)
-    return solution.weights, solution, products
-
-
-def _flops_dual(count: int, width: int, classes: int) -> int:
-    products = costs.gram(width, count) + costs.product(width, count, classes)
-    return products + least_squares.dual_flops(count, classes)
-
-
-def _flops_primal(count: int, width: int, classes: int) -> int:
-    products = costs.gram(count, width) + costs.product(count, width, classes)
-    return products + least_squares.primal_flops(count, width, classes)
+    return solution.weights, solution, _primal_products(count, width, classes)
 
 
 def flops(size: Size) -> int:
     """The most that `fit` takes: more images than features take no less than as many."""
     count, width, classes = size.examples, size.features, size.classes
     if count <= width:
-        return _flops_dual(count, width, classes)
-    return max(_flops_dual(width, width, classes), _flops_primal(count, width, classes))
+        return _dual_flops(count, width, classes)
+    return max(_dual_flops(width, width, classes), _primal_flops(count, width, classes))
+
+
+def _dual_flops(count: int, width: int, classes: int) -> int:
+    products = _dual_products(count, width, classes, JUDGES)
+    return products + least_squares.dual_flops(count, classes)
+
+
+def _dual_products(count: int, width: int, classes: int, judges: int) -> int:
+    with_each_other = costs.gram(width, count) + costs.product(judges, width, count)
+    return with_each_other + costs.product(width, count, classes)
+
+
+def _primal_flops(count: int, width: int, classes: int) -> int:
+    products = _primal_products(count, width, classes)
+    return products + least_squares.primal_flops(width, classes)
+
+
+def _primal_products(count: int, width: int, classes: int) -> int:
+    return costs.gram(count, width) + costs.product(count, width, classes)
 
 
 SOLVER = Solver(fit, flops)
