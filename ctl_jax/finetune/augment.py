@@ -21,6 +21,11 @@ class Augmentation:
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
 
+    @property
+    def varies(self) -> bool:
+        """Whether an image is ever another than as it is."""
+        return self.flip or self.crop_area != (1, 1) or self.crop_aspect != (1, 1)
+
 
 def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Array:
     """Crops each image at random, resizes the crop to the image's size, and mirrors half of them.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import devices, feed
+from ctl_jax.finetune import devices, feed, maps
 from ctl_jax.finetune.program import Step
 from ctl_jax.finetune.step import (
     MAX_STEPS,
@@ -165,7 +165,8 @@ def fit(
         leg, before, own_seed = legs[phase], [0, *ends][phase], _phase_seed(seed, phase)
         state = _first_state(leg, variables, own_seed, start, origin)
         start = None
-        with contextlib.closing(_run(leg, state, data, own_seed, before)) as updates:
+        inputs = _inputs(leg, state, data, own_seed)
+        with contextlib.closing(_run(leg, state, inputs, own_seed, before)) as updates:
             for state, count, metrics in updates:
                 done += count
                 if done % log_every == 0 or done == ends[phase]:
@@ -222,6 +223,21 @@ class _Data(NamedTuple):
     batch_size: int
     device_bytes: int
     log_every: int
+
+
+def _inputs(leg: Leg, state: TrainState, data: _Data, seed: int) -> _Data:
+    """The data as the leg takes it: maps of those images that it comes to see, or all images.
+
+    What is below the maps is frozen: after an interruption they are the same.
+    """
+    if leg.step.lower is None:
+        return data
+    examples = len(data.images)
+    index = maps.seen(examples, data.batch_size, seed, leg.updates)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return data._replace(
+        images=maps.compute(leg.step.lower, leg.step.mesh, variables, data.images, index)
+    )
 
 
 def _run(
@@ -300,5 +316,5 @@ def _snapshot(
 
 def _chunk_length(step: Step, data: _Data) -> int:
     """Updates a call. Nothing that differs between tasks of a run has a part in it."""
-    batch_bytes = data.batch_size * math.prod(data.images.shape[1:])
+    batch_bytes = data.batch_size * math.prod(data.images.shape[1:]) * data.images.dtype.itemsize
     return max(1, min(step.chunk, data.log_every, feed.CHUNK_BYTES // batch_bytes))

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ctl_jax import models
-from ctl_jax.finetune import devices
+from ctl_jax.finetune import devices, maps
 from ctl_jax.finetune.step import Hyper, Metrics, Recipe, TrainState, train_step
 
 
@@ -18,7 +18,7 @@ from ctl_jax.finetune.step import Hyper, Metrics, Recipe, TrainState, train_step
 class Step:
     """Up to a chunk of updates, compiled; from `make_step`.
 
-    Called with a state, images uint8 [chunk, batch, height, width, 3], labels
+    Called with a state, images uint8 [chunk, batch, height, width, 3] or maps, labels
     [chunk, batch] or [chunk, batch, outputs], `Hyper`, and how many of the batches count, it
     returns the next state and `Metrics` of [chunk] numbers each. The state given is overwritten.
 
@@ -26,6 +26,7 @@ class Step:
       mesh: of the devices that make an update together.
       chunk: the most updates a call, as far as memory for their images allows.
       program: the compiled function, one program an architecture.
+      lower: makes the maps that it takes, compiled; None where it takes images.
     """
 
     mesh: Mesh
@@ -33,6 +34,7 @@ class Step:
     program: Callable[
         [TrainState, jax.Array, jax.Array, Hyper, jax.typing.ArrayLike], tuple[TrainState, Metrics]
     ]
+    lower: maps.Lower | None = None
 
     def __call__(
         self,
@@ -64,7 +66,7 @@ def train_steps(
       module: as for `train_step`.
       recipe: as for `train_step`.
       state: as for `train_step`.
-      images: uint8 [chunk, batch, height, width, 3].
+      images: [chunk, batch, ...], as for `train_step`.
       labels: of [chunk, batch, ...].
       hyper: as for `train_step`.
       count: updates, 1 to chunk. One batch is one update, with no loop around it: XLA:CPU runs
@@ -112,7 +114,8 @@ def make_step(
     )
     if chunk is None:
         chunk = default_chunk(backend)
-    return Step(mesh, chunk, program)
+    lower = maps.lower(module, recipe, mesh) if recipe.entrance else None
+    return Step(mesh, chunk, program, lower)
 
 
 def default_chunk(backend: str) -> int:

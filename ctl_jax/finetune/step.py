@@ -45,6 +45,8 @@ class Recipe:
         of the last ones wherever the network is used; 0: none. See `average_weights`.
       mixup: how strongly pairs of images are mixed, and the loss of their labels with them; 0: not
         at all. See `mix`.
+      entrance: the layer where the trained part of the network begins, and the side of the images
+        in pixels: then a step takes maps that enter it, see `maps`. None: it takes images.
     """
 
     preprocess: str
@@ -57,12 +59,23 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0
     mixup: float = 0.0
+    entrance: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in DTYPES:
             raise UserError(
                 f"compute_dtype is {self.compute_dtype!r}; expected one of {', '.join(DTYPES)}"
             )
+        if self.entrance and self.varies:
+            raise UserError(
+                f"entrance is {self.entrance!r}; expected images that do not vary: no crops, flips "
+                "or mixtures"
+            )
+
+    @property
+    def varies(self) -> bool:
+        """Whether an image is another one in each update."""
+        return self.augmentation.varies or self.mixup > 0
 
 
 class Hyper(NamedTuple):
@@ -185,7 +198,7 @@ def train_step(
       module: the network; its widths follow from `state.params`.
       recipe: constants of the program.
       state: see `TrainState`.
-      images: uint8 [batch, height, width, 3].
+      images: uint8 [batch, height, width, 3], or the maps of `recipe.entrance`, float [batch, ...].
       labels: int32 [batch], or uint8 [batch, outputs] for a multi-label task (see `pad_labels`).
         Their form decides the loss, so that there is one program for each.
       hyper: values of the trial.
@@ -193,12 +206,7 @@ def train_step(
     Returns:
       The next state, and what the step reports.
     """
-    key = jax.random.fold_in(state.key, state.step)
-    images = augment(key, images, recipe.augmentation)
-    images = models.Preprocess.parse(recipe.preprocess)(images)
-    share: jax.Array | None = None
-    if recipe.mixup:
-        images, share = mix(key, images, recipe.mixup)
+    images, share = _varied(recipe, state, images)
     by_batch = phases.by_batch(recipe.phase, state._asdict())
     trained, frozen = phases.partition(recipe.phase, state.params)
     loss_of = functools.partial(
@@ -210,11 +218,8 @@ def train_step(
         variables = {"params": phases.merge(trained, frozen), "batch_stats": state.batch_stats}
         with adapters.added(changes):
             if by_batch is False:
-                logits = models.apply(module, variables, images, dtype=recipe.compute_dtype)
-                return loss_of(logits), state.batch_stats
-            logits, of_batch = models.apply(
-                module, variables, images, train=by_batch, dtype=recipe.compute_dtype
-            )
+                return loss_of(_apply(module, recipe, variables, images)), state.batch_stats
+            logits, of_batch = _apply(module, recipe, variables, images, train=by_batch)
         batch_stats = average_statistics(
             state.batch_stats, of_batch, state.step, recipe.statistics_momentum
         )
@@ -242,6 +247,29 @@ def train_step(
         done, params, batch_stats, opt_state, state.key, average, changes, state.start
     )
     return state, Metrics(value, rate)
+
+
+def _varied(
+    recipe: Recipe, state: TrainState, images: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """What a network takes of a batch, and each image's share in its mixture; None without any."""
+    if recipe.entrance:
+        return images, None
+    key = jax.random.fold_in(state.key, state.step)
+    images = augment(key, images, recipe.augmentation)
+    images = models.Preprocess.parse(recipe.preprocess)(images)
+    return mix(key, images, recipe.mixup) if recipe.mixup else (images, None)
+
+
+def _apply(
+    module: nn.Module, recipe: Recipe, variables: Tree, images: jax.Array, train: Any = False
+) -> Any:
+    """As `models.apply`, of images or of maps."""
+    if recipe.entrance is None:
+        return models.apply(module, variables, images, train, recipe.compute_dtype)
+    return models.apply_from(
+        module, variables, images, *recipe.entrance, train, recipe.compute_dtype
+    )
 
 
 def _loss(

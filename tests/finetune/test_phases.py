@@ -158,6 +158,33 @@ def test_a_step_moves_what_is_trained_and_nothing_else(phase, variables, split):
         assert np.array_equal(leaf, before) != moves, path
 
 
+@pytest.mark.parametrize(
+    ("head", "phase"),
+    [
+        ("last", Phase(batch_norm="frozen")),
+        ("taps", Phase(batch_norm="frozen")),
+        ("taps", Phase(("head/*",), "frozen", lora=2)),
+    ],
+    ids=["last", "taps", "lora"],
+)
+def test_a_training_with_frozen_statistics_starts_where_it_was(head, phase, variables, split):
+    """As after a probe: whatever head it has made, the first loss is that of its logits."""
+    images, labels = split[0][:BATCH], split[1][:BATCH]
+    headed = models.new_head(MODULE, variables, CLASSES, SIZE, head)
+    fitted = np.random.default_rng(1).normal(size=headed["params"]["head"]["kernel"].shape)
+    headed = models.set_head(headed, {**headed["params"]["head"], "kernel": np.float32(fitted)})
+    recipe = recipe_of(phase)
+    state = finetune.init_state(recipe, headed, 0)
+    chex.assert_trees_all_equal(state.variables, headed)
+    step = jax.jit(functools.partial(finetune.train_step, MODULE, recipe), compiler_options=QUICKLY)
+    after, metrics = step(state, images, labels, Hyper(0.05, 2, 0, CLASSES))
+    x = models.PREPROCESS["nevis"](jnp.asarray(images))
+    logits = jax.jit(functools.partial(models.apply, MODULE), compiler_options=QUICKLY)(headed, x)
+    expected = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-5)
+    assert np.any(after.params["head"]["kernel"] != headed["params"]["head"]["kernel"])
+
+
 # Multiply-adds of a batch, twice, of each layer with a kernel.
 LAYERS = {
     "stem": 2 * BATCH * 64 * 9 * 3 * WIDTH,
