@@ -1,8 +1,8 @@
 """Which features a head is to read: those whose weights are large where all are fitted.
 
 Head2Toe: Evci et al., Head2Toe: Utilizing Intermediate Representations for Better Transfer
-Learning, 2022 (arXiv:2201.03529). There a group lasso's weights tell how relevant a feature is; here those of
-ridge regression do, which has a closed form.
+Learning, 2022 (arXiv:2201.03529). There a group lasso's weights tell how relevant a feature is;
+here those of ridge regression do, which has a closed form.
 """
 
 import dataclasses
