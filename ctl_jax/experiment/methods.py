@@ -2,8 +2,8 @@
 
 A name is NETWORK ("@" SIZE "px")? ("+" TUNING)?, at least the first or the last of them: `dense`,
 `scratch`, `filters@0.5`, `dense@48px`, `filters@0.5+head_bn`, `dense+freeze@2`, `probe` (a tuning
-alone is that of `dense`). A cut may name a criterion, an allocation and a correction, in any order,
-`filters@0.5:taylor:isomorphic:lsq`; `scratch:filters@0.5` has the widths of a cut and random
+alone is that of `dense`). A cut may name a criterion, an allocation and corrections, in any order,
+`filters@0.5:taylor:isomorphic:lsq:bn`; `scratch:filters@0.5` has the widths of a cut and random
 weights. The tunings are in tunings.py.
 """
 
@@ -21,7 +21,7 @@ _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _CUT = re.compile(rf"({'|'.join(SCOPES)}) *@ *({_NUMBER})((?: *: *\w+)*)")
 _SIZE = re.compile(r"(.*?) *@ *([0-9]+) *px")
 _STARTS = ("dense", "scratch")
-_UNIFORM, _LSQ = "uniform", "lsq"
+_UNIFORM, _LSQ, _STATISTICS = "uniform", "lsq", "bn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Cut:
       criterion: one of `pruning.CRITERIA`; "" is that of the config.
       allocation: one of `pruning.ALLOCATIONS`.
       lsq: whether what read the channels that are gone is corrected by least squares.
+      statistics: whether BatchNorm's statistics are estimated again, from images of the task.
     """
 
     scope: str
@@ -41,12 +42,14 @@ class Cut:
     criterion: str = ""
     allocation: str = _UNIFORM
     lsq: bool = False
+    statistics: bool = False
 
     @property
     def name(self) -> str:
         """As in a method's name: `filters@0.5`, `filters@0.5:taylor`."""
         allocation = self.allocation if self.allocation != _UNIFORM else ""
-        words = (self.criterion, allocation, _LSQ if self.lsq else "")
+        repairs = (_LSQ if self.lsq else "", _STATISTICS if self.statistics else "")
+        words = (self.criterion, allocation, *repairs)
         return ":".join([f"{self.scope}@{self.ratio!r}", *filter(None, words)])
 
 
@@ -148,7 +151,12 @@ def _read_cut(name: str, match: re.Match[str]) -> Cut:
             f"config.methods: {name!r} drops {float(match[2]):g} of the channels; expected a "
             f"ratio between 0 and 1 (`dense` drops none)"
         )
-    kinds = {"criterion": CRITERIA, "allocation": ALLOCATIONS, "lsq": (_LSQ,)}
+    kinds = {
+        "criterion": CRITERIA,
+        "allocation": ALLOCATIONS,
+        _LSQ: (_LSQ,),
+        _STATISTICS: (_STATISTICS,),
+    }
     found: dict[str, str] = {}
     for word in map(str.strip, match[3].split(":")[1:]):
         kind = next((kind for kind, known in kinds.items() if word in known), "")
@@ -156,7 +164,7 @@ def _read_cut(name: str, match: re.Match[str]) -> Cut:
             known = ", ".join(each for several in kinds.values() for each in several)
             raise UserError(
                 f"config.methods: {name!r}: a cut has the word {word!r}; expected at most one "
-                f"criterion, one allocation and a correction of {known}"
+                f"criterion, one allocation and each correction once, of {known}"
             )
         found[kind] = word
     return Cut(
@@ -164,7 +172,8 @@ def _read_cut(name: str, match: re.Match[str]) -> Cut:
         float(match[2]),
         found.get("criterion", ""),
         found.get("allocation", _UNIFORM),
-        "lsq" in found,
+        _LSQ in found,
+        _STATISTICS in found,
     )
 
 

@@ -181,9 +181,15 @@ def round_to(settings: sections.Pruning) -> int:
     return settings.round_to or (16 if jax.default_backend() == "tpu" else 8)
 
 
-def trace_groups(module: nn.Module, variables: Tree, image_size: int) -> pruning.Groups:
-    """Channel groups of the whole network, whose `variables` may be abstract."""
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+def trace_groups(
+    module: nn.Module, variables: Tree, image_size: int, batch_size: int = 1
+) -> pruning.Groups:
+    """Channel groups of the whole network, whose `variables` may be abstract.
+
+    They do not depend on the batch size. Where products read them does: of one image a network may
+    be another program than of more.
+    """
+    image = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), jnp.float32)
     apply_fn = functools.partial(models.apply, module, train=False)
     return pruning.trace(apply_fn, variables, image)
 

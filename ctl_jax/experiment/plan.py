@@ -16,7 +16,7 @@ from ctl_jax.experiment import networks, searches, strategies, tunings
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import finetune, head, pretrain, prune
+from ctl_jax.experiment.kinds import finetune, head, pretrain, prune, recalibrate
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -158,8 +158,8 @@ class Plan:
         key = (point.task.spec.name, point.seed, method, budget_flops, start and start.id)
         if method.cut and method.start == "pretrained":
             assert start is not None
-            # What a cut leaves has other activations than those that its statistics describe.
-            if method.cut.lsq or first.batch_norm == "frozen":
+            # Not unasked: statistics of few images make features of real sets worse, not better.
+            if method.cut.lsq or method.cut.statistics:
                 start = self._recalibrated(point, budget_flops, start)
         if first.solver == SGD:
             return start
@@ -208,8 +208,6 @@ class Plan:
 
     def _recalibrated(self, point: Point, budget_flops: int, start: Step) -> Step:
         """What a cut left, corrected by as many images as a tenth of the budget pays for."""
-        from ctl_jax.experiment.kinds import recalibrate
-
         method, task = point.method, point.task
         assert method.cut is not None
         for images in _IMAGES:
@@ -220,6 +218,7 @@ class Plan:
                 images=min(images, task.examples["train"]),
                 seed=point.seed,
                 lsq=method.cut.lsq,
+                statistics=method.cut.statistics,
             )
             if 10 * self.place.flops(step) <= budget_flops:
                 break
@@ -298,6 +297,7 @@ class Plan:
         step = None
         if last.solver == SGD:
             recipe = finetune.recipe(self._settings, self._model, _plain(last))
+            recipe = self.place.divided(recipe, start, size, last.head)
             batch_size = self.config.finetune.batch_size
             step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
         return MethodCost(step, self.place.forward(*of), self.place.params(*of))
@@ -319,7 +319,9 @@ class Plan:
     def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
         stretches = finetune.plan(self._trial(point, amount, inputs), self.place)
         for number, stretch in enumerate(stretches, start=1):
-            cost = stretch.cost.step
+            # With the maps of its images, where it is trained on some.
+            images = self._settings_of(point)["batch_size"]
+            cost = stretch.cost.step + images * stretch.cost.map
             whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
             if len(stretches) > 1:
                 whose += f" in phase {number}, which has a share of {stretch.share:.2g}"

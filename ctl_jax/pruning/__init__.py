@@ -22,7 +22,7 @@ from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT
 from ctl_jax.pruning.cutting import prune
 from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member, Reading
 from ctl_jax.pruning.keep import Keep
-from ctl_jax.pruning.scoring import score
+from ctl_jax.pruning.scoring import score, score_flops
 from ctl_jax.pruning.selection import select
 from ctl_jax.pruning.structure import Structure
 from ctl_jax.pruning.tracing import trace
@@ -49,6 +49,7 @@ __all__ = [
     "prune",
     "register_rule",
     "score",
+    "score_flops",
     "select",
     "trace",
 ]

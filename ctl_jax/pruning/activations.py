@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.pruning.groups import Reading
 from ctl_jax.pruning.interpreter import PRODUCTS, evaluate
@@ -52,6 +53,11 @@ def activation(request: Request) -> Parts:
         size = request.groups[reading.group].size
         parts[reading.group].append(_by_channel(reading, total / count, size))
     return parts
+
+
+def flops_of_activation(request: Request, batch: Any) -> int:
+    """FLOPs of `activation` on a batch, perhaps abstract: a forward pass."""
+    return compute.flops(_step(request), request.variables, _inputs(request, batch))
 
 
 def _inputs(request: Request, batch: Any) -> tuple[Any, ...]:

@@ -8,13 +8,13 @@ together, applies the criterion's `finish`, if it has one, and normalises.
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ctl_jax.pruning import slices
-from ctl_jax.pruning.activations import activation
-from ctl_jax.pruning.gradients import hessian, taylor
+from ctl_jax.pruning.activations import activation, flops_of_activation
+from ctl_jax.pruning.gradients import flops_of_hessian, flops_of_taylor, hessian, taylor
 from ctl_jax.pruning.groups import Group, Member
 from ctl_jax.pruning.measure import Parts, Request, by_member, by_slot, last_key
 from ctl_jax.pruning.slices import Kernel, Vector
@@ -33,12 +33,15 @@ class Criterion:
         (of a loss) or "activations".
       by_role: whether it measures slices of parameters, of roles that can be chosen.
       finish: what becomes of the slices' aggregate, float64 [channels]; None: it is the score.
+      flops: from the request and a batch, perhaps abstract, to what the batch costs; None where
+        there is no data.
     """
 
     measure: Callable[[Request], Parts]
     needs: Literal["nothing", "weights", "gradients", "activations"] = "weights"
     by_role: bool = True
     finish: Callable[[Vector], Vector] | None = None
+    flops: Callable[[Request, Any], int] | None = None
 
 
 def _l1(request: Request) -> Parts:
@@ -147,9 +150,11 @@ CRITERIA: Mapping[str, Criterion] = {
     "fpgm": Criterion(_fpgm),
     "lamp": Criterion(_lamp, finish=_share_of_no_smaller),
     "random": Criterion(_random, needs="nothing", by_role=False),
-    "taylor": Criterion(taylor, needs="gradients"),
-    "hessian": Criterion(hessian, needs="gradients"),
-    "activation": Criterion(activation, needs="activations", by_role=False),
+    "taylor": Criterion(taylor, needs="gradients", flops=flops_of_taylor),
+    "hessian": Criterion(hessian, needs="gradients", flops=flops_of_hessian),
+    "activation": Criterion(
+        activation, needs="activations", by_role=False, flops=flops_of_activation
+    ),
 }
 
 # Those that need no data.

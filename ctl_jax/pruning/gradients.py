@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.pruning import slices
 from ctl_jax.pruning.measure import Parts, Request
@@ -43,6 +44,22 @@ def hessian(request: Request) -> Parts:
     channel falls with the root of the number of vectors.
     """
     return _expected(request, _second_order, request.probes)
+
+
+def flops_of_taylor(request: Request, batch: Any) -> int:
+    """FLOPs of `taylor` on a batch, perhaps abstract."""
+    return _flops(request, batch, _first_order)
+
+
+def flops_of_hessian(request: Request, batch: Any) -> int:
+    """FLOPs of `hessian` on a batch, perhaps abstract."""
+    return request.probes * _flops(request, batch, _second_order)
+
+
+def _flops(request: Request, batch: Any, importance: Importance) -> int:
+    members = (m for group in request.groups.values() for m in request.members(group))
+    step = _step(request, importance, list(dict.fromkeys((m.path, m.axis) for m in members)))
+    return compute.flops(step, request.variables, batch, np.uint32(0))
 
 
 def _first_order(

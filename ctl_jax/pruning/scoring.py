@@ -130,6 +130,51 @@ def score(
     return scores
 
 
+def score_flops(
+    groups: Groups,
+    variables: Any,
+    criterion: str,
+    batch: Any,
+    *,
+    probes: int = 16,
+    loss: Callable[[Any, Any], Any] | None = None,
+    apply_fn: Callable[..., Any] | None = None,
+) -> int:
+    """FLOPs of `score` on one batch, with the roles that it takes by default.
+
+    Args:
+      groups: from `trace`.
+      variables: the tree that was traced, perhaps abstract.
+      criterion: as for `score`; one that needs no data costs nothing.
+      batch: one of its batches, perhaps abstract.
+      probes: as for `score`.
+      loss: as for `score`.
+      apply_fn: as for `score`.
+
+    Raises:
+      UserError: the criterion is unknown, or an argument is missing.
+    """
+    kind = _choice("criterion", criterion, CRITERIA)
+    if kind.flops is None:
+        return 0
+    if kind.needs == "activations" and apply_fn is None:
+        apply_fn = groups.apply_fn
+    _check_data(criterion, kind, loss, apply_fn, [batch])
+    request = Request(
+        criterion=criterion,
+        groups=groups,
+        variables=variables,
+        leaves=dict(leaf_paths(variables)),
+        roles=_roles(criterion, kind, None),
+        seed=0,
+        probes=probes,
+        loss=loss,
+        apply_fn=apply_fn,
+        batches=[batch],
+    )
+    return kind.flops(request, batch)
+
+
 def _choice(name: str, value: Any, known: Mapping[str, Any]) -> Any:
     if not isinstance(value, str) or value not in known:
         raise UserError(f"{name} is {value!r}, expected one of {', '.join(known)}")

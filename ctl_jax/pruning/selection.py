@@ -135,6 +135,8 @@ def select(
         notes.append(target.note(cost))
     if kind != "ratio" or amount > 0:
         notes += _whole(groups, free, round_to, minimum, floor)
+    if kind == "ratio" and amount > 0 and list(widths) == [g.size for g in groups.values()]:
+        notes.append(f"ratio {amount} drops nothing: the full widths are the nearest allowed ones")
     keep = ranking.keep(widths, notes)
     sizes = {name: len(kept) for name, kept in keep.items()}
     if check or _are_unlike(groups, sizes):

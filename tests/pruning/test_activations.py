@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import models, pruning
+from ctl_jax import compute, models, pruning
 from ctl_jax.errors import UserError
 
 
@@ -57,6 +57,12 @@ def test_mean_over_examples_whatever_their_batches(groups, variables):
     expected = expected_of(variables, x)
     for batches in ([x], [x[:6], x[6:10], x[10:]], iter(jnp.split(x, 4))):
         near(pruning.score(groups, variables, "activation", batches=batches), expected)
+
+
+def test_flops_are_those_of_a_forward_pass(groups, variables):
+    x = jax.ShapeDtypeStruct((16, 3), jnp.float32)
+    found = pruning.score_flops(groups, jax.eval_shape(lambda: variables), "activation", x)
+    assert found == compute.flops(apply, variables, x)
 
 
 def test_readings_are_aggregated_as_slices_are(groups, variables):

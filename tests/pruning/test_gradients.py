@@ -230,3 +230,15 @@ def test_integer_weights_can_not_be_differentiated(groups, variables):
     quantised = {**variables, "two": np.ones((6, 4), np.int8)}
     with pytest.raises(UserError, match="two is int8, expected floating point"):
         pruning.score(groups, quantised, "taylor", loss=loss, batches=[batch_of(8, 1)])
+
+
+def test_flops_are_those_of_forward_and_backward(variables, groups):
+    """Of a batch of 8 rows: the head's own gradient is not computed, nor that of the input."""
+    stem, one, two, head = 8 * 3 * 4, 8 * 4 * 6, 8 * 6 * 4, 4 * 8 * 2
+    forward = stem + one + two + head
+    of_weights, of_inputs = stem + one + two, one + two + head
+    batch = jax.eval_shape(lambda: batch_of(8, 0))
+    count = functools.partial(pruning.score_flops, groups, variables, batch=batch, loss=loss)
+    assert count("taylor") == 2 * (forward + of_weights + of_inputs)
+    assert count("hessian", probes=3) > 3 * count("taylor")
+    assert pruning.score_flops(groups, variables, "l2", batch) == 0

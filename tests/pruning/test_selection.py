@@ -85,6 +85,12 @@ def test_a_ratio_that_would_empty_a_group_says_so(round_to, width):
     assert keep.notes == (f"ratio 0.95 would empty group '0': it keeps {width} of 8",)
 
 
+def test_a_ratio_that_drops_nothing_says_so():
+    keep = pruning.select(chain(16, 4), {"0": np.ones(16), "1": np.ones(4)}, ratio=0.2, round_to=8)
+    assert len(keep["0"]) == 16
+    assert keep.notes == ("ratio 0.2 drops nothing: the full widths are the nearest allowed ones",)
+
+
 def test_round_to_says_what_it_leaves_whole():
     groups = chain(3, 4, 5, 6, 7, 3, 2, 9)
     scores = {name: np.arange(group.size) for name, group in groups.items()}

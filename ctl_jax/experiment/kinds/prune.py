@@ -1,18 +1,42 @@
-"""Which channels of a network stay: zero-shot structured pruning before any finetuning."""
+"""Which channels of a network stay: structured pruning before any finetuning.
+
+Weights alone decide, or one batch of the task does, whose FLOPs are counted.
+"""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ctl_jax import pruning, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment import networks
+from ctl_jax.experiment.kinds import extract
 from ctl_jax.experiment.methods import Cut
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.finetune.importance import importance, importance_flops
 from ctl_jax.finetune.step import Tree
 
+# Images of the task that criteria which look at some are given: a batch.
+_IMAGES = 32
+# Where groups are ranked together, the share of each that stays at least.
+_FLOOR = 0.1
+_UNIFORM = "uniform"
 
-def make(cut: Cut, settings: dict[str, Any], network: dict[str, Any], start: Step | None) -> Step:
+
+def make(
+    cut: Cut,
+    settings: Mapping[str, Any],
+    network: Mapping[str, Any],
+    start: Step | None,
+    *,
+    task: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Step:
     """The step of a cut.
 
     Args:
@@ -20,15 +44,51 @@ def make(cut: Cut, settings: dict[str, Any], network: dict[str, Any], start: Ste
       settings: "criterion" and "round_to".
       network: what says which network is cut: "model", "image_size", and "weights", the hash of
         those that were given.
-      start: makes the weights where none were given.
+      start: makes the weights where none were given. Without them and "weights" the step tells
+        widths alone: the first channels stay.
+      task: identity of the task whose images the criterion looks at.
+      seed: of the images, or of what the criterion draws.
     """
-    params = {"scope": cut.scope, "ratio": cut.ratio, **settings, **network}
+    params: dict[str, Any] = {"scope": cut.scope, "ratio": cut.ratio, **settings, **network}
+    if cut.allocation != _UNIFORM:
+        params["allocation"] = cut.allocation
+    if task is not None:
+        params["task"] = dict(task)
+    if seed is not None:
+        params["seed"] = seed
     return Step("prune", params, {"weights": start} if start else {})
 
 
 def flops(step: Step, place: Workplace) -> int:
-    """Nothing: the weights alone are looked at."""
-    return 0
+    """Of the batch that the criterion looks at; nothing where weights alone are looked at."""
+    params = step.params
+    if "task" not in params:
+        return 0
+    task, criterion, count = params["task"], params["criterion"], _images(step)
+    multi_label = place.tasks[task["name"]].spec.kind == "multi_label"
+
+    def counted() -> int:
+        side, classes = params["image_size"], task["num_classes"]
+        labels = jax.ShapeDtypeStruct((count,), jnp.int32)
+        if multi_label:
+            labels = jax.ShapeDtypeStruct((count, classes), jnp.uint8)
+        return importance_flops(
+            place.module,
+            traced(place, side, count),
+            place.shapes(step.inputs.get("weights")),
+            jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32),
+            labels,
+            criterion=criterion,
+            num_classes=classes,
+        )
+
+    key = ("importance", criterion, count, params["image_size"], task["num_classes"], multi_label)
+    return place.once(key, counted)
+
+
+def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+    """What it costs."""
+    return Ledger(prune=place.flops(step))
 
 
 def shapes(step: Step, place: Workplace) -> Tree:
@@ -39,16 +99,24 @@ def shapes(step: Step, place: Workplace) -> Tree:
 
 def run(step: Step, place: Workplace, job: Any) -> Output:
     """Scores the channels, and selects those that stay."""
-    variables = place.variables(step.inputs.get("weights"))
-    scores = pruning.score(place.groups, variables, criterion=step.params["criterion"])
-    keep = _select(step, place, scores)
+    params = step.params
+    keep = _select(step, place, _scores(step, place))
+    of_config = params["criterion"] == place.config.pruning.criterion
+    cut = Cut(
+        params["scope"],
+        params["ratio"],
+        "" if of_config else params["criterion"],
+        params.get("allocation", _UNIFORM),
+    )
     record = records.PruneRecord(
         id=step.id,
-        cut=Cut(step.params["scope"], step.params["ratio"]).name,
+        cut=cut.name,
         keep=keep.to_json(),
         groups=len(place.groups),
         cut_groups=cut_groups(keep),
         notes=tuple(notes(place.groups, keep)),
+        flops=place.flops(step),
+        task=params["task"]["name"] if "task" in params else None,
     )
     return Output([record])
 
@@ -61,17 +129,22 @@ def restore(step: Step, place: Workplace) -> Tree:
     return pruning.prune(variables, place.groups, keep)
 
 
+def kept(step: Step, place: Workplace) -> pruning.Keep:
+    """Which channels a finished step chose."""
+    record = place.result(step)
+    assert isinstance(record, records.PruneRecord)
+    return pruning.Keep.from_json(record.keep)
+
+
 def planned(step: Step, place: Workplace) -> pruning.Keep:
     """A keep of the sizes that the step's will have.
 
-    How many channels a uniform ratio keeps does not depend on their scores.
+    How many channels a uniform ratio keeps does not depend on their scores. Of another allocation
+    the step must be finished.
     """
-    return place.once(
-        ("keep", step.id),
-        lambda: _select(
-            step, place, {name: np.zeros(group.size) for name, group in place.groups.items()}
-        ),
-    )
+    if step.params.get("allocation", _UNIFORM) != _UNIFORM:
+        return place.once(("keep", step.id), lambda: kept(step, place))
+    return place.once(("keep", step.id), lambda: _select(step, place, _equal_scores(place)))
 
 
 def cut_groups(keep: pruning.Keep) -> int:
@@ -92,15 +165,72 @@ def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
     ]
 
 
+def traced(place: Workplace, image_size: int, images: int) -> pruning.Groups:
+    """Channel groups of the whole network as a program of a batch of images of this size."""
+    if images == 1 and image_size == place.config.data.image_size:
+        return place.groups
+    return place.once(
+        ("groups", image_size, min(images, 2)),
+        lambda: networks.trace_groups(place.module, place.whole, image_size, min(images, 2)),
+    )
+
+
+def _images(step: Step) -> int:
+    return min(_IMAGES, step.params["task"]["examples"]["train"])
+
+
+def _scores(step: Step, place: Workplace) -> Mapping[str, Any]:
+    params, start = step.params, step.inputs.get("weights")
+    if start is None and params["weights"] is None:
+        return _equal_scores(place)
+    variables, seed = place.variables(start), params.get("seed", 0)
+    normalise = _normalise(step)
+    if "task" not in params:
+        criterion = params["criterion"]
+        return pruning.score(place.groups, variables, criterion, seed=seed, normalise=normalise)
+    info = place.tasks[params["task"]["name"]]
+    train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
+    index = extract.order(train.labels, seed)[: _images(step)]
+    return importance(
+        place.module,
+        params["model"]["preprocess"],
+        traced(place, params["image_size"], len(index)),
+        variables,
+        train.images[index],
+        train.labels[index],
+        criterion=params["criterion"],
+        num_classes=params["task"]["num_classes"],
+        normalise=normalise,
+        seed=seed,
+    )
+
+
+def _normalise(step: Step) -> str:
+    """What makes scores of all groups comparable, where they are ranked together.
+
+    What a loss changes by is comparable as it is.
+    """
+    if step.params.get("allocation") != "global":
+        return "none"
+    return "none" if pruning.CRITERIA[step.params["criterion"]].needs == "gradients" else "mean"
+
+
+def _equal_scores(place: Workplace) -> Mapping[str, Any]:
+    return {name: np.zeros(group.size) for name, group in place.groups.items()}
+
+
 def _select(step: Step, place: Workplace, scores: Any) -> pruning.Keep:
+    allocation = step.params.get("allocation", _UNIFORM)
     return pruning.select(
         place.groups,
         scores,
         ratio=step.params["ratio"],
         scope=step.params["scope"],
+        allocation=allocation,
+        floor=0.0 if allocation == _UNIFORM else _FLOOR,
         round_to=step.params["round_to"],
         check=True,
     )
 
 
-register("prune", Kind(1, flops, run, shapes, restore))
+register("prune", Kind(1, flops, run, shapes, restore, charge=charge))

@@ -1,0 +1,163 @@
+"""What a cut left, put right by a few images of the task before a head is fitted or trained.
+
+The readers of what was cut are corrected by least squares, see `pruning.correct`; or BatchNorm's
+statistics are estimated again, see `finetune.recalibrate`; or both, in this order.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ctl_jax import models, pruning, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment.kinds import extract, prune
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune import recalibrate
+from ctl_jax.finetune.step import Tree
+
+# Images of a forward pass, at most.
+_BATCH = 64
+
+
+def make(
+    task: Mapping[str, Any],
+    network: Mapping[str, Any],
+    start: Step,
+    *,
+    images: int,
+    seed: int,
+    lsq: bool = False,
+    statistics: bool = False,
+) -> Step:
+    """The step that puts right what a cut left.
+
+    Args:
+      task: identity of the task.
+      network: "model", "image_size", "weights" as for `prune.make`, and "compute_dtype".
+      start: the cut.
+      images: of the train split, in the class-balanced order of `extract.order`.
+      seed: of that order.
+      lsq: whether readers of cut groups are corrected.
+      statistics: whether BatchNorm's statistics are estimated again.
+    """
+    params = {
+        "task": dict(task),
+        "images": images,
+        "seed": seed,
+        "lsq": lsq,
+        "statistics": statistics,
+        **network,
+    }
+    return Step("recalibrate", params, {"weights": start})
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of a forward pass of the whole network, with what the correction takes, and of what is left.
+
+    They follow from widths alone.
+    """
+    params, cut = step.params, step.inputs["weights"]
+    total, size, images = 0, params["image_size"], params["images"]
+    if params["lsq"]:
+        whole = place.shapes(cut.inputs.get("weights"))
+        batch = jax.ShapeDtypeStruct((images, size, size, 3), jnp.float32)
+        # Of networks of the same widths the same.
+        keep = prune.planned(cut, place)
+        key = ("correction", images, size, *(len(kept) for kept in keep.values()))
+        total += place.once(
+            key,
+            lambda: pruning.correction_flops(traced(step, place), whole, keep, batch),
+        )
+    if params["statistics"] and place.shapes(cut)["batch_stats"]:
+        total += images * place.forward(cut, 0, size)
+    return total
+
+
+def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+    """What it costs."""
+    return Ledger(prune=place.flops(step))
+
+
+def traced(step: Step, place: Workplace) -> pruning.Groups:
+    """Channel groups of the whole network as a program of the batches that are looked at."""
+    return prune.traced(place, step.params["image_size"], min(_BATCH, step.params["images"]))
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of its input."""
+    return place.shapes(step.inputs["weights"])
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Corrects readers, then estimates statistics; what changed are its arrays, by path."""
+    began, params, cut = time.monotonic(), step.params, step.inputs["weights"]
+    info = place.tasks[params["task"]["name"]]
+    train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
+    order = place.once(
+        ("order", info.spec.name, params["seed"]),
+        lambda: extract.order(train.labels, params["seed"]),
+    )
+    images = train.images[order[: params["images"]]]
+    variables, changed, notes = place.variables(cut), dict[str, np.ndarray](), list[str]()
+    if params["lsq"]:
+        corrected = _corrected(step, place, images)
+        notes += corrected.notes
+        variables = pruning.prune(corrected.variables, place.groups, prune.kept(cut, place))
+        leaves = flatten_dict(variables, sep="/")
+        changed |= {path: np.asarray(leaves[path]) for path in corrected.paths}
+    if params["statistics"]:
+        found = recalibrate.statistics(
+            place.module,
+            params["model"]["preprocess"],
+            variables,
+            images,
+            batch_size=_BATCH,
+            compute_dtype=params["compute_dtype"],
+        )
+        if not found:
+            notes.append("the network has no BatchNorm whose statistics could be estimated")
+        changed |= flatten_dict({"batch_stats": found}, sep="/")
+    record = records.RecalibrateRecord(
+        id=step.id,
+        task=info.spec.name,
+        what=tuple(
+            what
+            for what, done in (("readers", params["lsq"]), ("statistics", params["statistics"]))
+            if done
+        ),
+        examples=len(images),
+        notes=tuple(notes),
+        flops=place.flops(step),
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record], arrays=lambda: changed)
+
+
+def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Correction:
+    cut = step.inputs["weights"]
+    whole = place.variables(cut.inputs.get("weights"))
+    preprocess = models.Preprocess.parse(step.params["model"]["preprocess"])
+
+    def batches() -> Iterator[jax.Array]:
+        for batch in np.array_split(images, -(-len(images) // _BATCH)):
+            yield preprocess(jnp.asarray(batch))
+
+    return pruning.correct(traced(step, place), whole, prune.kept(cut, place), batches())
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """Its input's variables with what it changed."""
+    variables = flatten_dict(place.local_variables(step.inputs["weights"]), sep="/")
+    for path, array in place.local_arrays(step).items():
+        variables[path] = np.asarray(array)
+    return unflatten_dict(variables, sep="/")
+
+
+register("recalibrate", Kind(1, flops, run, shapes, restore, charge=charge, makes_arrays=True))
