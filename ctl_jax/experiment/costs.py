@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from ctl_jax import compute, finetune, models
 from ctl_jax.errors import naming
-from ctl_jax.finetune import Hyper, Recipe
+from ctl_jax.finetune import Hyper, Recipe, maps
 from ctl_jax.finetune.step import Tree
 
 # A prime, larger than any width: where it is seen, the head is.
@@ -25,11 +25,13 @@ class Cost:
       step: FLOPs of a training step: forward, backward, optimiser.
       forward: FLOPs of one image's forward pass.
       params: number of parameters (BatchNorm's statistics not counted).
+      map: FLOPs of what an image enters the steps with, computed once; see `finetune.maps`.
     """
 
     step: int
     forward: int
     params: int
+    map: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +80,19 @@ def cost_by_classes(
 
     headed = jax.eval_shape(functools.partial(models.with_head, num_outputs=_OUTPUTS), variables)
     state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), headed)
-    shape = (image_size, image_size, 3)
+    shape, once_an_image = (image_size, image_size, 3), 0
+    images = jax.ShapeDtypeStruct((batch_size, *shape), jnp.uint8)
+    if recipe.entrance:
+        enter = functools.partial(maps.enter, module, recipe)
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+        once_an_image = compute.flops(enter, headed, image)
+        images = jax.eval_shape(enter, headed, images)
     with naming(f"a batch_size of {batch_size} at an image_size of {image_size}"):
         step = compute.flops_along(
             functools.partial(finetune.train_step, module, recipe),
             _OUTPUTS,
             state,
-            jax.ShapeDtypeStruct((batch_size, *shape), jnp.uint8),
+            images,
             jax.ShapeDtypeStruct((batch_size,), jnp.int32),
             Hyper(0.1, 1, 0, _OUTPUTS),
         )
@@ -92,7 +100,8 @@ def cost_by_classes(
     params = params_along(variables)
 
     def cost(num_classes: int) -> Cost:
-        return Cost(*(fixed + num_classes * each for fixed, each in (step, once, params)))
+        along = (fixed + num_classes * each for fixed, each in (step, once, params))
+        return dataclasses.replace(Cost(*along), map=once_an_image)
 
     return cost
 

@@ -238,6 +238,18 @@ class Workplace:
             ),
         )
 
+    def divided(
+        self, recipe: Recipe, start: Step | None, image_size: int, head: str = ""
+    ) -> Recipe:
+        """See `maps.divided`; the arguments are as for `costs`."""
+        if not recipe.phase.cached:
+            return recipe
+        key = ("divided", recipe, image_size, self._architecture(start, head, image_size))
+        variables = self.headed(start, head, image_size)
+        return self.once(
+            key, lambda: finetune.maps.divided(self.module, recipe, variables, image_size)
+        )
+
     def forward(self, start: Step | None, num_classes: int, image_size: int, head: str = "") -> int:
         """FLOPs of a forward pass of one image; the arguments are as for `costs`."""
         fixed, each = self._forward(start, head, image_size)

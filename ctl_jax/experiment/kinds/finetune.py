@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ class Stretch(NamedTuple):
       share: of the budget.
       updates: that its share of the budget pays for.
       rate: its peak learning rate.
+      maps: FLOPs of the maps that it is trained on, each computed once; see `finetune.maps`.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Stretch(NamedTuple):
     share: float
     updates: int
     rate: float
+    maps: int
 
 
 def flops(step: Step, place: Workplace) -> int:
@@ -55,8 +58,7 @@ def flops(step: Step, place: Workplace) -> int:
     updates = sum(stretch.updates for stretch in stretches)
     counts, forward = params["task"]["examples"], stretches[-1].cost.forward
     evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1
-    trained = sum(stretch.updates * stretch.cost.step for stretch in stretches)
-    return trained + forward * (evaluations * counts["dev"] + counts["dev_test"])
+    return _spent(stretches, updates) + forward * (evaluations * counts["dev"] + counts["dev_test"])
 
 
 def evaluations_before_end(updates: int, every: int) -> int:
@@ -88,16 +90,21 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
     # As much as what it starts from may have cost: how much it did is known only later.
     left = budget = max(0, params["budget_flops"] - spent(place.charge(start, done=False)))
     stretches = []
+    batch_size, size = params["finetune"]["batch_size"], params["image_size"]
+    examples = params["task"]["examples"]["train"]
     for number, phase in enumerate(phases, start=1):
         each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
-        of = start, params["finetune"]["batch_size"], params["image_size"], new_head(step)
-        cost = place.costs(each, *of)(params["task"]["num_classes"])
+        each = place.divided(each, start, size, new_head(step))
+        costs = place.costs(each, start, batch_size, size, new_head(step))
+        cost = costs(params["task"]["num_classes"])
         # The last one has what is left, so that little of the budget is.
         amount = int(budget * (phase.share / shares))
-        updates = (left if number == len(phases) else min(left, amount)) // cost.step
-        left -= updates * cost.step
+        amount = left if number == len(phases) else min(left, amount)
+        updates = finetune.maps.affordable(amount, cost.step, cost.map, batch_size, examples)
+        maps = min(updates * batch_size, examples) * cost.map
+        left -= updates * cost.step + maps
         rate = params["learning_rate"] * phase.rate
-        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate))
+        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate, maps))
     return stretches
 
 
@@ -138,8 +145,9 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        own = _spent(stretches, result.steps)
-        ledger = place.charge(step.inputs.get("weights"), done=True).add("train", own)
+        own, of_maps = _spent(stretches, result.steps), _spent_on_maps(stretches, result.steps)
+        ledger = place.charge(step.inputs.get("weights"), done=True)
+        ledger = ledger.add("extract", of_maps).add("train", own - of_maps)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
         reported_step, variables = result.steps, result.variables
@@ -220,7 +228,6 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
     stretches = plan(step, place)
     cut = _cut(step)
     of_cut = {} if cut is None else cut.params
-    updates = sum(stretch.updates for stretch in stretches)
     cost = stretches[-1].cost if stretches else head_cost(step, place)
     head = step.inputs.get("weights")
     fitted: Mapping[str, Any] = {}
@@ -250,8 +257,7 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         "examples": fitted.get("images"),
         "notes": notes,
         "seed": params["seed"],
-        # Of several phases the mean.
-        "flops_per_step": round(_spent(stretches, updates) / updates) if stretches else None,
+        "flops_per_step": _mean_step(stretches) if stretches else None,
         "forward_flops": cost.forward,
         "params": cost.params,
         "metric": spec.metric,
@@ -310,12 +316,26 @@ def _cut(step: Step) -> Step | None:
 
 
 def _spent(stretches: list[Stretch], updates: int) -> int:
-    """FLOPs of the first updates of a training."""
-    spent = 0
+    """FLOPs of the first updates of a training, and of the maps that they need."""
+    spent = _spent_on_maps(stretches, updates)
     for stretch in stretches:
         made = min(updates, stretch.updates)
         spent, updates = spent + made * stretch.cost.step, updates - made
     return spent
+
+
+def _mean_step(stretches: list[Stretch]) -> int:
+    """FLOPs of a step; of several phases the mean."""
+    updates = sum(stretch.updates for stretch in stretches)
+    return round(sum(stretch.updates * stretch.cost.step for stretch in stretches) / updates)
+
+
+def _spent_on_maps(stretches: list[Stretch], updates: int) -> int:
+    """FLOPs of the maps of the phases that the first updates are of."""
+    begins = itertools.accumulate((stretch.updates for stretch in stretches), initial=0)
+    return sum(
+        stretch.maps for stretch, begin in zip(stretches, begins, strict=False) if begin < updates
+    )
 
 
 # Otherwise each trial from random weights would trace the network anew.
