@@ -1,52 +1,81 @@
 """A fair race: probes, partial training, two phases, resolutions and cuts at equal budgets.
 
-  python -m ctl_jax.main --config=configs/race.py --workdir=runs/race \\
-    --config.images=german_tsr+scenes15 --config.data.dirs=tfds:DIR,folder:DIR \\
-    --config.weights=resnet50_imagenet_keras_conv1-conv4.npz
+  for part in small middle large; do
+    python -m ctl_jax.main --config=configs/race.py:part=$part --workdir=runs/race_$part \\
+      --config.images=german_tsr+scenes15+usps --config.data.dirs=tfds:DIR,folder:DIR \\
+      --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.seeds=0,1,2
+  done
+  python benchmarks/race.py runs/race_* --groups near=scenes15 far=german_tsr,usps
+
+Several workers, each the same command with the same --workdir, share a part.
 """
 
+from typing import NamedTuple
+
 from ctl_jax import experiment
+from ctl_jax.errors import UserError
 
 # --config.images stands for --config.stream.variant, and so on.
 SHORT = {"images": "stream.variant", "budget": "budgets.amounts"}
 
+# Heads on features that are computed once an image. Once a budget pays for all images, a larger one
+# gives the same trial, which is not computed again.
+FITTED = (
+    "probe",
+    "probe@last",
+    "probe@logistic",
+    "dense@48px+probe",
+    "dense@32px+probe",
+    "filters@0.25+probe",
+    "filters@0.5+probe",
+)
+# The whole network, networks without some of their channels, or parts of it, from a zero head.
+TRAINED = (
+    "dense",
+    "filters@0.5",
+    "channels@0.5",
+    "filters@0.5:random",
+    "dense+head_bn",
+    "dense+last@1",
+    "linear_probe",
+    "scratch",
+)
+# From a fitted head on.
+BOTH = ("dense+lp_ft", "filters@0.5+lp_ft")
 
-def get_config():
+
+class Part(NamedTuple):
+    """Budgets, in FLOPs, and the methods that run at each of them."""
+
+    budgets: tuple[str, ...]
+    methods: tuple[str, ...]
+
+
+# At 64 pixels and a batch of 32, a step of a whole ResNet-50 up to its third stage costs 0.05
+# TFLOP.
+PARTS = {
+    # Pays for no step behind a fitted head.
+    "small": Part(("5e10",), FITTED + TRAINED),
+    "middle": Part(("1e11", "2.5e11", "5e11", "1.5e12", "5e12"), FITTED + TRAINED + BOTH),
+    # What gains by more steps than that, and the probe that it is compared with.
+    "large": Part(("2e13",), ("probe", "dense", "filters@0.5", *BOTH)),
+}
+
+
+def get_config(arguments: str = ""):
+    args = experiment.config_arguments(arguments, part="middle")
+    if args.part not in PARTS:
+        raise UserError(f"--config=race.py:part={args.part}: expected one of {', '.join(PARTS)}")
     config = experiment.default_config()
 
     # Tasks by name or path, joined by "+".
     config.stream.variant = "signs"
     config.data.image_size = 64
     config.data.max_eval_examples = 500
-    # At 64 pixels and a batch of 32, a step of the whole network costs 0.05 TFLOP.
-    config.budgets.amounts = ("5e10", "1e11", "2.5e11", "5e11", "1.5e12", "5e12")
+    config.budgets.amounts, config.methods = PARTS[args.part]
 
-    config.methods = (
-        # Heads on features that are computed once an image.
-        "probe",
-        "probe@last",
-        "probe@logistic",
-        "dense@48px+probe",
-        "dense@32px+probe",
-        "filters@0.25+probe",
-        "filters@0.5+probe",
-        # The whole network, and networks without some of their channels.
-        "dense",
-        "filters@0.5",
-        "channels@0.5",
-        "filters@0.5:random",
-        # Parts of the network.
-        "dense+head_bn",
-        "dense+last@1",
-        "linear_probe",
-        # From a fitted head on.
-        "dense+lp_ft",
-        "filters@0.5+lp_ft",
-        # Without what was learnt before.
-        "scratch",
-    )
     config.finetune.batch_size = 32
-    # Of each method that makes steps; later phases have a share of them.
+    # Of each method that makes steps; phases behind a fitted head have a share of them.
     config.finetune.learning_rates = (0.003, 0.01, 0.03)
     # Milder than Nevis'22's: short trainings do not get over crops of a twelfth of the image.
     config.finetune.crop_area = (0.5, 1.0)
