@@ -166,6 +166,45 @@ def test_each_phase_has_its_share_of_the_budget_and_its_own_cost(two_phases):
     assert all(line.learning_rate <= phase.rate for line, phase in zip(log, phases, strict=True))
 
 
+def test_what_is_frozen_below_is_computed_once_an_image(
+    config, one_trial, thirds, tmp_path, monkeypatch
+):
+    config.finetune.crop_area = config.finetune.crop_aspect = (1.0, 1.0)
+    config.finetune.flip = False
+    phase = {"train": ["stage2*", "head/*"], "batch_norm": "batch", "share": 1.0, "rate": 1.0}
+    trial = one_trial(thirds("single_label")).with_(phases=[{**phase, "cached": True}])
+    whole, (stretch,) = trial.run(), trial_steps.plan(trial.step, trial.place)
+    examples, batch_size = len(trial.task.splits["train"]), config.finetune.batch_size
+    record, step = whole.records[-1], stretch.cost.step
+    assert stretch.recipe.entrance == ("stage2_block1", 16)
+    assert record.steps * batch_size > examples
+    assert record.ledger.extract == examples * stretch.cost.map > 0
+    assert record.ledger.train == record.steps * step
+    assert record.flops_per_step == step
+    spent = record.ledger.extract + record.ledger.train
+    assert record.spent_flops == spent <= record.budget_flops < spent + step
+    assert trial.place.flops(trial.step) == spent + record.ledger.validate
+    log = [line for line in whole.records if isinstance(line, records.TrainRecord)]
+    assert [line.flops for line in log] == [
+        record.ledger.extract + line.step * step for line in log
+    ]
+    # Where they are computed in each update, there are fewer.
+    each_time = one_trial(thirds("single_label")).with_(phases=[phase])
+    (other,) = trial_steps.plan(each_time.step, each_time.place)
+    assert (other.recipe.entrance, other.maps) == (None, 0)
+    assert other.cost.step == step + batch_size * stretch.cost.map
+    assert other.updates < record.steps
+    # An interruption changes nothing.
+    asked = iter([False, True])
+    monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+    with pytest.raises(interrupts.Stopped):
+        trial.run(tmp_path / "scratch")
+    monkeypatch.undo()
+    again = trial.run(tmp_path / "scratch")
+    assert timeless(again) == timeless(whole)
+    chex.assert_trees_all_equal(again.model().variables, whole.model().variables)
+
+
 def test_the_best_weights_are_reported_on_both_splits(best_of_three, monkeypatch):
     """Whatever dev says, dev_test is of the same weights; of equal ones the earlier are taken."""
     heads, evaluate = [], finetune.evaluate
