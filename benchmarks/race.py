@@ -5,7 +5,8 @@
 The runs are finished ones of `configs/race.py`, say: their results are put together, so that one
 run may have the small budgets of all methods and another the large ones of few. A mean is over the
 tasks that all methods of its budget have, with the 95% interval of the bootstrap over tasks (a
-task's number is the mean over its seeds); bold is the best of a budget.
+task's number is the mean over its seeds; of fewer than about six tasks it is too narrow). Bold is
+the best of a budget.
 """
 
 import argparse
@@ -127,10 +128,14 @@ def _means(
 
 def _frontier(leaders: Mapping[str, frontier.Leader]) -> list[str]:
     grid = [
-        [label, f"`{best.method}`", best.score.shown, ", ".join(f"`{m}`" for m in best.others)]
+        [label, f"`{best.method}`", best.score.shown, _named(best.others)]
         for label, best in zip(_labels(leaders), leaders.values(), strict=True)
     ]
     return _table(["budget", "best", "mean (95% interval)", "cannot be told from it"], grid)
+
+
+def _named(methods: Sequence[str] | None) -> str:
+    return "not known" if methods is None else ", ".join(f"`{method}`" for method in methods)
 
 
 def _costs(rows: Sequence[Row], methods: Sequence[str], budgets: Sequence[str]) -> list[str]:

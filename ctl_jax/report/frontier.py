@@ -36,7 +36,7 @@ def interval(numbers: Sequence[float]) -> Interval:
 
     It is bias-corrected and accelerated (Efron, Better bootstrap confidence intervals, 1987), and
     the same for the same numbers. A task's number should be its mean over seeds: how much seeds
-    vary is then part of how much tasks vary.
+    vary is then part of how much tasks vary. Of fewer than about six tasks it is too narrow.
 
     Args:
         numbers: One a task, at least one.
@@ -70,13 +70,13 @@ class Leader:
         score: Its mean over these tasks.
         tasks: How many they are.
         others: Methods that cannot be told from it: the interval of the paired difference holds
-            zero, or there is none.
+            zero. None of one task, which tells no interval.
     """
 
     method: str
     score: Interval
     tasks: int
-    others: tuple[str, ...]
+    others: tuple[str, ...] | None
 
 
 def frontier(
@@ -95,14 +95,17 @@ def frontier(
         by_method = at_budget(found, tasks, methods, budget)
         if by_method:
             best = max(by_method, key=lambda method: statistics.fmean(by_method[method]))
-            others = tuple(
-                method
-                for method, numbers in by_method.items()
-                if method != best and not _is_less(numbers, by_method[best])
-            )
-            numbers = by_method[best]
-            leaders[budget] = Leader(best, interval(numbers), len(numbers), others)
+            leaders[budget] = _leader(best, by_method)
     return leaders
+
+
+def _leader(best: str, by_method: Mapping[str, Sequence[float]]) -> Leader:
+    score, tasks = interval(by_method[best]), len(by_method[best])
+    if tasks == 1:
+        return Leader(best, score, tasks, None)
+    behind = {method: _difference(by_method[best], by_method[method]) for method in by_method}
+    others = (m for m, difference in behind.items() if m != best and (difference.low or 0) <= 0)
+    return Leader(best, score, tasks, tuple(others))
 
 
 def at_budget(
@@ -117,11 +120,6 @@ def at_budget(
     if not shared:
         return {}
     return {m: [point(found[task][m][budget]).mean for task in shared] for m in present}
-
-
-def _is_less(numbers: Sequence[float], best: Sequence[float]) -> bool:
-    difference = _difference(best, numbers)
-    return difference.low is not None and difference.low > 0
 
 
 def _difference(one: Sequence[float], other: Sequence[float]) -> Interval:
@@ -188,11 +186,11 @@ def crossover(found: Mapping[str, Versus]) -> str:
     names = dict(zip(found, labels(found), strict=True))
     ahead: list[str] = []
     for budget in reversed(list(found)):
-        if (found[budget].difference.low or 0) <= 0:
+        if _ends(found[budget].difference)[0] <= 0:
             break
         ahead.insert(0, budget)
     before = [budget for budget in found if budget not in ahead]
-    behind = [b for b in before if (high := found[b].difference.high) is not None and high < 0]
+    behind = [budget for budget in before if _ends(found[budget].difference)[1] < 0]
     if ahead:
         told = f"Training overtakes fitted heads: from {names[ahead[0]]} on it is ahead"
         shown = ahead[0]
@@ -201,6 +199,12 @@ def crossover(found: Mapping[str, Versus]) -> str:
         told = f"Training is nowhere clearly ahead of fitted heads up to {names[shown]}"
     last = f"; it is behind up to {names[behind[-1]]}" if behind else ""
     return f"{told} ({_compared(found[shown], names[shown])}){last}."
+
+
+def _ends(difference: Interval) -> tuple[float, float]:
+    """Returns both ends of an interval; of one task, which has none, the difference itself."""
+    low, high = difference.low, difference.high
+    return (difference.mean, difference.mean) if low is None or high is None else (low, high)
 
 
 def _compared(found: Versus, budget: str) -> str:

@@ -182,7 +182,7 @@ def _leaders(results: Results) -> list[tuple[str, ...]]:
             best.method,
             best.score.shown,
             str(best.tasks),
-            ", ".join(best.others) or text.DASH,
+            text.DASH if not best.others else ", ".join(best.others),
         )
         for budget, best in found.items()
     ]

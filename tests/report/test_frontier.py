@@ -73,6 +73,11 @@ def test_the_best_is_named_with_those_that_cannot_be_told_from_it():
     assert (found["2 flops"].method, found["2 flops"].tasks) == ("absent", 3)
 
 
+def test_of_one_task_nobody_knows():
+    found = _frontier(_rows(a={"1 flop": [0.5]}, b={"1 flop": [0.2]}), a=0, b=0)
+    assert found == {"1 flop": frontier.Leader("a", frontier.Interval(0.5), 1, None)}
+
+
 def _crossover(rows):
     tasks = sorted({row["task"] for row in rows})
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -92,7 +97,10 @@ MORE, LESS, MIXED = ([x + d for x, d in zip(ONE, by, strict=True)] for by in (
         ((LESS, MIXED, MORE), "overtakes fitted heads: from 3 FLOP on .*behind up to 1 FLOP"),
         ((MORE, MORE, MORE), r"from 1 FLOP on it is ahead \(t minus P at 1 FLOP: \+0\.018, 95% "),
         ((LESS, MORE, MIXED), r"nowhere clearly ahead .* up to 3 FLOP .*\+0\.002.*behind up to 1"),
-        ((MORE[:1], MORE[:1], MORE[:1]), "nowhere clearly ahead.*of one task, which tells no int"),
+        (
+            (LESS[:1], MORE[:1], MORE[:1]),
+            r"from 2 FLOP on .*of one task, .* no interval\); it is b",
+        ),
     ],
 )
 def test_where_training_overtakes(train, expected):
