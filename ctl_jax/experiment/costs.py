@@ -39,7 +39,8 @@ class MethodCost:
     """What a method's network costs.
 
     Attributes:
-      step: FLOPs of a training step of its last phase; None where it makes none.
+      step: FLOPs of a training step of its last phase, on images of which nothing was computed
+        before; None where it makes none.
       forward: FLOPs of one image's forward pass.
       params: number of parameters (BatchNorm's statistics not counted).
     """

@@ -297,7 +297,6 @@ class Plan:
         step = None
         if last.solver == SGD:
             recipe = finetune.recipe(self._settings, self._model, _plain(last))
-            recipe = self.place.divided(recipe, start, size, last.head)
             batch_size = self.config.finetune.batch_size
             step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
         return MethodCost(step, self.place.forward(*of), self.place.params(*of))
