@@ -1,6 +1,7 @@
 """Features of images in shards, and standardised views of them that are read block by block."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from ctl_jax.errors import UserError
 
 # Rows that are turned to floats at a time: what matrix products run well on, and little memory.
 BLOCK = 2048
+# Bytes of standardised features that are kept for another reading.
+_HELD = 2**31
 # A feature that varies less than this beside its size is constant, but for rounding.
 _CONSTANT = 1e-6
 
@@ -75,6 +78,13 @@ class Features:
             whole[start : start + len(block)] = block
             start += len(block)
         return whole
+
+    def readings(self, dtype: type = np.float32) -> Callable[[], Iterable[np.ndarray]]:
+        """`blocks` that are to be read again and again: kept in memory where they are small."""
+        if math.prod(self.shape) * np.dtype(dtype).itemsize > _HELD:
+            return lambda: self.blocks(dtype)
+        held = list(self.blocks(dtype))
+        return lambda: held
 
     def rows(self, indices: np.ndarray, dtype: type = np.float32) -> np.ndarray:
         """Some rows, [len(indices), D].

@@ -1,12 +1,14 @@
 """What holds of every solver."""
 
+from typing import Any
+
 import chex
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctl_jax import heads
+from ctl_jax import heads, models
 from ctl_jax.errors import UserError
 from ctl_jax.heads import Shard
 
@@ -28,8 +30,8 @@ def _shard(count: int, *, multi_label: bool = False, seed: int = 0, width: int =
     return Shard(features, labels)
 
 
-def _logits(head: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    return features.astype(np.float32) @ head["kernel"] + head["bias"]
+def _logits(head: dict[str, Any], features: np.ndarray) -> np.ndarray:
+    return np.asarray(models.apply_head(head, features.astype(np.float32)))
 
 
 SOLVERS = pytest.mark.parametrize("solver", heads.SOLVERS)
@@ -80,6 +82,7 @@ def test_reads_float16_from_a_file(solver: str, tmp_path) -> None:
 
 @SOLVERS
 @FORMS
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 12),
     width=st.integers(1, 8),
@@ -98,7 +101,9 @@ def test_any_shape_has_a_finite_head_within_the_flops_said_before(
         else rng.integers(0, classes, count).astype(np.int32)
     )
     fitted = heads.fit(solver, [Shard(features, labels)], classes, multi_label=multi_label)
-    chex.assert_shape(fitted.head["bias"], (classes,))
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        fitted.head, heads.shapes(solver, count, width, classes)
+    )
     chex.assert_tree_all_finite(fitted.head)
     most = [heads.flops(solver, n, width, classes, multi_label) for n in range(1, count + 2)]
     assert fitted.flops <= most[count - 1]
