@@ -58,12 +58,12 @@ def read(path: files.Path, step_id: str) -> dict[str, np.ndarray]:
         start = _LENGTH + int(content[:_LENGTH].view(np.uint64)[0])
         header = json.loads(content[_LENGTH:start].tobytes())
         about = header.pop("__metadata__")
-        sums = json.loads(about["sums"])
+        owner, sums = about["step"], json.loads(about["sums"])
         found = {name: _array(content[start:], each) for name, each in header.items()}
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise Damaged("is not safetensors as written here") from None
-    if about["step"] != step_id:
-        raise Damaged(f"is of another step, {about['step']!r:.40}")
+    if owner != step_id:
+        raise Damaged(f"is of another step, {owner!r:.40}")
     if sums != {name: hashlib.sha256(array.data).hexdigest() for name, array in found.items()}:
         raise Damaged("is not what was written")
     return found

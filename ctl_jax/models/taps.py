@@ -1,14 +1,18 @@
-"""Taps: where a network is read besides its end, for heads on all of its stages.
+"""Taps: where a network is read besides its last features, for heads on all of its stages.
 
-A tap is the mean over space, or over tokens, of what enters a layer: it is after the activation and
-the pooling before it, whatever the family. Which layers these are follows from the names of the
-network's stages and the order in which its layers are called, and from nothing else: the same for
-a pruned network, at every image size. Heads on features of several depths: Evci et al., Head2Toe:
-Utilizing Intermediate Representations for Better Transfer Learning, 2022 (arXiv:2201.03529).
+A tap is what enters a layer, which is after the activation and the pooling before it, whatever the
+family, or the map whose mean the last features are. Of each the means over the quarters of the
+image are taken and the maxima over all of it: what is where counts, too. Which layers these are
+follows from the names of the network's stages and the order in which its layers are called, and
+from nothing else: the same for a pruned network, at every image size. Heads on features of several
+depths: Evci et al., Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning,
+2022 (arXiv:2201.03529).
 """
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +25,12 @@ from ctl_jax.models.stages import stages
 
 # Of more stages than these the three at the quarters of the way are tapped.
 _MOST_STAGES = 7
+# Of more channels than these the maxima alone are taken: they are many, and means are in the last.
+_MOST_CHANNELS = 1024
+# Tokens that may stand before those of a square of patches.
+_PREFIXES = (0, 1, 2, 5)
+# In the place of a path: what is averaged to the last features.
+_END = ("",)
 # Layers that are called before an activation, or read no map.
 _BETWEEN = (layers.BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Dropout)
 
@@ -37,7 +47,8 @@ class Call(NamedTuple):
 Read = Callable[[nn.Module, jax.Array, Sequence[Call]], Any]
 
 
-def at_head(module: nn.Module, read: Read) -> Any:
+@contextlib.contextmanager
+def at_head(module: nn.Module, read: Read) -> Iterator[None]:
     """A context in which a network's head is asked for its output.
 
     Args:
@@ -54,13 +65,20 @@ def at_head(module: nn.Module, read: Read) -> Any:
         if context.method_name == "__call__" and layer.path and _level() == level:
             value: Any = args[0] if args else next(iter(kwargs.values()), None)
             if layer.path == head:
-                output = read(layer, value, list(calls.values()))
+                end = [Call(_END, type(module), each) for each in averaged[-1:]]
+                output = read(layer, value, [*calls.values(), *end])
                 return next_fun(*args, **kwargs) if output is None else output
             if getattr(value, "ndim", 0) >= 3:
                 calls.setdefault(layer.path, Call(layer.path, type(layer), value))
         return next_fun(*args, **kwargs)
 
-    return nn.intercept_methods(see)
+    averaged: list[jax.Array] = []
+    token = layers.averaged.set(averaged)
+    try:
+        with nn.intercept_methods(see):
+            yield
+    finally:
+        layers.averaged.reset(token)
 
 
 def _level() -> Any:
@@ -77,7 +95,8 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
     """
     if isinstance(module, own.Own):
         return _quarters(_blocks(calls))
-    top = {call.path[0]: call for call in calls if len(call.path) == 1}
+    end = [call for call in calls if call.path == _END]
+    top = {call.path[0]: call for call in calls if len(call.path) == 1 and call not in end}
     groups = stages({"params": params})
     found = [
         [call for name, call in top.items() if name in groups[title]]
@@ -86,10 +105,8 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
     ]
     found = [group for group in found if group]
     if len(found) > _MOST_STAGES:
-        return _quarters([group[0] for group in found])
-    middle = [_of_commonest(found[-1])] if found else []
+        return _quarters([group[0] for group in found]) + end
     taps = [group[0] for group in found[1:]]
-    taps += [group[len(group) // 2] for group in middle if len(group) > 1]
     # What a last convolution reads is the end of the last stage.
     taps += [
         call
@@ -97,7 +114,7 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
         if name in groups.get("head", ()) and call.kind is nn.Conv
     ]
     chosen = {call.path for call in taps}
-    return [call for call in top.values() if call.path in chosen]
+    return [call for call in top.values() if call.path in chosen] + end
 
 
 def _blocks(calls: Sequence[Call]) -> list[Call]:
@@ -124,5 +141,27 @@ def _quarters(calls: Sequence[Call]) -> list[Call]:
 
 
 def pooled(call: Call) -> jax.Array:
-    """Means over space or tokens, float32 [B, C]."""
-    return jnp.mean(call.value, axis=tuple(range(1, call.value.ndim - 1)), dtype=jnp.float32)
+    """Means over the quarters of an image, then maxima over all of it, float32 [B, 5 C].
+
+    Of tokens that are no square of patches the means are over all of them, and of very many
+    channels there are maxima alone.
+    """
+    value = call.value.astype(jnp.float32)
+    most = jnp.max(value, axis=tuple(range(1, value.ndim - 1)))
+    if value.shape[-1] > _MOST_CHANNELS:
+        return most
+    if value.ndim == 3:
+        sides = {count: math.isqrt(max(0, value.shape[1] - count)) for count in _PREFIXES}
+        fits = [n for n, side in sides.items() if side > 1 and side**2 == value.shape[1] - n]
+        if not fits:
+            return jnp.concatenate([jnp.mean(value, axis=1), most], axis=1)
+        side = sides[fits[0]]
+        value = value[:, fits[0] :].reshape(len(value), side, side, -1)
+    rows, columns = (_halves(size) for size in value.shape[1:3])
+    means = [jnp.mean(value[:, row, column], axis=(1, 2)) for row in rows for column in columns]
+    return jnp.concatenate([*means, most], axis=1)
+
+
+def _halves(size: int) -> tuple[slice, slice]:
+    """Both halves of rows or columns; of an odd number the middle one is in both."""
+    return slice(0, -(-size // 2)), slice(size // 2, size)

@@ -11,7 +11,7 @@ import pytest
 
 from ctl_jax import compute, models, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.models import heads, layers, widths
+from ctl_jax.models import heads, layers, taps, widths
 
 from .networks import SIZE, abstract, build
 
@@ -120,7 +120,7 @@ def test_heads_on_taps(name, random_variables):
     assert jax.eval_shape(bfloat16, variables, pixels()).dtype == jnp.float32
 
 
-def test_taps_are_means_of_what_enters_the_stages(random_variables):
+def test_taps_are_quarters_and_maxima_of_what_enters_the_stages(random_variables):
     module = models.create("resnet50", 3, stages=(1, 1, 3), width=4)
     variables = random_variables(module)
 
@@ -135,18 +135,48 @@ def test_taps_are_means_of_what_enters_the_stages(random_variables):
 
         with nn.intercept_methods(see):
             last = models.features(module, variables, images)
-        entered = [seen[f"stage{name}"] for name in ("2_block1", "3_block1", "3_block2")]
+        entered = [seen[f"stage{name}_block1"] for name in (2, 3)]
         return last, entered, models.representation(module, variables, images, "taps")
 
     last, entered, x = both(variables, pixels())
-    expected = [last, *(np.mean(each, axis=(1, 2)) for each in entered)]
-    chex.assert_trees_all_close(x, np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-5)
+    expected = [last]
+    for each in map(np.asarray, entered):
+        half = each.shape[1] // 2
+        quarters = [each[:, i : i + half, j : j + half] for i in (0, half) for j in (0, half)]
+        expected += [np.mean(quarter, axis=(1, 2)) for quarter in quarters]
+        expected.append(np.max(each, axis=(1, 2)))
+    # Behind them, the same of the map whose mean the last features are.
+    known = np.concatenate(expected, axis=1)
+    width = known.shape[1]
+    chex.assert_trees_all_close(x[:, :width], known, rtol=1e-5, atol=1e-5)
+    end = np.split(np.asarray(x[:, width:]), 5, axis=1)
+    chex.assert_trees_all_close(np.mean(end[:4], axis=0), last, rtol=1e-5, atol=1e-5)
+    assert (end[4] >= np.max(end[:4], axis=0) - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((2, 1, 1, 3), 15),
+        ((2, 5, 7, 3), 15),
+        ((2, 17, 3), 15),
+        ((2, 16, 3), 15),
+        ((2, 13, 3), 6),
+        ((2, 4, 4, 1025), 1025),
+    ],
+)
+def test_what_is_taken_of_a_tap(shape, columns):
+    value = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    found = taps.pooled(taps.Call(("",), nn.Conv, value))
+    assert found.shape == (2, columns)
+    assert found.dtype == jnp.float32
+    chex.assert_trees_all_equal(found[:, -shape[-1] :], value.reshape(2, -1, shape[-1]).max(axis=1))
 
 
 def test_of_many_stages_a_few_are_tapped():
     module = models.create("vit_s16", 3, heads=2, depth=12, head_width=4)
     variables = abstract(module)
-    assert size(module, variables, "taps") == (1 + 3) * size(module, variables, "last")
+    assert size(module, variables, "taps") == (1 + 3 * 5) * size(module, variables, "last")
 
 
 @pytest.mark.parametrize("more", [{"scan": True}, {"remat": True}])
@@ -160,7 +190,7 @@ def test_layers_that_cannot_be_tapped(more):
 def test_a_head_of_other_rows(small):
     module, variables = small
     headed = models.set_head(variables, random_head(7))
-    with pytest.raises(UserError, match=r"the head reads 7 .*; expected 32, .*, or 80, that"):
+    with pytest.raises(UserError, match=r"the head reads 7 .*; expected 32, .*, or 272, that"):
         jax.eval_shape(functools.partial(models.apply, module), headed, pixels())
 
 
@@ -174,11 +204,11 @@ def test_no_taps_at_each_pixel():
 @pytest.mark.parametrize("hidden", [None, "mlp", "rbf"])
 def test_outputs_are_changed(hidden, small):
     module, variables = small
-    head = random_head(80, hidden)
+    head = random_head(272, hidden)
     headed = models.set_head(variables, head)
     zero = models.with_head(headed, 2)
-    assert heads.inputs(zero["params"]["head"]) == 80
-    x = np.random.default_rng(2).normal(size=(3, 80)).astype(np.float32)
+    assert heads.inputs(zero["params"]["head"]) == 272
+    x = np.random.default_rng(2).normal(size=(3, 272)).astype(np.float32)
     logits = models.apply_head(head, x)
     for count in (3, 5, 8):
         resized = models.resize_head(headed, count)["params"]["head"]
@@ -197,7 +227,7 @@ def test_an_ensemble_adds_logits(small):
     module, variables = small
     groups = pruning.trace(functools.partial(models.apply, module), variables, pixels())
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="filters")
-    second = models.set_head(pruning.prune(variables, groups, keep), random_head(80))
+    second = models.set_head(pruning.prune(variables, groups, keep), random_head(272))
     both = {kind: {**variables[kind], "ensemble": second[kind]} for kind in variables}
     apply = functools.partial(models.apply, module)
     asked = []
@@ -226,5 +256,5 @@ def test_an_ensemble_adds_logits(small):
     assert list(models.stages(both))[:-1] == list(models.stages(variables))
     resized = models.resize_head(both, 3)["params"]
     shapes = [tree["head"]["kernel"].shape for tree in (resized, resized["ensemble"])]
-    assert shapes == [(32, 3), (80, 3)]
+    assert shapes == [(32, 3), (272, 3)]
     assert "ensemble" not in models.new_head(module, both, 3, SIZE)["params"]

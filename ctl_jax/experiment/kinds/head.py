@@ -69,6 +69,7 @@ def make(wish: Wish, images: int) -> Step:
         "images": images,
         "solver": phase.solver,
         "head": phase.head,
+        "select": phase.select,
         "multi_label": wish.multi_label,
         "seed": wish.seed,
         **wish.network,
@@ -103,20 +104,28 @@ def _cost(wish: Wish, images: int, place: Workplace) -> int:
     features = images * place.forward(wish.start, 0, size)
     width = place.features(wish.start, wish.phase.head, size)
     classes = wish.task["num_classes"]
-    return features + heads.flops(wish.phase.solver, images, width, classes, wish.multi_label)
+    return features + heads.flops(
+        wish.phase.solver, images, width, classes, wish.multi_label, wish.phase.select
+    )
 
 
 def flops(step: Step, place: Workplace) -> int:
     """Of the fit, at most."""
-    return heads.flops(*_size(step, place))
-
-
-def _size(step: Step, place: Workplace) -> tuple[str, int, int, int, bool]:
-    """What cost and form of a head depend on."""
     params = step.params
-    width = place.features(step.inputs.get("weights"), params["head"], params["image_size"])
-    classes = params["task"]["num_classes"]
-    return params["solver"], params["images"], width, classes, params["multi_label"]
+    return heads.flops(
+        params["solver"],
+        params["images"],
+        _width(step, place),
+        params["task"]["num_classes"],
+        params["multi_label"],
+        params["select"],
+    )
+
+
+def _width(step: Step, place: Workplace) -> int:
+    """How many features there are."""
+    params = step.params
+    return place.features(step.inputs.get("weights"), params["head"], params["image_size"])
 
 
 def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
@@ -132,7 +141,10 @@ def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledge
 
 def shapes(step: Step, place: Workplace) -> Tree:
     """Those of its input, with the head."""
-    head = heads.shapes(*_size(step, place))
+    params = step.params
+    head = heads.shapes(
+        params["solver"], params["images"], _width(step, place), params["task"]["num_classes"]
+    )
     whole = place.shapes(step.inputs.get("weights"))
     return {**whole, "params": {**whole["params"], "head": head}}
 
@@ -154,6 +166,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         classes,
         multi_label=params["multi_label"],
         seed=params["seed"],
+        select=params["select"],
         dev=_joined(dev),
     )
     scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
