@@ -312,7 +312,10 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
     for step in others:
         for record in store.load(step.id):
             if isinstance(record, records.PruneRecord):
-                store.save_keep(record.cut, record.keep)
+                # Of a task's images, or drawn, there are several of one name.
+                several = record.task is not None or ":" in record.cut
+                name = f"{record.cut}-{record.id}" if several else record.cut
+                store.save_keep(name, record.keep)
             yield record
     yield from run_records.method_records(plan)
     said: set[str] = set()

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from ctl_jax import models, pruning
+from ctl_jax.compute import Ledger
 from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.store import Store
+
+L2 = {"criterion": "l2", "round_to": 1}
 
 
 @pytest.fixture
@@ -91,3 +94,70 @@ def test_notes_say_what_was_left_whole(config, make_plan):
     assert any("residual addition" in note for note in notes["filters@0.5"])
     assert notes["channels@0.5"] == []
     assert any("would empty group" in note for note in notes["filters@0.99"])
+
+
+@pytest.fixture
+def cut_of_task(config, make_plan, tmp_path):
+    """As `cut`, of a method whose cut may look at a task; `task` is its first one."""
+
+    def cut_of_task(name):
+        config.methods = (name,)
+        plan = make_plan(config)
+        plan.place.store = Store(tmp_path, {})
+        plan.place.store.create()
+        (method,) = plan.methods.values()
+        step = plan.start(method, plan.tasks[0], seed=1)
+        output = prune.run(step, plan.place, None)
+        plan.place.store.save(step.id, output.records)
+        return step, plan.place, output.records[-1]
+
+    return cut_of_task
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "activation"])
+def test_criteria_that_look_at_the_task_are_charged(cut_of_task, criterion):
+    step, place, record = cut_of_task(f"filters@0.5:{criterion}")
+    assert record.task == step.params["task"]["name"] == "digits"
+    assert record.cut == f"filters@0.5:{criterion}"
+    forward = 32 * place.forward(None, 0, 16)
+    # Gradients: features for the head, then forward and backward; the head is counted with them.
+    least, most = {"taylor": (3, 4), "activation": (1, 1.01)}[criterion]
+    assert least * forward <= record.flops <= most * forward
+    assert record.flops == prune.flops(step, place)
+    assert prune.charge(step, place, None) == Ledger(prune=record.flops)
+    by_weights = prune.make(prune.Cut("filters", 0.5), L2, {"weights": "x"}, None)
+    scores = pruning.score(place.groups, place.given, criterion="l2")
+    others = prune._select(by_weights, place, scores)
+    keep = prune.kept(step, place)
+    assert any((keep[name] != others[name]).any() for name in keep)
+
+
+@pytest.mark.parametrize("allocation", ["global", "isomorphic"])
+def test_widths_of_groups_that_are_ranked_together_are_those_of_the_record(cut_of_task, allocation):
+    step, place, record = cut_of_task(f"channels@0.5:{allocation}")
+    assert (record.cut, record.flops, record.task) == (f"channels@0.5:{allocation}", 0, None)
+    keep = pruning.Keep.from_json(record.keep)
+    assert prune.planned(step, place) == keep
+    shares = {len(kept) / keep.sizes[name] for name, kept in keep.items()}
+    assert len(shares) > 1
+    assert min(shares) >= 0.1
+    chex.assert_trees_all_equal_shapes_and_dtypes(place.variables(step), place.shapes(step))
+
+
+def test_a_drawn_cut_is_that_of_its_seed(cut_of_task):
+    step, place, _ = cut_of_task("filters@0.5:random")
+    assert step.params["seed"] == 1
+    scores = pruning.score(place.groups, place.given, "random", seed=1)
+    assert prune.kept(step, place) == prune._select(step, place, scores)
+
+
+def test_without_weights_a_cut_tells_widths_alone(cut_of_task):
+    step, place, record = cut_of_task("scratch:filters@0.5")
+    assert pruning.Keep.from_json(record.keep) == prune.planned(step, place)
+
+
+def test_ids_are_what_they_were(cut):
+    """Of a cut that weights alone decide on: nothing new is among its parameters."""
+    step, _, _ = cut("filters@0.5")
+    names = {"scope", "ratio", "criterion", "round_to", "image_size", "model", "weights"}
+    assert step.params.keys() == names
