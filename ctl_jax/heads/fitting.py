@@ -123,13 +123,39 @@ def _solver(name: str) -> Solver:
 
 def _scatter(head: dict[str, Any], columns: np.ndarray, width: int) -> dict[str, Any]:
     """A head of some features as one of all, in which the others have no part."""
-    kernel = np.zeros((width, head["kernel"].shape[1]))
-    kernel[columns] = head["kernel"]
-    return {**head, "kernel": kernel}
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        whole = np.zeros((width, *array.shape[1:]), array.dtype)
+        whole[columns] = array
+        return whole
+
+    hidden = head.get("hidden")
+    if hidden is None:
+        return {**head, "kernel": spread(head["kernel"])}
+    if "landmarks" in hidden:
+        inside = {"landmarks": spread(hidden["landmarks"].T).T, "scale": spread(hidden["scale"])}
+    else:
+        inside = {**hidden, "kernel": spread(hidden["kernel"])}
+    return {**head, "hidden": inside}
 
 
 def _on_raw(head: dict[str, Any], moments: Moments) -> dict[str, Any]:
-    """A head of standardised features as one of features as they are."""
-    kernel = np.asarray(head["kernel"], np.float64) / moments.scale[:, None]
-    bias = np.asarray(head["bias"], np.float64) - moments.mean @ kernel
-    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    """A head of standardised features as one of features as they are, float32."""
+    hidden = head.get("hidden")
+    if hidden is None:
+        head = _affine_on_raw(head, moments)
+    elif "landmarks" in hidden:
+        landmarks = hidden["landmarks"] * moments.scale + moments.mean
+        head = {
+            **head,
+            "hidden": {"landmarks": landmarks, "scale": hidden["scale"] / moments.scale},
+        }
+    else:
+        head = {**head, "hidden": _affine_on_raw(hidden, moments)}
+    return jax.tree.map(lambda array: np.asarray(array, np.float32), head)
+
+
+def _affine_on_raw(layer: dict[str, Any], moments: Moments) -> dict[str, Any]:
+    kernel = np.asarray(layer["kernel"], np.float64) / moments.scale[:, None]
+    bias = np.asarray(layer["bias"], np.float64) - moments.mean @ kernel
+    return {"kernel": kernel, "bias": bias}
