@@ -1,4 +1,4 @@
-"""Low-rank adapters: exact, cheap, and gone from the network that leaves."""
+"""Low-rank adapters: exact and cheap; trainings with them are in test_maps.py."""
 
 import functools
 
@@ -12,7 +12,6 @@ import pytest
 from ctl_jax import compute, finetune, models
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, adapters, phases
-from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.pruning.paths import leaf_paths
 
 RANK, BATCH, SIZE, CLASSES = 2, 4, 8, 3
@@ -95,39 +94,6 @@ def test_the_first_update_is_expected_to_be_that_of_the_kernel():
 def network():
     module = models.create("resnet18", 1, stages=(1,), width=4, stem="cifar")
     return module, random_like(models.with_head(models.init(module, jax.random.key(0), SIZE), 3))
-
-
-@pytest.fixture(scope="module")
-def examples():
-    labels = np.arange(12, dtype=np.int32) % CLASSES
-    noise = np.random.default_rng(0).integers(0, 40, (12, SIZE, SIZE, 3))
-    return (noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels
-
-
-def test_a_training_moves_the_head_and_merged_kernels_alone(network, examples):
-    module, variables = network
-    recipe = Recipe("nevis", PLAIN, phase=LORA, ema=1e-6)
-    leg = finetune.Leg(finetune.make_step(module, recipe), recipe, Hyper(0.02, 3, 0, CLASSES))
-    fit = functools.partial(finetune.fit, [leg], variables, *examples, batch_size=BATCH, seed=0)
-    snapshots = {}
-    result = fit(on_chunk=lambda at, now: snapshots.update({at: now()}))
-    for path, leaf in leaf_paths(result.variables):
-        moved = np.any(leaf != dict(leaf_paths(variables))[path])
-        assert moved == ("head/" in path or path.endswith("/kernel")), path
-    # The kernels themselves stay; what is used is merged.
-    state = snapshots[3].state
-    for path, leaf in leaf_paths(state.params):
-        if not path.startswith("head/"):
-            chex.assert_trees_all_equal(leaf, dict(leaf_paths(variables["params"]))[path])
-    last = state._replace(average=None).variables
-    chex.assert_trees_all_close(last["params"], adapters.merged(state.params, state.adapters))
-    # The moving average is one of merged kernels, and here nearly the last of them.
-    chex.assert_trees_all_close(result.variables, last, atol=1e-4)
-    # A checkpoint has all of it.
-    content, meta = pack(Checkpoint(snapshots[1]))
-    like = functools.partial(jax.eval_shape, functools.partial(finetune.init_state, recipe, seed=0))
-    saved = unpack(content, meta, lambda phase: like(variables)).snapshot
-    chex.assert_trees_all_equal(fit(start=saved).variables, result.variables)
 
 
 def test_flops_have_no_gradient_of_a_frozen_kernel(network):

@@ -1,4 +1,4 @@
-"""Partial training on maps that were computed once: the same training, at less cost."""
+"""Partial training: with adapters, then on maps that were computed once; it costs less."""
 
 import dataclasses
 import functools
@@ -14,13 +14,15 @@ import pytest
 from ctl_jax import compute, finetune, models
 from ctl_jax.data import streaming
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, maps
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, adapters, maps
 from ctl_jax.finetune.packing import Checkpoint, pack, unpack
+from ctl_jax.pruning.paths import leaf_paths
 
 SIZE, BATCH, CLASSES, UPDATES = 8, 8, 3, 3
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 LAST = Recipe("nevis", PLAIN, phase=Phase(("stage2*", "head/*"), cached=True))
 MODULE = models.create("resnet18", 1, stages=(1, 1), width=4, stem="cifar")
+LORA = Recipe("nevis", PLAIN, phase=Phase(("head/*",), "frozen", lora=2), ema=1e-6)
 ON_MAPS = dataclasses.replace(LAST, entrance=("stage2_block1", SIZE))
 
 
@@ -36,10 +38,8 @@ def variables():
 @pytest.fixture(scope="module")
 def fit(variables, split):
     """Two phases, the first of which changes what the second takes for frozen."""
-    first = Recipe("nevis", PLAIN, phase=Phase(("stem_conv/*", "head/*"), "frozen"))
-
     hyper = Hyper(0.005, UPDATES, 0, CLASSES)
-    start = Leg(finetune.make_step(MODULE, first), first, hyper)
+    start = Leg(finetune.make_step(MODULE, LORA), LORA, hyper)
 
     def make(recipe):
         legs = [start, Leg(finetune.make_step(MODULE, recipe), recipe, hyper)]
@@ -49,23 +49,51 @@ def fit(variables, split):
 
         return run
 
-    return make
+    return functools.cache(make)
 
 
-def test_it_is_the_same_training_also_after_an_interruption(fit, variables, monkeypatch):
-    plain = fit(LAST)()
-    on_maps, snapshots = fit(ON_MAPS), {}
-    result = on_maps(on_chunk=lambda at, now: snapshots.update({at: now()}))
+@pytest.fixture(scope="module")
+def whole(fit):
+    """An undisturbed training, and its snapshots."""
+    snapshots = {}
+    result = fit(ON_MAPS)(on_chunk=lambda at, now: snapshots.update({at: now()}))
+    return result, snapshots
+
+
+def test_a_phase_with_adapters_moves_the_head_and_merged_kernels_alone(whole, variables):
+    state, start = whole[1][UPDATES].state, dict(leaf_paths(variables))
+    for path, leaf in leaf_paths(state.variables):
+        moved = path.startswith("params/head/") or path.endswith("/kernel")
+        assert np.any(leaf != start[path]) == moved, path
+    # The kernels themselves stay; what is used is merged.
+    for path, leaf in leaf_paths(state.params):
+        if not path.startswith("head/"):
+            chex.assert_trees_all_equal(leaf, start[f"params/{path}"])
+    last = state._replace(average=None).variables
+    chex.assert_trees_all_close(last["params"], adapters.merged(state.params, state.adapters))
+    # The moving average is one of merged kernels, and here nearly the last of them.
+    chex.assert_trees_all_close(state.variables, last, atol=1e-4)
+
+
+def test_training_on_maps_is_the_same(fit, whole):
+    result, plain = whole[0], fit(LAST)()
     # Maps have ten bits.
     chex.assert_trees_all_close(result.variables, plain.variables, atol=5e-3)
     losses = [[entry.loss for entry in each.history] for each in (result, plain)]
     chex.assert_trees_all_close(*losses, rtol=1e-2)
-    for name in ("stem_bn", "stage1_block1"):
-        chex.assert_trees_all_equal(result.variables["params"][name], variables["params"][name])
-    content, meta = pack(Checkpoint(snapshots[UPDATES + 1]))
-    saved = unpack(content, meta, lambda phase: snapshots[UPDATES + 1].state).snapshot
+    for name in ("stem_conv", "stage1_block1"):
+        below = whole[1][UPDATES].state.variables["params"][name]
+        chex.assert_trees_all_equal(result.variables["params"][name], below)
+
+
+@pytest.mark.parametrize("at", [1, UPDATES + 1], ids=["adapters", "maps"])
+def test_it_goes_on_after_an_interruption(fit, whole, at, monkeypatch):
+    result, snapshots = whole
+    content, meta = pack(Checkpoint(snapshots[at]))
+    saved = unpack(content, meta, lambda phase: snapshots[at].state).snapshot
+    # Then they are in a file.
     monkeypatch.setattr(maps, "_MEMORY_BYTES", 0)
-    chex.assert_trees_all_equal(on_maps(start=saved).variables, result.variables)
+    chex.assert_trees_all_equal(fit(ON_MAPS)(start=saved).variables, result.variables)
 
 
 def shapes(tree):
