@@ -26,8 +26,9 @@ FITTED = (
     "probe@logistic",
     "dense@48px+probe",
     "dense@32px+probe",
-    "filters@0.25+probe",
-    "filters@0.5+probe",
+    "filters@0.25:bn+probe",
+    "filters@0.5:bn+probe",
+    "filters@0.5:lsq:bn+probe",
 )
 # The whole network, networks without some of their channels, or parts of it, from a zero head.
 TRAINED = (
@@ -41,7 +42,7 @@ TRAINED = (
     "scratch",
 )
 # From a fitted head on.
-BOTH = ("dense+lp_ft", "filters@0.5+lp_ft")
+BOTH = ("dense+lp_ft", "filters@0.5:bn+lp_ft")
 
 
 class Part(NamedTuple):
