@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.heads import selection, solvers
+from ctl_jax.heads import selection, solvers, weighting
 from ctl_jax.heads import shards as sharded
 from ctl_jax.heads.shards import Features, Moments, Shard
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
@@ -28,10 +28,10 @@ def fit(
 ) -> Fitted:
     """A classifier on features, fitted to all images of some shards.
 
-    Features are standardised by their mean and deviation over these images, which the head that
-    is returned undoes. Equal shards give equal bits; the same images cut into other shards give
-    the same head but for rounding. Memory is that of a block of rows and of one [D, D] or [n, n]
-    matrix or two, unless a solver says otherwise.
+    Features are standardised by their mean and deviation over these images and weighted (see
+    `weighting`), which is folded into the head that is returned. Equal shards give equal bits; the
+    same images cut into other shards give the same head but for rounding. Memory is that of a block
+    of rows and of one [D, D] or [n, n] matrix or two, unless a solver says otherwise.
 
     Args:
       solver: one of `SOLVERS`.
@@ -60,14 +60,19 @@ def fit(
         seed,
         (Features([dev], moments), sharded.labels([dev])) if dev else None,
     )
+    weighted, powers, flops = weighting.choose(shards, problem, moments)
+    problem = problem.scaled(weighted)
+    notes = {"by_deviation": powers[0], "by_relevance": powers[1]}
     if not select:
         fitted = known.fit(problem)
-        return fitted._replace(head=_on_raw(fitted.head, moments))
-    columns, spent = selection.choose(problem)
-    fitted = known.fit(selection.restricted(problem, columns))
-    whole = _scatter(fitted.head, columns, len(moments.mean))
-    notes = {**fitted.notes, "selected": len(columns)}
-    return Fitted(_on_raw(whole, moments), notes, spent + fitted.flops)
+        head = fitted.head
+    else:
+        columns, spent = selection.choose(problem)
+        fitted = known.fit(selection.restricted(problem, columns))
+        head = _scatter(fitted.head, columns, len(moments.mean))
+        flops += spent
+        notes["selected"] = len(columns)
+    return Fitted(_on_raw(head, weighted), {**fitted.notes, **notes}, flops + fitted.flops)
 
 
 def flops(
@@ -95,7 +100,8 @@ def flops(
       UserError: no such solver.
     """
     size = Size(examples, features, classes, multi_label)
-    return _solver(solver).flops(size) + (selection.flops(size) if select else 0)
+    found = weighting.flops(size) + _solver(solver).flops(size)
+    return found + (selection.flops(size) if select else 0)
 
 
 def shapes(

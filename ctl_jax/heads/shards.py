@@ -64,6 +64,10 @@ class Features:
         """Those of some columns alone; of all, as indices."""
         return Features(self._shards, self._moments, columns)
 
+    def scaled(self, moments: Moments) -> "Features":
+        """The same features, standardised by other moments."""
+        return Features(self._shards, moments, self._columns)
+
     def blocks(self, dtype: type = np.float32) -> Iterator[np.ndarray]:
         """All rows in order, [up to BLOCK, D] at a time."""
         for shard in self._shards:
@@ -92,13 +96,7 @@ class Features:
         Args:
           indices: ascending.
         """
-        parts, start = [], 0
-        for shard in self._shards:
-            end = start + len(shard.labels)
-            low, high = np.searchsorted(indices, [start, end])
-            parts.append(self._standardise(shard.features[indices[low:high] - start], dtype))
-            start = end
-        return np.concatenate(parts)
+        return self._standardise(some(self._shards, indices).features, dtype)
 
     def _standardise(self, raw: np.ndarray, dtype: type) -> np.ndarray:
         if self._columns is not None:
@@ -112,6 +110,22 @@ class Features:
 def labels(shards: Sequence[Shard]) -> np.ndarray:
     """Of all images, int32 [n] or uint8 [n, K]."""
     return np.concatenate([np.asarray(shard.labels) for shard in shards])
+
+
+def some(shards: Sequence[Shard], indices: np.ndarray) -> Shard:
+    """Some of the images.
+
+    Args:
+      shards: of all.
+      indices: ascending.
+    """
+    found, start = [], 0
+    for shard in shards:
+        end = start + len(shard.labels)
+        low, high = np.searchsorted(indices, [start, end])
+        found.append(Shard(*(part[indices[low:high] - start] for part in shard)))
+        start = end
+    return Shard(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def moments(shards: Sequence[Shard]) -> Moments:

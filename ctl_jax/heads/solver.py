@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctl_jax.heads.shards import Features
+from ctl_jax.heads.shards import Features, Moments
 
 Head = dict[str, Any]
 
@@ -43,6 +43,11 @@ class Problem:
     num_classes: int
     seed: int
     dev: tuple[Features, np.ndarray] | None = None
+
+    def scaled(self, moments: Moments) -> "Problem":
+        """The same problem, its features standardised by other moments."""
+        dev = self.dev and (self.dev[0].scaled(moments), self.dev[1])
+        return dataclasses.replace(self, features=self.features.scaled(moments), dev=dev)
 
     def draw(self, count: int, most: int) -> np.ndarray:
         """Some of so many images: their indices, ascending, all where they are no more."""

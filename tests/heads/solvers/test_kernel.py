@@ -29,9 +29,11 @@ def _logits(fitted: heads.Fitted, features: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("with_dev", [False, True])
 def test_is_scikit_learns(with_dev: bool) -> None:
     train, other = _circles(80), _circles(50, seed=1)
-    fitted = heads.fit("kernel", [train], CLASSES, dev=other if with_dev else None)
-    mean, scale = train.features.mean(0), np.array([*train.features.std(0)[:2], 1])
-    scaled, other_scaled = ((each.features - mean) / scale for each in (train, other))
+    moments = shards.moments([train])
+    features, of_other = (Features([shard], moments) for shard in (train, other))
+    dev = (of_other, other.labels) if with_dev else None
+    fitted = kernel.fit(Problem(features, train.labels, CLASSES, seed=0, dev=dev))
+    scaled, other_scaled = features.matrix(np.float64), of_other.matrix(np.float64)
     targets = np.eye(CLASSES)[train.labels]
 
     # An intercept that is not penalised: both sides of the kernel matrix are centred.
@@ -43,7 +45,7 @@ def test_is_scikit_learns(with_dev: bool) -> None:
     crossed = np.exp(-rate * np.square(other_scaled[:, None] - scaled).sum(-1))
     crossed += means.mean() - means - crossed.mean(1, keepdims=True)
     theirs = fitted.notes["temperature"] * (reference.predict(crossed) + targets.mean(0))
-    np.testing.assert_allclose(_logits(fitted, other.features), theirs, atol=0.02)
+    np.testing.assert_allclose(_logits(fitted, other_scaled), theirs, atol=0.02)
     assert np.mean(theirs.argmax(1) == other.labels) > 0.8
 
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ctl_jax import heads
-from ctl_jax.heads import Shard
+from ctl_jax.heads import Shard, shards
+from ctl_jax.heads.shards import Features
+from ctl_jax.heads.solver import Problem
+from ctl_jax.heads.solvers import logistic
 from ctl_jax.heads.solvers.logistic import Solution, minimise
 
 CLASSES = 4
@@ -52,20 +54,23 @@ def test_sigmoids_are_scikit_learns_of_each_class() -> None:
         assert found.bias[index] == pytest.approx(reference.intercept_[0], abs=1e-4)
 
 
-def test_what_is_said_of_the_coefficient_holds_in_the_reduced_form() -> None:
-    """Fewer images than features: dev chooses, so all of them are fitted."""
+def test_fewer_images_than_features_are_the_same_problem() -> None:
+    """Dev chooses, so that all training images are fitted."""
     features, labels = _data(60, 80)
-    dev = Shard(features[40:].astype(np.float32), labels[40:])
-    train = Shard(features[:40].astype(np.float32), labels[:40])
-    fitted = heads.fit("logistic", [train], CLASSES, dev=dev)
-    scaled = (train.features - train.features.mean(0)) / train.features.std(0)
+    train, dev = (
+        Shard(features[rows].astype(np.float32), labels[rows])
+        for rows in np.split(np.arange(60), [40])
+    )
+    moments = shards.moments([train])
+    standardised, of_dev = (Features([shard], moments) for shard in (train, dev))
+    fitted = logistic.fit(
+        Problem(standardised, train.labels, CLASSES, seed=0, dev=(of_dev, dev.labels))
+    )
+    scaled = standardised.matrix()
     reference = LogisticRegression(C=1 / fitted.notes["coefficient"], tol=1e-8, max_iter=1000)
     theirs = reference.fit(scaled, train.labels).decision_function(scaled)
-    ours = (train.features @ fitted.head["kernel"] + fitted.head["bias"]) / fitted.notes[
-        "temperature"
-    ]
-    ours -= ours.mean(1, keepdims=True)
-    chex.assert_trees_all_close(ours, theirs.astype(np.float32), atol=0.05)
+    ours = (scaled @ fitted.head["kernel"] + fitted.head["bias"]) / fitted.notes["temperature"]
+    np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs, atol=0.05)
 
 
 def test_evaluations_end_at_the_number_given() -> None:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from ctl_jax import heads
-from ctl_jax.heads import Shard, calibration
+from ctl_jax.heads import Shard, calibration, shards
+from ctl_jax.heads.shards import Features
+from ctl_jax.heads.solver import Problem
+from ctl_jax.heads.solvers import ridge
 
 CLASSES = 4
 
@@ -28,11 +30,13 @@ def _data(count: int, width: int, multi_label: bool) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("multi_label", [False, True], ids=["single", "multi"])
 def test_is_scikit_learns(count: int, width: int, multi_label: bool) -> None:
     features, labels, targets = _data(count, width, multi_label)
-    fitted = heads.fit("ridge", [Shard(features, labels)], CLASSES, multi_label=multi_label)
+    shard = Shard(features, labels)
+    standardised = Features([shard], shards.moments([shard]))
+    fitted = ridge.fit(Problem(standardised, labels, CLASSES, seed=0))
     scaled = (features - features.mean(0)) / features.std(0)
     reference = Ridge(alpha=fitted.notes["coefficient"]).fit(scaled, targets)
 
-    ours = features @ fitted.head["kernel"] + fitted.head["bias"]
+    ours = scaled @ fitted.head["kernel"] + fitted.head["bias"]
     theirs = fitted.notes["temperature"] * reference.predict(scaled)
     # Calibration adds an offset to each class of a multi-label task.
     offset = (ours - theirs).mean(0) if multi_label else 0

@@ -1,0 +1,80 @@
+"""How much each feature counts in a fit: a prior that ridge regression chooses among a few.
+
+Ridge penalises all weights alike, so features that are scaled up may be used more. Standardised,
+all count alike. Those that vary more, or that tell more of the classes, may be given more: measured
+with a ResNet-50's taps on six sets, that gains .01 of accuracy with 100 and 200 images.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctl_jax.heads import costs
+from ctl_jax.heads import shards as sharded
+from ctl_jax.heads.shards import Features, Moments, Shard
+from ctl_jax.heads.solver import Problem, Size
+from ctl_jax.heads.solvers import ridge
+
+# Powers of a feature's deviation and of its relevance that it is multiplied with; (0, 0) leaves it
+# standardised.
+_POWERS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
+# Training images that choose, at most: with many it matters little.
+_IMAGES = 500
+# Added to deviation and relevance, times what most features have of them.
+_FLOOR = 0.05
+
+
+def choose(
+    shards: Sequence[Shard], problem: Problem, moments: Moments
+) -> tuple[Moments, tuple[float, float], int]:
+    """Scales by which ridge regression predicts best what it was not fitted to.
+
+    Args:
+      shards: of the training images.
+      problem: what they are standardised for.
+      moments: theirs.
+
+    Returns:
+      The moments with the scales that features are to be divided by, such that their mean square
+      is 1 as before; the powers that were chosen; and the FLOPs of choosing.
+    """
+    chosen = problem.draw(len(problem.labels), _IMAGES)
+    some = sharded.some(shards, chosen)
+    smaller = dataclasses.replace(problem, features=Features([some], moments), labels=some.labels)
+    rows = smaller.features.matrix()
+    relevance = _relevance(rows, smaller.targets())
+    flops = costs.product(rows.shape[1], len(rows), problem.num_classes)
+    found = []
+    for powers in _POWERS:
+        weighted = _weighted(moments, relevance, *powers)
+        fitted = ridge.fit(smaller.scaled(weighted))
+        flops += fitted.flops
+        found.append((float(fitted.notes["cross_entropy"]), weighted, powers))
+    _, weighted, powers = min(found, key=lambda each: each[0])
+    return weighted, powers, flops
+
+
+def _relevance(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean over classes of a feature's squared correlation with them, [D]; of most about 1."""
+    targets = targets - targets.mean(0)
+    spread = np.maximum(np.square(targets).mean(0), 1 / len(rows))
+    found = np.mean(np.square(rows.T @ targets / len(rows)) / spread, axis=1)
+    return found / (found.mean() or 1.0)
+
+
+def _weighted(
+    moments: Moments, relevance: np.ndarray, by_deviation: float, by_relevance: float
+) -> Moments:
+    typical = float(np.median(moments.scale))
+    weights = (moments.scale / typical + _FLOOR) ** by_deviation
+    weights *= (relevance + _FLOOR) ** by_relevance
+    weights /= np.sqrt(np.mean(np.square(weights)))
+    return moments._replace(scale=moments.scale / weights)
+
+
+def flops(size: Size) -> int:
+    """The most that `choose` takes."""
+    some = dataclasses.replace(size, examples=min(size.examples, _IMAGES))
+    products = costs.product(size.features, some.examples, size.classes)
+    return products + len(_POWERS) * ridge.flops(some)
