@@ -15,7 +15,7 @@ DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 def test_the_page_is_that_of_the_keys():
     page = (DOCS / "config.md").read_text()
     assert page == reference.markdown(), "python -m ctl_jax.experiment.config.reference > docs/..."
-    rows = re.findall(r"^\| `([a-z_.]+)[@A-Z_\[\]]*` \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_.]+)[@A-Z_\[\]]*` \|", page, re.MULTILINE)
     assert sorted(rows) == sorted([*KEYS, *TUNINGS, *UNITS])
 
 
