@@ -10,7 +10,8 @@ Four pure steps, each usable alone:
 In the scopes "filters" and "channels" the pruned network computes what the full one computes once
 the dropped channels are cut off from every kernel that reads them. `print(groups)` and
 `groups.explain(path)` say what is cut together, what is not cut, and why. `groups.costs` tells
-FLOPs, parameters and peak memory at any widths. `register_rule` teaches the tracer a primitive.
+FLOPs, parameters and peak memory at any widths. `correct` makes up for a part of what is cut, from
+a few inputs. `register_rule` teaches the tracer a primitive.
 
 README.md beside this file has examples for Linen, NNX, Haiku, Equinox and plain functions.
 """

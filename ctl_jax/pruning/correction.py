@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 from jax import lax
 from jax.extend.core import JaxprEqn
 
@@ -127,8 +126,8 @@ def correction_flops(groups: Groups, variables: Any, keep: Keep, *inputs: Any) -
     for path, product in jax.eval_shape(step, variables, *inputs).items():
         kept, size = product.shape
         outputs = prod(groups.shapes[path]) // size
-        # A Cholesky factor, two triangular solutions a column, and the product with the kernel.
-        flops += kept**3 // 3 + 2 * kept * (size - kept) * (kept + outputs)
+        # An LU factorisation, two triangular solutions a column, and the product with the kernel.
+        flops += 2 * kept**3 // 3 + 2 * kept * (size - kept) * (kept + outputs)
     return flops
 
 
@@ -218,8 +217,7 @@ def _corrected(
     held = ridge * np.trace(square) / len(stays)
     if held > 0 and goes.size:
         square = square + held * np.eye(len(stays))
-        share = scipy.linalg.solve(square, product[:, goes], assume_a="pos")
-        rows[stays] += share @ rows[goes]
+        rows[stays] += np.linalg.solve(square, product[:, goes]) @ rows[goes]
     found = rows.reshape(moved.shape).astype(kernel.dtype)
     return np.ascontiguousarray(np.moveaxis(found, front, axes))
 

@@ -176,7 +176,7 @@ def test_its_flops_are_known_without_weights(weights):
     groups = pruning.trace(mlp, abstract, X)
     forward = 2 * 40 * 5 * 8 + 2 * 40 * 8 * 3
     products = 2 * 40 * 4 * 8
-    solutions = 4**3 // 3 + 2 * 4 * 4 * (4 + 3)
+    solutions = 2 * 4**3 // 3 + 2 * 4 * 4 * (4 + 3)
     found = pruning.correction_flops(groups, abstract, halved(groups), X)
     assert found == forward + products + solutions
 
