@@ -71,6 +71,8 @@ def get_config(arguments: str = ""):
 
     # Tasks by name or path, joined by "+".
     config.stream.variant = "signs"
+    # They say what network they are of.
+    config.weights = "resnet50_imagenet_keras_conv1-conv4.npz"
     config.data.image_size = 64
     config.data.max_eval_examples = 500
     config.budgets.amounts, config.methods = PARTS[args.part]
