@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ctl_jax.models.model import Model
+from ctl_jax.models.network import reads_last
 
 _TORCH = """## PyTorch
 
@@ -50,7 +51,10 @@ def readme(model: Model, targets: Sequence[str]) -> str:
     size = model.image_size
     read = "sigmoid(logits)" if model.multi_label else "softmax(logits)"
     library = model.notes.get("library", "")
-    names = f" by the names of {library}" if library not in ("", "ctl_jax") else ""
+    if library in ("", "ctl_jax") or not reads_last(model.module, model.variables, size):
+        names = ""
+    else:
+        names = f" by the names of {library}"
     sections = [_SECTIONS[target] for target in dict.fromkeys(targets)]
     return f"""# {model.architecture}, exported by ctl_jax
 

@@ -12,6 +12,7 @@ from ctl_jax.exports import views
 from ctl_jax.exports.graph import Graph, Node, trace
 from ctl_jax.models import names
 from ctl_jax.models.model import Model, describe
+from ctl_jax.models.network import reads_last
 from ctl_jax.models.sources import OWN_METADATA
 
 _LOADER = pathlib.Path(__file__).with_name("load_torch.py")
@@ -22,8 +23,8 @@ def files(model: Model) -> dict[str, bytes]:
 
     model.safetensors holds the arrays by the names of the library that the weights came from, else
     of the likeliest one that has the family, at the widths that the model has; by our own paths,
-    "params/head/kernel", in our layout, where no library has it. graph.json is the forward pass,
-    which load_torch.py runs.
+    "params/head/kernel", in our layout, where no library has it or a head such as its. graph.json
+    is the forward pass, which load_torch.py runs.
 
     Raises:
       UserError: the network does something that the graph has no form for.
@@ -49,8 +50,10 @@ def files(model: Model) -> dict[str, bytes]:
 
 
 def _naming(model: Model) -> names.Naming | None:
-    """The names that its arrays get."""
+    """The names that its arrays get; no library has one for a head on taps, or a second network."""
     module = model.module
+    if not reads_last(module, model.variables, model.image_size):
+        return None
     known = [
         naming
         for naming in names.of_module(module)

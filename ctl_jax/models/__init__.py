@@ -22,6 +22,7 @@ from ctl_jax.models.network import (
     features,
     init,
     new_head,
+    reads_last,
     representation,
 )
 from ctl_jax.models.own import is_own
@@ -62,6 +63,7 @@ __all__ = [
     "load_weights",
     "new_head",
     "options_of",
+    "reads_last",
     "representation",
     "resize_head",
     "save",

@@ -151,7 +151,7 @@ def _with_outputs(
 
     def wider(outputs: int) -> dict[str, Shape]:
         return {
-            path: (*shape[:-1], outputs) if path.startswith(_HEAD) else shape
+            path: (*shape[:-1], outputs) if path.rpartition("/")[0] + "/" == _HEAD else shape
             for path, shape in shapes.items()
         }
 

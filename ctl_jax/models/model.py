@@ -36,8 +36,9 @@ class Model:
     Attributes:
       architecture: its name, one of `NAMES`.
       options: those that it was created with, as for `create`; plain values.
-      variables: {"params": ..., "batch_stats": ...}, of any widths. The head's outputs are the
-        classes: padding is to be cut before.
+      variables: {"params": ..., "batch_stats": ...}, of any widths and with a head of any form, and
+        perhaps a second network, see `apply`. The head's outputs are the classes: padding is to be
+        cut before.
       preprocess: what it expects of an image; a text is parsed, see `Preprocess.parse`.
       image_size: side of the images that it was trained on, in pixels.
       classes: names of the classes, in the order of the outputs; empty where they are not known.

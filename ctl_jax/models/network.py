@@ -212,8 +212,8 @@ def representation(
       module: from `create`.
       variables: {"params": ..., "batch_stats": ...}, with any head.
       images: float32 [B, H, W, 3], preprocessed.
-      head: "last", what the network's own last layer reads; or "taps", that and behind it the means
-        of maps at the ends of the other stages and in the middle of the last, see `taps`.
+      head: "last", what the network's own last layer reads; or "taps", that and behind it what is
+        taken of the maps of all stages, see `taps`.
       dtype: of what comes before, as for `apply`; the result is float32.
 
     Raises:
@@ -232,6 +232,24 @@ def representation(
     with taps.at_head(module, read), layers.normalising(lambda path: False):
         widths.apply(module, variables, images)
     return found[0]
+
+
+def reads_last(module: nn.Module, variables: Variables, image_size: int) -> bool:
+    """Whether a head is one that any network has: linear on the last representation, and alone.
+
+    Args:
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}; abstract arrays do.
+      image_size: side of images that it runs on, in pixels.
+    """
+    head = variables["params"]["head"]
+    if heads.HIDDEN in head or heads.ENSEMBLE in variables["params"]:
+        return False
+    if getattr(module, "distilled", False):
+        return bool(head["kernel"].ndim > 2)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    last = jax.eval_shape(functools.partial(features, module), variables, image)
+    return bool(head["kernel"].shape[0] == last.shape[-1])
 
 
 def new_head(

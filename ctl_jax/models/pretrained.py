@@ -9,10 +9,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ctl_jax.errors import UserError, naming
-from ctl_jax.models import matching, model, weights
+from ctl_jax.models import heads, matching, model, weights
 from ctl_jax.models.matching import Match
 from ctl_jax.models.model import Model
-from ctl_jax.models.names import Naming, Network, Shape, Shapes, namings, of_module
+from ctl_jax.models.names import Entry, Naming, Network, Shape, Shapes, namings, of_module
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
 from ctl_jax.models.registry import create
 from ctl_jax.models.sources import Source, open_source
@@ -115,14 +115,28 @@ def _resized(found: Model, image_size: int) -> Model:
     """A model for images of another size: what depends on it is made as of a library's file."""
     flat = {path: np.asarray(a) for path, a in flatten_dict(found.variables, sep="/").items()}
     wanted = matching.shapes_of(found.module, image_size)
+    # The head, whatever its form, depends on no size.
+    shapes = {
+        path: shape if path.startswith("params/head/") else flat[path].shape
+        for path, shape in wanted.items()
+    }
     for known in of_module(found.module)[:1]:
-        for entry in known.entries({path: array.shape for path, array in flat.items()}):
+        for entry in known.entries(shapes):
             if not entry.fits:
-                theirs = entry.write([flat[path] for path in entry.ours])
-                ours = entry.read(theirs, [wanted[path] for path in entry.ours])
-                flat |= zip(entry.ours, ours, strict=True)
+                for second in ("", f"{heads.ENSEMBLE}/"):
+                    _resize(entry, flat, wanted, second)
     variables = matching.unflatten(flat)
     return dataclasses.replace(found, variables=variables, image_size=image_size)
+
+
+def _resize(entry: Entry, flat: dict[str, np.ndarray], wanted: Shapes, second: str) -> None:
+    """Replaces the arrays of an entry, of the first or the second network of an ensemble."""
+    kind, _, rest = entry.ours[0].partition("/")
+    if f"{kind}/{second}{rest}" not in flat:
+        return
+    ours = [path.replace("/", f"/{second}", 1) for path in entry.ours]
+    theirs = entry.write([flat[path] for path in ours])
+    flat |= zip(ours, entry.read(theirs, [wanted[path] for path in entry.ours]), strict=True)
 
 
 def _find(
@@ -210,11 +224,15 @@ def _fitted(source: Source, network: Network, image_size: int | None) -> Match:
 
 
 def _exported_shapes(source: Source, whole: Shapes) -> Shapes:
-    """Of a pruned network its own: a library may hold several layers in one array."""
+    """Of a pruned network its own: a library may hold several layers in one array.
+
+    A head of another form, and a second network, have arrays of their own.
+    """
     try:
-        shapes = {path: tuple(source.exported["shapes"][path]) for path in whole}
-        same = all(len(shapes[path]) == len(shape) for path, shape in whole.items())
-    except (KeyError, TypeError):
+        shapes = {path: tuple(shape) for path, shape in dict(source.exported["shapes"]).items()}
+        known = [path for path in whole if not path.startswith("params/head/")]
+        same = all(len(shapes[path]) == len(whole[path]) for path in known)
+    except (KeyError, TypeError, ValueError):
         same = False
     if not same:
         raise UserError("its metadata is not what export wrote: other shapes")

@@ -44,6 +44,7 @@ SMALL = {
         16,
     ),
     "mixer": ("mixer_s16", {"width": 8, "depth": 1, "token_hidden": 8, "patch": 8}, 16),
+    "ensemble": ("resnet50", {"stages": [1, 1], "width": 8}, 32),
 }  # fmt: skip
 
 
@@ -70,8 +71,31 @@ def build(case: str, pruned: bool) -> models.Model:
         scores = pruning.score(groups, variables, criterion="l2")
         keep = pruning.select(groups, scores, ratio=0.5, scope="filters", round_to=1)
         variables = pruning.prune(variables, groups, keep)
+    if case == "ensemble":
+        variables = _ensemble(module, variables, size)
     classes = ("ant", "bee", "chê")
     return models.Model(name, options, variables, "imagenet", size, classes)
+
+
+def _ensemble(module, variables, size):
+    """Two networks, whose heads are of forms that no library's network has."""
+    rng = np.random.default_rng(2)
+    headed = models.new_head(module, variables, 3, size, "taps")
+    rows = headed["params"]["head"]["kernel"].shape[0]
+
+    def layer(inputs, outputs):
+        kernel = rng.normal(0, np.sqrt(1 / inputs), (inputs, outputs)).astype(np.float32)
+        return {"kernel": kernel, "bias": np.ones(outputs, np.float32)}
+
+    radial = {
+        "landmarks": rng.normal(0, 1, (5, rows)).astype(np.float32),
+        "scale": np.full(rows, 0.5 / np.sqrt(rows), np.float32),
+    }
+    first, second = (
+        models.set_head(variables, head)
+        for head in ({**layer(5, 3), "hidden": radial}, {**layer(5, 3), "hidden": layer(rows, 5)})
+    )
+    return {kind: {**first[kind], "ensemble": second[kind]} for kind in first}
 
 
 def pytest_generate_tests(metafunc):
