@@ -56,10 +56,10 @@ class Part(NamedTuple):
 # TFLOP.
 PARTS = {
     # Pays for no step behind a fitted head.
-    "small": Part(("5e10",), FITTED + TRAINED),
-    "middle": Part(("1e11", "2.5e11", "5e11", "1.5e12", "5e12"), FITTED + TRAINED + BOTH),
+    "small": Part(("5e10",), TRAINED + FITTED),
+    "middle": Part(("1e11", "2.5e11", "5e11", "1.5e12", "5e12"), TRAINED + FITTED + BOTH),
     # What gains by more steps than that, and the probe that it is compared with.
-    "large": Part(("2e13",), ("probe", "dense", "filters@0.5", *BOTH)),
+    "large": Part(("2e13",), ("dense", "filters@0.5", "probe", *BOTH)),
 }
 
 
