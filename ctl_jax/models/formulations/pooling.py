@@ -8,6 +8,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# A row or column with which no place of a window is made: those are 0 to 8.
+_NOWHERE = np.int8(-9)
 
 
 @jax.custom_vjp
@@ -43,30 +48,29 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
 
 def _backward(residuals: tuple[jax.Array, jax.Array], of_result: jax.Array) -> tuple[jax.Array]:
     x, y = residuals
+    # XLA would compute what stands before a barrier again for each of the pixels that read it.
+    y = lax.optimization_barrier(y)
     first = jnp.zeros(y.shape, jnp.int8)
     for place, element in reversed(list(enumerate(_windows(x)))):
         first = jnp.where(element == y, jnp.int8(place), first)
-
-    def given(i: int, j: int) -> jax.Array:
-        """What element (i, j) of each window gets."""
-        return jnp.where(first == 3 * i + j, of_result, 0)
-
-    def next_row(part: jax.Array) -> jax.Array:
-        return jnp.pad(part[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
-
-    def next_column(part: jax.Array) -> jax.Array:
-        return jnp.pad(part[:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
-
-    # An even row is the middle of one window; an odd row the end of one and the start of the next.
-    even_even = given(1, 1)
-    even_odd = given(1, 2) + next_column(given(1, 0))
-    odd_even = given(2, 1) + next_row(given(0, 1))
-    odd_odd = (
-        given(2, 2) + next_column(given(2, 0)) + next_row(given(0, 2) + next_column(given(0, 0)))
-    )
-    even, odd = jnp.stack([even_even, even_odd], 3), jnp.stack([odd_even, odd_odd], 3)
+    padded = (jnp.pad(each, ((0, 0), (0, 1), (0, 1), (0, 0))) for each in (first, of_result))
+    first, given = lax.optimization_barrier(tuple(padded))
     count, height, width, channels = y.shape
-    of_x = jnp.stack([even, odd], 2).reshape(count, 2 * height, 2 * width, channels)
+    whole = (count, height, 2, width, 2, channels)
+    # Whether a pixel's row, and its column, is odd.
+    odd_row, odd_column = (lax.broadcasted_iota(jnp.int8, whole, axis) for axis in (2, 4))
+
+    def part(below: int, right: int) -> jax.Array:
+        """What each pixel gets of its window, or of the next one below or on the right."""
+        window = (slice(None), slice(below, below + height), None)
+        window = (*window, slice(right, right + width), None)
+        row = jnp.where(odd_row == 1, 0, _NOWHERE) if below else 1 + odd_row
+        column = jnp.where(odd_column == 1, 0, _NOWHERE) if right else 1 + odd_column
+        place = 3 * row + column
+        return jnp.where(jnp.broadcast_to(first[window], whole) == place, given[window], 0)
+
+    of_x = (part(0, 0) + part(0, 1)) + (part(1, 0) + part(1, 1))
+    of_x = of_x.reshape(count, 2 * height, 2 * width, channels)
     return (of_x[:, : x.shape[1], : x.shape[2]],)
 
 

@@ -2,7 +2,7 @@
 
 An image of three channels leaves most of a vector idle; one of twelve does not. The kernel becomes
 8x8 with a row and a column of zeros. XLA:CPU is twice as fast so with few filters, and with 64 of
-them (from where on it packs images itself) half as fast.
+them, where it packs images itself, still by a sixth.
 """
 
 import functools
@@ -17,7 +17,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 def is_worth_it(images: jax.Array, kernel: jax.Array) -> bool:
     """Whether it is the faster way on CPU."""
     even = images.shape[1] % 2 == images.shape[2] % 2 == 0
-    return even and kernel.shape[2] <= 4 and kernel.shape[3] < 64
+    return even and kernel.shape[2] <= 4
 
 
 @jax.custom_vjp
@@ -42,6 +42,9 @@ def stem_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(images: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    # The gradient reads the images in another order; XLA would augment them again for it, in that
+    # order, at ten times the cost of copying them.
+    images = lax.optimization_barrier(images)
     return stem_conv(images, kernel), (images, kernel)
 
 
