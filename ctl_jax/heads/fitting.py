@@ -60,7 +60,7 @@ def fit(
         seed,
         (Features([dev], moments), sharded.labels([dev])) if dev else None,
     )
-    weighted, powers, flops = weighting.choose(shards, problem, moments)
+    weighted, powers, flops = weighting.choose(problem, moments)
     problem = problem.scaled(weighted)
     notes = {"by_deviation": powers[0], "by_relevance": powers[1]}
     if not select:

@@ -28,7 +28,7 @@ MOST = 7
 # Below so many FLOPs it is computed in float64.
 _CHEAP = 2 * 10**10
 # Images by which coefficients are compared, at most; but in the dual all are left out in turn.
-JUDGES = 1000
+JUDGES = 500
 
 
 class Solution(NamedTuple):

@@ -68,6 +68,14 @@ class Features:
         """The same features, standardised by other moments."""
         return Features(self._shards, moments, self._columns)
 
+    def only(self, indices: np.ndarray) -> "Features":
+        """Those of some images alone, which are copied.
+
+        Args:
+          indices: ascending.
+        """
+        return Features([_some(self._shards, indices)], self._moments, self._columns)
+
     def blocks(self, dtype: type = np.float32) -> Iterator[np.ndarray]:
         """All rows in order, [up to BLOCK, D] at a time."""
         for shard in self._shards:
@@ -96,7 +104,7 @@ class Features:
         Args:
           indices: ascending.
         """
-        return self._standardise(some(self._shards, indices).features, dtype)
+        return self._standardise(_some(self._shards, indices).features, dtype)
 
     def _standardise(self, raw: np.ndarray, dtype: type) -> np.ndarray:
         if self._columns is not None:
@@ -112,7 +120,7 @@ def labels(shards: Sequence[Shard]) -> np.ndarray:
     return np.concatenate([np.asarray(shard.labels) for shard in shards])
 
 
-def some(shards: Sequence[Shard], indices: np.ndarray) -> Shard:
+def _some(shards: Sequence[Shard], indices: np.ndarray) -> Shard:
     """Some of the images.
 
     Args:

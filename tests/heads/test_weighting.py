@@ -8,7 +8,7 @@ from ctl_jax.heads.solver import Problem
 from ctl_jax.heads.solvers import ridge
 
 
-def _problem(seed: int) -> tuple[Problem, list[Shard], shards.Moments]:
+def _problem(seed: int) -> tuple[Problem, shards.Moments]:
     """Few images of many features, of which the last ten vary most and tell the classes apart."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, 40).astype(np.int32)
@@ -16,14 +16,14 @@ def _problem(seed: int) -> tuple[Problem, list[Shard], shards.Moments]:
     features[:, -10:] = rng.standard_normal((40, 10)) + 1.5 * labels[:, None] + 20
     found = [Shard(features.astype(np.float32), labels)]
     moments = shards.moments(found)
-    return Problem(Features(found, moments), labels, 2, seed=0), found, moments
+    return Problem(Features(found, moments), labels, 2, seed=0), moments
 
 
 def test_weights_do_no_worse_than_none() -> None:
     better = []
     for seed in range(5):
-        problem, found, moments = _problem(seed)
-        weighted, _, _ = weighting.choose(found, problem, moments)
+        problem, moments = _problem(seed)
+        weighted, _, _ = weighting.choose(problem, moments)
         with_weights, without = (
             ridge.fit(each).notes["cross_entropy"] for each in (problem.scaled(weighted), problem)
         )
@@ -33,8 +33,8 @@ def test_weights_do_no_worse_than_none() -> None:
 
 
 def test_weights_have_a_mean_square_of_one() -> None:
-    problem, found, moments = _problem(0)
-    weighted, powers, _ = weighting.choose(found, problem, moments)
+    problem, moments = _problem(0)
+    weighted, powers, _ = weighting.choose(problem, moments)
     assert powers != (0, 0)
     rows = problem.scaled(weighted).features.matrix()
     np.testing.assert_allclose(np.mean(np.square(rows)), 1, rtol=1e-4)

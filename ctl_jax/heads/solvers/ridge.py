@@ -2,7 +2,7 @@
 
 Memory: [D, D] where there are more images than features, which are then read once, in blocks;
 [n, D] and [n, n] otherwise. FLOPs: n D (D + 1) for products of features and 2 n D K with the
-labels (n (n + 1) D and 2 n D K, and with up to 1000 images of dev), and those of `least_squares`
+labels (n (n + 1) D and 2 n D K, and with up to 500 images of dev), and those of `least_squares`
 for each coefficient.
 """
 
