@@ -171,8 +171,9 @@ class Finetune:
     search: str = key(
         "grid",
         "What is tried: grid is each learning rate with each batch size; rule is one trial, with "
-        "the learning rate and the mixup of BiT-HyperRule (Kolesnikov et al. 2020): 0.003 at a "
-        "batch of 512, in proportion at others, and mixup 0.1 from 20,000 training images on.",
+        "what of BiT-HyperRule (Kolesnikov et al. 2020) applies where budgets say how long a "
+        "training is: a learning rate of 0.003 at a batch of 512, in proportion at others, and "
+        "mixup 0.1 from 20,000 training images on.",
         rules.one_of(("grid", "rule")),
     )
     momentum: float = key(0.9, "Nesterov momentum of SGD.", rules.MOMENTUM)
