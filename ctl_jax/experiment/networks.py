@@ -70,13 +70,14 @@ def find(config: sections.Config) -> Network:
     described: dict[str, Any] = {"name": loaded.architecture, "options": chosen}
     if model.name:
         described = _described(model, model.name, preprocess)
+    module = make_module(loaded.architecture, chosen)
     network = Network(
         loaded.architecture,
         chosen,
         preprocess,
-        make_module(loaded.architecture, chosen),
+        module,
         {**described, "preprocess": preprocess},
-        models.with_head(loaded.variables, 1),
+        _headless(module, loaded.variables, config.data.image_size),
         loaded.notes,
     )
     random = [name for name in config.methods if not parse_method(name).pretrained]
@@ -85,6 +86,13 @@ def find(config: sections.Config) -> Network:
     elif random:
         _check_widths(config, network, f"{network.name!r}, which {random[0]!r} trains whole")
     return network
+
+
+def _headless(module: nn.Module, variables: Tree, image_size: int) -> Tree:
+    """With a zero head of one output, on the last representation whatever the old one reads."""
+    if models.reads_last(module, variables, image_size):
+        return models.with_head(variables, 1)
+    return models.new_head(module, variables, 1, image_size)
 
 
 def _loaded(config: sections.Config) -> models.Model:

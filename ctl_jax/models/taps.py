@@ -1,9 +1,9 @@
 """Taps: where a network is read besides its last features, for heads on all of its stages.
 
 A tap is what enters a layer, which is after the activation and the pooling before it, whatever the
-family, or the map whose mean the last features are. Of each the means over the quarters of the
-image are taken and the maxima over all of it: what is where counts, too. Which layers these are
-follows from the names of the network's stages and the order in which its layers are called, and
+family, or the map whose mean the last features are. Of each the maxima over the image are taken,
+and but for that last one the means over its quarters: what is where counts, too. Which layers these
+are follows from the names of the network's stages and the order in which its layers are called, and
 from nothing else: the same for a pruned network, at every image size. Heads on features of several
 depths: Evci et al., Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning,
 2022 (arXiv:2201.03529).
@@ -25,8 +25,6 @@ from ctl_jax.models.stages import stages
 
 # Of more stages than these the three at the quarters of the way are tapped.
 _MOST_STAGES = 7
-# Of more channels than these the maxima alone are taken: they are many, and means are in the last.
-_MOST_CHANNELS = 1024
 # Tokens that may stand before those of a square of patches.
 _PREFIXES = (0, 1, 2, 5)
 # In the place of a path: what is averaged to the last features.
@@ -143,12 +141,12 @@ def _quarters(calls: Sequence[Call]) -> list[Call]:
 def pooled(call: Call) -> jax.Array:
     """Means over the quarters of an image, then maxima over all of it, float32 [B, 5 C].
 
-    Of tokens that are no square of patches the means are over all of them, and of very many
-    channels there are maxima alone.
+    Of tokens that are no square of patches the means are over all of them. Of what is averaged to
+    the last features there are the maxima alone.
     """
     value = call.value.astype(jnp.float32)
     most = jnp.max(value, axis=tuple(range(1, value.ndim - 1)))
-    if value.shape[-1] > _MOST_CHANNELS:
+    if call.path == _END:
         return most
     if value.ndim == 3:
         sides = {count: math.isqrt(max(0, value.shape[1] - count)) for count in _PREFIXES}

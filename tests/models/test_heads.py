@@ -145,13 +145,12 @@ def test_taps_are_quarters_and_maxima_of_what_enters_the_stages(random_variables
         quarters = [each[:, i : i + half, j : j + half] for i in (0, half) for j in (0, half)]
         expected += [np.mean(quarter, axis=(1, 2)) for quarter in quarters]
         expected.append(np.max(each, axis=(1, 2)))
-    # Behind them, the same of the map whose mean the last features are.
+    # Behind them, the maxima of the map whose mean the last features are.
     known = np.concatenate(expected, axis=1)
     width = known.shape[1]
     chex.assert_trees_all_close(x[:, :width], known, rtol=1e-5, atol=1e-5)
-    end = np.split(np.asarray(x[:, width:]), 5, axis=1)
-    chex.assert_trees_all_close(np.mean(end[:4], axis=0), last, rtol=1e-5, atol=1e-5)
-    assert (end[4] >= np.max(end[:4], axis=0) - 1e-6).all()
+    assert x.shape[1] == width + last.shape[1]
+    assert (np.asarray(x[:, width:]) >= np.asarray(last)).all()
 
 
 @pytest.mark.parametrize(
@@ -162,12 +161,11 @@ def test_taps_are_quarters_and_maxima_of_what_enters_the_stages(random_variables
         ((2, 17, 3), 15),
         ((2, 16, 3), 15),
         ((2, 13, 3), 6),
-        ((2, 4, 4, 1025), 1025),
     ],
 )
 def test_what_is_taken_of_a_tap(shape, columns):
     value = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
-    found = taps.pooled(taps.Call(("",), nn.Conv, value))
+    found = taps.pooled(taps.Call(("stage2_conv1",), nn.Conv, value))
     assert found.shape == (2, columns)
     assert found.dtype == jnp.float32
     chex.assert_trees_all_equal(found[:, -shape[-1] :], value.reshape(2, -1, shape[-1]).max(axis=1))
@@ -190,7 +188,7 @@ def test_layers_that_cannot_be_tapped(more):
 def test_a_head_of_other_rows(small):
     module, variables = small
     headed = models.set_head(variables, random_head(7))
-    with pytest.raises(UserError, match=r"the head reads 7 .*; expected 32, .*, or 272, that"):
+    with pytest.raises(UserError, match=r"the head reads 7 .*; expected 32, .*, or 144, that"):
         jax.eval_shape(functools.partial(models.apply, module), headed, pixels())
 
 
@@ -204,11 +202,11 @@ def test_no_taps_at_each_pixel():
 @pytest.mark.parametrize("hidden", [None, "mlp", "rbf"])
 def test_outputs_are_changed(hidden, small):
     module, variables = small
-    head = random_head(272, hidden)
+    head = random_head(144, hidden)
     headed = models.set_head(variables, head)
     zero = models.with_head(headed, 2)
-    assert heads.inputs(zero["params"]["head"]) == 272
-    x = np.random.default_rng(2).normal(size=(3, 272)).astype(np.float32)
+    assert heads.inputs(zero["params"]["head"]) == 144
+    x = np.random.default_rng(2).normal(size=(3, 144)).astype(np.float32)
     logits = models.apply_head(head, x)
     for count in (3, 5, 8):
         resized = models.resize_head(headed, count)["params"]["head"]
@@ -227,7 +225,7 @@ def test_an_ensemble_adds_logits(small):
     module, variables = small
     groups = pruning.trace(functools.partial(models.apply, module), variables, pixels())
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="filters")
-    second = models.set_head(pruning.prune(variables, groups, keep), random_head(272))
+    second = models.set_head(pruning.prune(variables, groups, keep), random_head(144))
     both = {kind: {**variables[kind], "ensemble": second[kind]} for kind in variables}
     apply = functools.partial(models.apply, module)
     asked = []
@@ -256,5 +254,5 @@ def test_an_ensemble_adds_logits(small):
     assert list(models.stages(both))[:-1] == list(models.stages(variables))
     resized = models.resize_head(both, 3)["params"]
     shapes = [tree["head"]["kernel"].shape for tree in (resized, resized["ensemble"])]
-    assert shapes == [(32, 3), (272, 3)]
+    assert shapes == [(32, 3), (144, 3)]
     assert "ensemble" not in models.new_head(module, both, 3, SIZE)["params"]
