@@ -230,7 +230,7 @@ def _inputs(leg: Leg, state: TrainState, data: _Data, seed: int) -> _Data:
 
     What is below the maps is frozen: after an interruption they are the same.
     """
-    if leg.step.lower is None:
+    if leg.step.lower is None or int(state.step) == leg.updates:
         return data
     examples = len(data.images)
     index = maps.seen(examples, data.batch_size, seed, leg.updates)
@@ -246,9 +246,12 @@ def _run(
     """Starts a phase's chunks one after the other; yields each one's state, updates and metrics."""
     step = leg.step
     # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
+    rates = ("learning_rate", "head_rate")
     hyper = Hyper(
-        np.asarray(leg.hyper.learning_rate, np.float32),
-        *(np.asarray(value, np.int32) for value in leg.hyper[1:]),
+        **{
+            name: np.asarray(value, np.float32 if name in rates else np.int32)
+            for name, value in leg.hyper._asdict().items()
+        }
     )
     done = int(state.step)
     chunks = feed.chunks(

@@ -24,8 +24,6 @@ from ctl_jax.finetune.evaluate import over_batches
 from ctl_jax.finetune.step import Recipe, Tree
 from ctl_jax.pruning.paths import leaf_paths
 
-# From here on maps are in a file.
-_MEMORY_BYTES = 2 << 30
 # Images a compiled call, and those that are copied at a time.
 _BATCH, _PART = 128, 4096
 _DTYPE = np.float16
@@ -103,28 +101,23 @@ def compute(
       index: which ones.
 
     Returns:
-      float16 [examples, ...], in a temporary file where that is large: zeros in the place of images
+      float16 [examples, ...], in a file that is gone with the array; zeros in the place of images
       that were not asked for. For the same arguments the same, bit for bit.
     """
     call = functools.partial(call, devices.replicate(mesh, variables))
     batch_size = -(-_BATCH // mesh.size) * mesh.size
-    out: np.ndarray | None = None
-    for start in range(0, len(index), _PART):
-        rows = index[start : start + _PART]
-        found = over_batches(call, np.asarray(images[rows]), batch_size, mesh)
-        if out is None:
-            out = _empty((len(images), *found.shape[1:]))
-        out[rows] = found
-    assert out is not None
-    return out
-
-
-def _empty(shape: tuple[int, ...]) -> np.ndarray:
-    if math.prod(shape) * np.dtype(_DTYPE).itemsize <= _MEMORY_BYTES:
-        return np.zeros(shape, _DTYPE)
+    shape: tuple[int, ...] = ()
     with tempfile.TemporaryFile() as file:
-        # It is gone with the array, however the program ends.
-        return np.memmap(file, _DTYPE, "w+", shape=shape)
+        for start in range(0, len(index), _PART):
+            rows = index[start : start + _PART]
+            found = over_batches(call, np.asarray(images[rows]), batch_size, mesh)
+            # Written, not mapped: where the disk is full, that is an error and no crash.
+            for row, each in zip(rows, found, strict=True):
+                file.seek(int(row) * each.nbytes)
+                file.write(np.ascontiguousarray(each).data)
+            shape = len(images), *found.shape[1:]
+        file.truncate(math.prod(shape) * np.dtype(_DTYPE).itemsize)
+        return np.memmap(file, _DTYPE, "r", shape=shape)
 
 
 def seen(examples: int, batch_size: int, seed: int, updates: int) -> np.ndarray:
