@@ -170,14 +170,15 @@ def torch_trainer(case: Case) -> Trainer:
     """PyTorch's, on the same kind of device."""
     import torch
     import torch_step
+    import transfer
 
     torch.set_num_threads(turns.threads())
     on_gpu = jax.default_backend() == "gpu"
     trainer = torch_step.TorchTrainer(
-        TORCH_NAMES[case.network],
-        case.variables,
+        transfer.to_torch(TORCH_NAMES[case.network], case.variables),
         *batch_of(case.batch, case.size),
         learning_rate=torch_step.cosine(LEARNING_RATE, TOTAL_STEPS),
+        preprocess=torch_step.nevis,
         device="cuda" if on_gpu else "cpu",
         bf16=dtype() == "bfloat16",
         compiled=on_gpu,
