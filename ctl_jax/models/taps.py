@@ -94,7 +94,7 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
     if isinstance(module, own.Own):
         return _quarters(_blocks(calls))
     end = [call for call in calls if call.path == _END]
-    top = {call.path[0]: call for call in calls if len(call.path) == 1 and call not in end}
+    top = {call.path[0]: call for call in calls if len(call.path) == 1 and call.path != _END}
     groups = stages({"params": params})
     found = [
         [call for name, call in top.items() if name in groups[title]]

@@ -149,6 +149,25 @@ def test_a_head_may_lie_deeper(images):
     chex.assert_shape(models.apply(module, variables, images), (4, 2))
 
 
+def test_its_blocks_are_tapped(net, images):
+    """Of layers that most are of a kind of: quarters and maxima of what enters both blocks."""
+    model = models.from_module(*net, image_size=16)
+    headed = models.new_head(model.module, model.variables, 3, 16, "taps")
+    # What the last layer reads, behind the stem, and between blocks that keep its width.
+    assert headed["params"]["head"]["kernel"].shape == (5 + 5 * 8 + 5 * 8, 3)
+    head = filled(headed["params"]["head"])
+    headed = models.set_head(headed, head)
+
+    @jax.jit
+    def both(variables, images):
+        x = models.representation(model.module, variables, images, "taps")
+        return models.apply_head(head, x), models.apply(model.module, variables, images)
+
+    chex.assert_trees_all_close(*both(headed, images), rtol=1e-5)
+    assert not models.reads_last(model.module, headed, 16)
+    assert models.reads_last(model.module, model.variables, 16)
+
+
 def test_it_comes_back_from_its_folder(net, images, tmp_path):
     module, variables = net
     model = models.from_module(module, variables, image_size=16, classes="abcde")
