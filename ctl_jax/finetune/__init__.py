@@ -2,7 +2,7 @@
 
 from ctl_jax.finetune.augment import Augmentation, augment
 from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
-from ctl_jax.finetune.evaluate import Scores, evaluate, score
+from ctl_jax.finetune.evaluate import Scores, evaluate, logits, score
 from ctl_jax.finetune.extract import VIEWS, extract
 from ctl_jax.finetune.loop import FitResult, Leg, LogEntry, Snapshot, fit
 from ctl_jax.finetune.losses import pad_labels
@@ -42,6 +42,7 @@ __all__ = [
     "extract",
     "fit",
     "init_state",
+    "logits",
     "make_mesh",
     "make_step",
     "memory_bytes",

@@ -84,12 +84,30 @@ def evaluate(
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
     if labels.ndim == 2:
         call = functools.partial(_compiled(mesh, _logits), *network, variables)
-        logits = over_batches(call, images, batch_size, mesh)
-        return score(logits, labels, num_classes=num_classes, interval=interval)
+        found = over_batches(call, images, batch_size, mesh)
+        return score(found, labels, num_classes=num_classes, interval=interval)
     classes = devices.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
     largest = over_batches(call, images, batch_size, mesh)
     return _of_largest(largest, labels, num_classes, interval)
+
+
+def logits(
+    module: nn.Module,
+    preprocess: str | models.Preprocess,
+    variables: Tree,
+    images: np.ndarray,
+    *,
+    batch_size: int = 128,
+    compute_dtype: str = "float32",
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """Logits of a whole split, float32 [examples, outputs]; the arguments are as for `evaluate`."""
+    mesh = devices.make_mesh() if mesh is None else mesh
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    network = (module, models.Preprocess.parse(preprocess), compute_dtype)
+    call = functools.partial(_compiled(mesh, _logits), *network, devices.replicate(mesh, variables))
+    return over_batches(call, images, batch_size, mesh)
 
 
 def score(

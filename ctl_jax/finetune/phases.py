@@ -38,6 +38,8 @@ class Phase:
       select: whether a fitted head reads only the features that matter most to it.
       views: whether changed images are fitted on, too, where the phase's share of the budget pays
         for more images than there are.
+      ensemble: whether the logits of the trained network are averaged with those of the network
+        that the phases began with, by the weight that is best on dev.
       lora: rank of the low-rank changes that kernels get instead of being trained themselves; 0:
         none. See `adapters`.
       to_start: L2 coefficient that pulls trained kernels to where the whole training began (L2-SP:
@@ -61,6 +63,7 @@ class Phase:
     solver: str = SGD
     select: bool = False
     views: bool = False
+    ensemble: bool = False
     lora: int = 0
     to_start: float = 0.0
     cached: bool = False

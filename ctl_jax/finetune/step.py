@@ -86,12 +86,16 @@ class Hyper(NamedTuple):
       total_steps: length of the schedule.
       warmup_steps: updates before the peak.
       num_classes: outputs of the head beyond it are padding and get no probability.
+      head_rate: times the learning rate, of the head's parameters. A head on many large numbers
+        diverges at rates that suit the network: by one over the squared norm of what it reads its
+        updates are those of features of length one.
     """
 
     learning_rate: jax.typing.ArrayLike
     total_steps: jax.typing.ArrayLike
     warmup_steps: jax.typing.ArrayLike
     num_classes: jax.typing.ArrayLike
+    head_rate: jax.typing.ArrayLike = 1.0
 
 
 class TrainState(NamedTuple):
@@ -236,7 +240,10 @@ def train_step(
         total_steps=hyper.total_steps,
         warmup_steps=hyper.warmup_steps,
     )
-    trained, changes = jax.tree.map(lambda p, d: p - rate * d, learnt, direction)
+    rates = {True: rate * hyper.head_rate, False: rate}
+    trained, changes = jax.tree_util.tree_map_with_path(
+        lambda path, p, d: p - rates[_is_heads(path)] * d, learnt, direction
+    )
     params = phases.merge(trained, frozen)
     average = None
     if state.average is not None:
@@ -247,6 +254,11 @@ def train_step(
         done, params, batch_stats, opt_state, state.key, average, changes, state.start
     )
     return state, Metrics(value, rate)
+
+
+def _is_heads(path: tuple[Any, ...]) -> bool:
+    """Whether a leaf of what is learnt, see `train_step`, is the head's own."""
+    return len(path) > 1 and path[0].idx == 0 and path[1].key == "head"
 
 
 def _varied(

@@ -14,6 +14,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune.step import Tree
+from ctl_jax.models.heads import ENSEMBLE
 
 # Predictions of one image: those before any is measured, and those whose median counts.
 _WARM_UP, _MEASURED = 3, 20
@@ -102,7 +103,8 @@ def _forward(place: Workplace, trial: Step) -> int:
     """FLOPs of a prediction by the trial's network."""
     params = trial.params
     of = params["task"]["num_classes"], params["image_size"]
-    return place.forward(trial.inputs.get("weights"), *of, trials.new_head(trial))
+    one = place.forward(trial.inputs.get("weights"), *of, trials.new_head(trial))
+    return 2 * one if ENSEMBLE in place.shapes(trial)["params"] else one
 
 
 def _whole_forward(place: Workplace, trial: Step) -> int:

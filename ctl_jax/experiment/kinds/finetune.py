@@ -12,9 +12,10 @@ import jax
 
 from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment import networks
+from ctl_jax.experiment import ensembles, networks
 from ctl_jax.experiment.costs import Cost, MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper
+from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import loaded
@@ -22,12 +23,19 @@ from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
+from ctl_jax.models.heads import ENSEMBLE
 
 # What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
 # multi-label tasks and for fewer than five classes.
 SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
+# In a record's notes: how much the trained network counts in an ensemble.
+_WEIGHT = "ensemble"
 # The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
 _LOOK_EVERY = 10
+
+
+# Scores of a split, by its name and a network's variables.
+Evaluate = Callable[[str, Tree], finetune.Scores]
 
 
 class Stretch(NamedTuple):
@@ -58,7 +66,10 @@ def flops(step: Step, place: Workplace) -> int:
     updates = sum(stretch.updates for stretch in stretches)
     counts, forward = params["task"]["examples"], stretches[-1].cost.forward
     evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1
-    return _spent(stretches, updates) + forward * (evaluations * counts["dev"] + counts["dev_test"])
+    forwards = evaluations * counts["dev"] + counts["dev_test"]
+    if is_ensemble(step):
+        forwards += counts["dev"] + counts["dev_test"]
+    return _spent(stretches, updates) + forward * forwards
 
 
 def evaluations_before_end(updates: int, every: int) -> int:
@@ -71,7 +82,18 @@ def shapes(step: Step, place: Workplace) -> Tree:
     params = step.params
     headed = place.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
     outputs = params["task"]["num_classes"]
-    return jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), headed)
+    one = jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), headed)
+    if is_ensemble(step):
+        record = place.result(step)
+        assert isinstance(record, records.TrialRecord)
+        if 0 < record.notes[_WEIGHT] < 1:
+            return {kind: {**one[kind], ENSEMBLE: one[kind]} for kind in one}
+    return one
+
+
+def is_ensemble(step: Step) -> bool:
+    """Whether its network may be two, whose logits are added."""
+    return any(phase.get("ensemble") for phase in step.params["phases"])
 
 
 def new_head(step: Step) -> str:
@@ -125,7 +147,13 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
     task = place.loader.load(info.spec, image_size=step.params["image_size"])
     stretches = plan(step, place)
-    settings, evaluate = step.params["finetune"], functools.partial(_evaluate, step, place, task)
+    settings = step.params["finetune"]
+    evaluate: Evaluate = functools.partial(_evaluate, step, place, task)
+    logits = ensembles.Logits(
+        place.module, step.params["model"]["preprocess"], settings["compute_dtype"], task
+    )
+    if is_ensemble(step):
+        evaluate = logits.score
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if job.scratch is not None:
@@ -154,8 +182,18 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         if not result.diverged:
             reported_step, scores, variables = _scores(evaluate, result, keeper)
             ledger = ledger.add("validate", dev_flops + test_flops)
+        about = describe(step, place)
+        if is_ensemble(step) and not result.diverged:
+            start = place.variables(step.inputs.get("weights"))
+            start = models.resize_head(start, padded_outputs(task.num_classes))
+            found = ensembles.averaged(start, variables, logits)
+            variables, scores = found.variables, _both(found.dev, found.dev_test)
+            ledger = ledger.add("validate", dev_flops + test_flops)
+            about["notes"] = {**about["notes"], _WEIGHT: found.weight}
+            members = 2 if 0 < found.weight < 1 else 1
+            about |= {name: members * about[name] for name in ("params", "forward_flops")}
     trial = records.TrialRecord(
-        **describe(step, place),
+        **about,
         steps=result.steps,
         reported_step=reported_step,
         spent_flops=spent(ledger),
@@ -200,12 +238,9 @@ def _fitted(step: Step, place: Workplace) -> Output:
         ledger=ledger,
         wall_s=head.wall_s,
     )
-    multi_label = start.params["multi_label"]
-
-    def model() -> models.Model:
-        return _model(step, place, place.local_variables(start), multi_label)()
-
-    return Output([trial], model)
+    # Read here, where what is damaged is made again.
+    variables = place.variables(start)
+    return Output([trial], _model(step, place, variables, start.params["multi_label"]))
 
 
 def head_cost(step: Step, place: Workplace) -> MethodCost:
@@ -298,7 +333,7 @@ def recipe(
         momentum=settings["momentum"],
         weight_decay=settings["weight_decay"],
         # What differs between phases of one program is a value: the schedule's.
-        phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0),
+        phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0, ensemble=False),
         compute_dtype=settings["compute_dtype"],
         # Steps without them do not name them: their ids are from before there were these keys.
         label_smoothing=settings.get("label_smoothing", 0.0),
@@ -356,8 +391,11 @@ def _fit(
             variables = pruning.prune(variables, place.groups, keep)
     else:
         variables = place.variables(step.inputs.get("weights"))
-    outputs, head = padded_outputs(task.num_classes), new_head(step)
+    outputs, head, head_rate = padded_outputs(task.num_classes), new_head(step), 1.0
     if head == "":
+        record = place.result(step.inputs["weights"])
+        assert isinstance(record, records.HeadRecord)
+        head_rate = 1 / max(1.0, record.notes[NORM])
         variables = models.resize_head(variables, outputs)
     else:
         of = step.inputs.get("weights"), head, params["image_size"], outputs
@@ -378,6 +416,7 @@ def _fit(
                 stretch.updates,
                 int(settings["warmup_fraction"] * stretch.updates),
                 task.num_classes,
+                head_rate,
             ),
         )
         for stretch in stretches
@@ -400,7 +439,7 @@ def _fit(
 
 
 def _scores(
-    evaluate: Callable[[str, Tree], finetune.Scores], result: finetune.FitResult, keeper: Keeper
+    evaluate: Evaluate, result: finetune.FitResult, keeper: Keeper
 ) -> tuple[int, dict[str, Any], Tree]:
     """Which step's weights a trial reports, their `SCORES`, and they: of equal ones the earlier."""
     last = evaluate("dev", result.variables)
@@ -410,6 +449,11 @@ def _scores(
     test = evaluate("dev_test", variables)
     scores = dict(zip(SCORES, (dev, test.value, top5, test.top5), strict=True))
     return step, scores, variables
+
+
+def _both(dev: finetune.Scores, test: finetune.Scores) -> dict[str, Any]:
+    """The `SCORES` of a trial."""
+    return dict(zip(SCORES, (dev.value, test.value, dev.top5, test.top5), strict=True))
 
 
 def _evaluate(

@@ -18,6 +18,8 @@ from ctl_jax.finetune import Phase
 from ctl_jax.finetune.extract import VIEWS
 from ctl_jax.finetune.step import Tree
 
+# In a record's notes: the mean squared norm of the features, of the first shard.
+NORM = "squared_norm"
 _SPLITS = ("dev", "dev_test")
 
 
@@ -171,6 +173,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     )
     scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
     images = sum(len(shard.labels) for shard in train)
+    norm = np.square(train[0].features, dtype=np.float32).sum(axis=1).mean()
     each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
     record = records.HeadRecord(
         id=step.id,
@@ -184,7 +187,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         dev_test=scores[1].value,
         dev_top5=scores[0].top5,
         dev_test_top5=scores[1].top5,
-        notes=fitted.notes,
+        notes={**fitted.notes, NORM: float(norm)},
         flops=fitted.flops,
         extract_flops=images * each,
         wall_s=time.monotonic() - began,
