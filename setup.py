@@ -57,6 +57,8 @@ setuptools.setup(
         "rich>=13.9",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        # Comes with jax.
+        "scipy>=1.13",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
@@ -70,7 +72,6 @@ setuptools.setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
-            "scipy>=1.13",
         ],
         # What benchmarks and some tests compare with.
         "compare": ["onnxruntime>=1.20", "torch>=2.6", "torch-pruning>=1.6"],
