@@ -76,8 +76,8 @@ def test_what_is_spent_is_within_the_budget_and_in_the_ledger(lines):
     # A larger budget pays for more images, until there are no more.
     for method in METHODS:
         few, many = of(lines, method)[0], of(lines, method)[-1]
-        assert few.examples < many.examples <= 600
-    assert of(lines, "probe")[-1].examples == 600
+        assert few.examples < many.examples <= 1000
+    assert of(lines, "probe")[-1].examples == 1000
 
 
 def test_features_are_computed_once_and_charged_to_each(lines):
