@@ -6,7 +6,7 @@
 Networks and methods are those of `train_step.py`. Both take the same uint8 images, normalise them
 and give the features under the head, float32, from the same weights at the same widths; PyTorch in
 `channels_last` and `inference_mode`, with as many threads as this process may use and the batches
-that are given, ours those of `finetune.extract`. They take turns in one process; ratios are medians
+that are given, ours with those of `finetune.extract`. They take turns in one process; ratios are medians
 over the rounds, see `train_step.py` for rounds that others disturb and for `--cpu_time`.
 """
 
@@ -35,8 +35,9 @@ def main() -> None:
     )
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--size", nargs="+", type=int, default=list(IMAGES), help="of images, px")
+    parser.add_argument("--images", nargs="+", type=int, help="of a round, for each size")
     parser.add_argument("--method", nargs="+", default=METHODS[:2], help="dense or filters@RATIO")
-    parser.add_argument("--batch", type=int, default=128, help="images a call, of both at most")
+    parser.add_argument("--batch", type=int, default=128, help="images a call of PyTorch's")
     parser.add_argument("--head", default="last", help="'taps': ours takes them too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu_time", action="store_true", help="compare CPU time")
@@ -46,9 +47,11 @@ def main() -> None:
     memory.keep_freed()
     compilation.enable_cache()
     print(f"{jax.devices()[0].device_kind}, {turns.threads()} threads, {dtype()}", flush=True)
-    for network, size in itertools.product(arguments.network, arguments.size):
+    counts = arguments.images or [IMAGES.get(size, 64) for size in arguments.size]
+    shapes = list(zip(arguments.size, counts, strict=True))
+    for network, (size, count) in itertools.product(arguments.network, shapes):
         for method in arguments.method:
-            compare(make_case(network, size, 1, method), arguments)
+            compare(make_case(network, size, 1, method), count, arguments)
 
 
 def ours(case: Case, images: np.ndarray, arguments: argparse.Namespace) -> Extractor:
@@ -61,7 +64,6 @@ def ours(case: Case, images: np.ndarray, arguments: argparse.Namespace) -> Extra
         images,
         head=arguments.head,
         compute_dtype=dtype(),
-        batch_size=min(arguments.batch, len(images)),
         dtype=np.float32,
     )
     return lambda steps: [extract() for _ in range(steps)][-1]
@@ -95,9 +97,9 @@ def theirs(case: Case, images: np.ndarray, arguments: argparse.Namespace) -> Ext
     return steps
 
 
-def compare(case: Case, arguments: argparse.Namespace) -> None:
+def compare(case: Case, count: int, arguments: argparse.Namespace) -> None:
     """Measures one network, size and method in turns, and prints it."""
-    images, _ = batch_of(IMAGES.get(case.size, 64), case.size)
+    images, _ = batch_of(count, case.size)
     contenders = {"ours": ours(case, images, arguments), "torch": theirs(case, images, arguments)}
     one, other = (contender(1) for contender in contenders.values())
     tolerance = 1e-3 if dtype() == "float32" else 5e-2

@@ -26,6 +26,8 @@ _VIEWS = (
 # fmt: on
 # How many there are.
 VIEWS = len(_VIEWS)
+# Images a call by default, by platform, and on others.
+_BATCH, _LARGE_BATCH = {"cpu": 64}, 256
 
 
 def extract(
@@ -36,7 +38,7 @@ def extract(
     *,
     head: str = "last",
     compute_dtype: str = "float32",
-    batch_size: int = 128,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
     dtype: DTypeLike = np.float16,
     view: int = 0,
@@ -54,7 +56,8 @@ def extract(
       images: uint8 [examples, height, width, 3].
       head: what a head reads, "last" or "taps".
       compute_dtype: as the recipe's.
-      batch_size: images a compiled call; rounded up to a multiple of the number of devices.
+      batch_size: images a compiled call; rounded up to a multiple of the number of devices. By
+        default 64 on CPU, whose caches hold less of more, else 256.
       mesh: the devices that share each batch; without it, all of all processes of the group, each
         of which calls this with the same arguments.
       dtype: of the result. What is beyond its range becomes the nearest number in it.
@@ -73,6 +76,8 @@ def extract(
     if not 0 <= view < VIEWS:
         raise UserError(f"view is {view}; expected 0 to {VIEWS - 1}")
     mesh = devices.make_mesh() if mesh is None else mesh
+    if batch_size is None:
+        batch_size = _BATCH.get(mesh.devices.flat[0].platform, _LARGE_BATCH)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     kept = {
         kind: {name: leaf for name, leaf in tree.items() if name not in ("head", ENSEMBLE)}
