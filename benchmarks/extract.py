@@ -6,8 +6,8 @@
 Networks and methods are those of `train_step.py`. Both take the same uint8 images, normalise them
 and give the features under the head, float32, from the same weights at the same widths; PyTorch in
 `channels_last` and `inference_mode`, with as many threads as this process may use and the batches
-that are given, ours with those of `finetune.extract`. They take turns in one process; ratios are medians
-over the rounds, see `train_step.py` for rounds that others disturb and for `--cpu_time`.
+that are given, ours with those of `finetune.extract`. They take turns in one process; ratios are
+medians over the rounds, see `train_step.py` for rounds that others disturb and for `--cpu_time`.
 """
 
 import argparse
