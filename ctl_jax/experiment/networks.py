@@ -190,7 +190,7 @@ def round_to(settings: sections.Pruning) -> int:
 
 
 def trace_groups(
-    module: nn.Module, variables: Tree, image_size: int, batch_size: int = 1
+    module: nn.Module, variables: Tree, image_size: int, batch_size: int = 2
 ) -> pruning.Groups:
     """Channel groups of the whole network, whose `variables` may be abstract.
 

@@ -110,25 +110,27 @@ def correct(
     return Correction(treedef.unflatten(leaves), tuple(totals), _notes(groups, keep, totals))
 
 
-def correction_flops(groups: Groups, variables: Any, keep: Keep, *inputs: Any) -> int:
-    """FLOPs of `correct` on one batch of these inputs: the forward pass, products and solutions.
-
-    They follow from the widths that are kept alone.
+def correction_flops(groups: Groups, variables: Any, keep: Keep, *inputs: Any) -> tuple[int, int]:
+    """FLOPs of `correct`, from the widths that are kept alone.
 
     Args:
       groups: from `trace`.
       variables: the tree that was traced, perhaps abstract.
       keep: which widths.
       *inputs: of the function, perhaps abstract.
+
+    Returns:
+      Those of a batch of these inputs, for the forward pass and the products; and those of the
+      solutions, whatever the number of batches.
     """
     step = _step(groups, keep, {})
-    flops = compute.flops(step, variables, *inputs)
+    of_batch, solutions = compute.flops(step, variables, *inputs), 0
     for path, product in jax.eval_shape(step, variables, *inputs).items():
         kept, size = product.shape
         outputs = prod(groups.shapes[path]) // size
         # An LU factorisation, two triangular solutions a column, and the product with the kernel.
-        flops += 2 * kept**3 // 3 + 2 * kept * (size - kept) * (kept + outputs)
-    return flops
+        solutions += 2 * kept**3 // 3 + 2 * kept * (size - kept) * (kept + outputs)
+    return of_batch, solutions
 
 
 def _step(groups: Groups, keep: Keep, axes: dict[str, Axes]) -> Callable[..., Products]:

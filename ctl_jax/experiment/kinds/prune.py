@@ -167,11 +167,12 @@ def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
 
 def traced(place: Workplace, image_size: int, images: int) -> pruning.Groups:
     """Channel groups of the whole network as a program of a batch of images of this size."""
-    if images == 1 and image_size == place.config.data.image_size:
+    if images > 1 and image_size == place.config.data.image_size:
         return place.groups
+    batch_size = min(images, 2)
     return place.once(
-        ("groups", image_size, min(images, 2)),
-        lambda: networks.trace_groups(place.module, place.whole, image_size, min(images, 2)),
+        ("groups", image_size, batch_size),
+        lambda: networks.trace_groups(place.module, place.whole, image_size, batch_size),
     )
 
 

@@ -67,14 +67,14 @@ def flops(step: Step, place: Workplace) -> int:
     total, size, images = 0, params["image_size"], params["images"]
     if params["lsq"]:
         whole = place.shapes(cut.inputs.get("weights"))
-        batch = jax.ShapeDtypeStruct((images, size, size, 3), jnp.float32)
-        # Of networks of the same widths the same.
+        batch = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
         keep = prune.planned(cut, place)
-        key = ("correction", images, size, *(len(kept) for kept in keep.values()))
-        total += place.once(
-            key,
-            lambda: pruning.correction_flops(traced(step, place), whole, keep, batch),
+        # Of networks of the same widths the same, and of each image.
+        of_batch, solutions = place.once(
+            ("correction", size, *(len(kept) for kept in keep.values())),
+            lambda: pruning.correction_flops(prune.traced(place, size, 2), whole, keep, batch),
         )
+        total += images * of_batch // 2 + solutions
     if params["statistics"] and place.shapes(cut)["batch_stats"]:
         total += images * place.forward(cut, 0, size)
     return total
@@ -83,11 +83,6 @@ def flops(step: Step, place: Workplace) -> int:
 def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
     """What it costs."""
     return Ledger(prune=place.flops(step))
-
-
-def traced(step: Step, place: Workplace) -> pruning.Groups:
-    """Channel groups of the whole network as a program of the batches that are looked at."""
-    return prune.traced(place, step.params["image_size"], min(_BATCH, step.params["images"]))
 
 
 def shapes(step: Step, place: Workplace) -> Tree:
@@ -149,7 +144,8 @@ def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Corr
         for batch in np.array_split(images, -(-len(images) // _BATCH)):
             yield preprocess(jnp.asarray(batch))
 
-    return pruning.correct(traced(step, place), whole, prune.kept(cut, place), batches())
+    groups = prune.traced(place, step.params["image_size"], len(images))
+    return pruning.correct(groups, whole, prune.kept(cut, place), batches())
 
 
 def restore(step: Step, place: Workplace) -> Tree:
