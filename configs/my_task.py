@@ -4,10 +4,11 @@
     --config.images=/data/flowers --config.weights=resnet50.a1_in1k.safetensors \\
     --config.budget=2e12
 
-It finetunes with each method and learning rate below, each within the budget, and keeps the one
-that is best on dev; evaluates that on test; and prints what it is, what it is worth, what a
-prediction costs, and where it lies. Without weights it pretrains a small network on synthetic
-images first, and without images it learns a synthetic task: about a minute on two CPU cores.
+It tries each method below, with those that make training steps each learning rate, all within the
+budget, and keeps the one that is best on dev; evaluates that on test; and prints what it is, what
+it is worth, what a prediction costs, and where it lies. Without weights it pretrains a small
+network on synthetic images first, and without images it learns a synthetic task: about a minute on
+two CPU cores.
 """
 
 from ctl_jax import experiment
@@ -44,9 +45,11 @@ def get_config():
     config.pretrain.task = unless_given("embedded_source")
     config.pretrain.steps = 500
 
-    # Which is best depends on the task and on the budget: probes where it is small, then pruned
-    # networks, and the whole one where it is large.
-    config.methods = ("dense", "filters@0.5", "dense+head_bn", "linear_probe")
+    # Which is best depends on the task and on the budget: heads that are fitted on features where
+    # it pays for few passes over the images, finetuning where it pays for many. Networks that take
+    # images of any size are worth trying at a smaller one where it is small, and at a larger one
+    # where it pays for more than one pass: dense@48px+probe, dense@96px+probe.
+    config.methods = ("dense", "probe", "probe@kernel", "dense+lp_ft")
     config.finetune.learning_rates = experiment.following(
         config, "weights", lambda file: (0.01, 0.03) if file else (0.05, 0.2)
     )

@@ -24,8 +24,10 @@ FITTED = (
     "probe",
     "probe@last",
     "probe@logistic",
-    "dense@48px+probe",
+    "probe@kernel",
     "dense@32px+probe",
+    "dense@48px+probe",
+    "dense@96px+probe",
     "filters@0.25:bn+probe",
     "filters@0.5:bn+probe",
     "filters@0.5:lsq:bn+probe",
@@ -59,7 +61,7 @@ PARTS = {
     "small": Part(("5e10",), TRAINED + FITTED),
     "middle": Part(("1e11", "2.5e11", "5e11", "1.5e12", "5e12"), TRAINED + FITTED + BOTH),
     # What gains by more steps than that, and the probe that it is compared with.
-    "large": Part(("2e13",), ("dense", "filters@0.5", "probe", *BOTH)),
+    "large": Part(("2e13",), ("dense", "filters@0.5", "probe", "dense@96px+probe", *BOTH)),
 }
 
 

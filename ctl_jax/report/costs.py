@@ -68,9 +68,10 @@ def sharing(table: Table, task: str | None = None) -> Sharing:
 
 
 def shared(table: Table) -> str:
-    """Returns what trials were charged for and what was computed, a sentence; "" of the same."""
+    """Returns what trials were charged for and what was computed, a sentence; "" where not less."""
     found = sharing(table)
-    if found.charged == found.computed:
+    # Of a run that is not finished, what is shared may have been computed for trials to come.
+    if found.charged <= found.computed:
         return ""
     return (
         f"Charged to trials as if each were alone: {text.flops(found.charged)}; computed: "
