@@ -68,7 +68,7 @@ WORDS = st.sampled_from(
 TEXTS = st.one_of(WORDS, NUMBERS, NASTY, st.lists(NUMBERS, max_size=3).map(",".join))
 
 ODD_KEYS = st.one_of(
-    st.sampled_from(["finetune", "data.dirs.x", "", ".", "finetune.batch_sizes", "seed"]),
+    st.sampled_from(["finetune", "data.dirs.x", "", ".", "finetune.batchsize", "seed"]),
     NASTY,
 )
 # What makes sense for most keys of a type, in many ways of writing it.
