@@ -1,7 +1,7 @@
 """Seconds and FLOPs until a given accuracy on real sets, against PyTorch with the same weights.
 
   python benchmarks/time_to_accuracy.py --weights=FILE --dirs folder:DIR tfds:DIR nevis:DIR \\
-    --sets german_tsr scenes15 usps --targets 0.6 0.7 0.8
+    --sets german_tsr scenes15 usps
 
 FILE has weights of a ResNet-50, torchvision's or Keras's, whole or up to conv4. Contenders:
 
@@ -13,15 +13,15 @@ FILE has weights of a ResNet-50, torchvision's or Keras's, whole or up to conv4.
   target counts, the others are not charged: PyTorch's favour.
 
 The first two see class-balanced images, more and more of them: features are computed once an image,
-a head is fitted at 64, 128, 256, ... images, and the time until a target is that of all features up
-to there and of the one head. Contenders take turns, stretch by stretch, in one process, and compile
-before. Accuracies are of --test images of dev_test, which nobody is charged for. On a machine that
-is not quiet, --cpu_time compares CPU time; PyTorch's threads sleep then while they wait.
+a head is fitted at 32, 64, 96, 160, ... images, and the time until a target is that of all features
+up to there and of the one head. Contenders take turns, stretch by stretch, in one process, and
+compile before. Accuracies are of --test images of dev_test, which nobody is charged for. On a
+machine that is not quiet, compare CPU time on one core, where no thread spins while it waits:
+`taskset -c 0 python benchmarks/time_to_accuracy.py --cpu_time ...`.
 """
 
 import argparse
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -32,8 +32,8 @@ import turns
 
 from ctl_jax import compilation, compute, data, finetune, heads, memory, models
 
+# Images of a step, of a call that extracts, and of the first head; steps between two looks.
 BATCH, STRETCH = 32, 10
-FIRST = 64  # Images of the first head.
 PEERS = ("cached features", "full finetuning")
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--dirs", nargs="+", required=True, help="as `config.data.dirs`")
     parser.add_argument("--sets", nargs="+", default=["german_tsr", "scenes15", "usps"])
-    parser.add_argument("--targets", nargs="+", type=float, default=[0.6, 0.7, 0.8])
+    parser.add_argument("--targets", nargs="+", type=float, default=[0.6, 0.7, 0.8, 0.9])
     parser.add_argument("--size", type=int, default=64, help="of images, in px")
     parser.add_argument("--train", type=int, default=2048, help="training images at most")
     parser.add_argument("--test", type=int, default=500)
@@ -90,8 +90,6 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.01, 0.03])
     parser.add_argument("--cpu_time", action="store_true", help="compare CPU time")
     arguments = parser.parse_args()
-    if arguments.cpu_time:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     memory.keep_freed()
     compilation.enable_cache()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
@@ -152,12 +150,12 @@ def contenders(problem: Problem, arguments: argparse.Namespace) -> dict[str, Con
 
 
 def counts(examples: int) -> Iterator[tuple[int, int]]:
-    """Stretches of images: 0 to 64, to 128, to 256, ..., to the last."""
-    start, stop = 0, FIRST
+    """Stretches of images: 0 to 32, to 64, to 96, ..., half as many more in whole batches."""
+    start, stop = 0, BATCH
     while start < examples:
         stop = min(stop, examples)
         yield start, stop
-        start, stop = stop, 2 * stop
+        start, stop = stop, -(-3 * stop // (2 * BATCH)) * BATCH
 
 
 def ours(problem: Problem) -> Iterator[Stage]:
@@ -166,7 +164,7 @@ def ours(problem: Problem) -> Iterator[Stage]:
 
     def features(images: np.ndarray) -> np.ndarray:
         network = (model.module, model.preprocess, model.variables)
-        return finetune.extract(*network, images, head="taps", batch_size=FIRST)
+        return finetune.extract(*network, images, head="taps", batch_size=BATCH)
 
     test = features(problem.test)  # It compiles, too.
     shards: list[heads.Shard] = []
@@ -198,8 +196,8 @@ def cached_features(problem: Problem) -> Iterator[Stage]:
         with torch.inference_mode():
             return np.concatenate(
                 [
-                    network(preprocess(torch_images(images[start : start + FIRST]))).numpy()
-                    for start in range(0, len(images), FIRST)
+                    network(preprocess(torch_images(images[start : start + BATCH]))).numpy()
+                    for start in range(0, len(images), BATCH)
                 ]
             )
 
@@ -253,14 +251,17 @@ def full_finetuning(problem: Problem, rate: float, steps: int) -> Iterator[Stage
     def logits() -> np.ndarray:
         network.eval()
         with torch.inference_mode():
-            parts = [problem.test[i : i + FIRST] for i in range(0, len(problem.test), FIRST)]
+            parts = [problem.test[i : i + BATCH] for i in range(0, len(problem.test), BATCH)]
             found = np.concatenate([network(preprocess(torch_images(part))) for part in parts])
         network.train()
         return found
 
     yield Stage(0, lambda: (0, logits))
     order = np.concatenate(
-        [generator.permutation(len(problem.labels)) for _ in range(1 + steps * BATCH // FIRST)]
+        [
+            generator.permutation(len(problem.labels))
+            for _ in range(-(-steps * BATCH // len(problem.labels)))
+        ]
     )
     for step in range(1, steps + 1):
         batch = order[(step - 1) * BATCH : step * BATCH]
@@ -275,45 +276,9 @@ def torch_network(problem: Problem) -> Any:
     import torch
     import transfer
 
-    options = {"stages": (3, 4, 6, 3), "version": "v1.5", "epsilon": 1e-5, **problem.model.options}
-    variables = jax.tree.map(np.asarray, models.with_head(problem.model.variables, problem.classes))
-    params = variables["params"]
-    for path, statistics in _layers(variables["batch_stats"]):
-        layer = _at(params, path.replace("bn", "conv"))
-        if "bias" in layer:  # Keras's: BatchNorm takes it away again.
-            statistics["mean"] = statistics["mean"] - layer["bias"]
-    name = "resnet50" if len(options["stages"]) == 4 else "resnet50_conv4"
-    network = transfer.to_torch(name, _without_biases(variables))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eps = options["epsilon"]
-        if options["version"] == "v1" and hasattr(module, "downsample"):
-            module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
-    return network.to(memory_format=torch.channels_last)
-
-
-def _layers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if "mean" in value:
-            yield f"{path}{key}", value
-        else:
-            yield from _layers(value, f"{path}{key}/")
-
-
-def _at(tree: Any, path: str) -> Any:
-    return functools.reduce(lambda part, key: part.get(key, {}), path.split("/"), tree)
-
-
-def _without_biases(tree: Any) -> Any:
-    """Without the convolutions' biases."""
-    return {
-        key: {k: v for k, v in value.items() if k != "bias"}
-        if key.endswith("conv") or key[:-1].endswith("conv")
-        else _without_biases(value)
-        if isinstance(value, dict)
-        else value
-        for key, value in tree.items()
-    }
+    variables = models.with_head(problem.model.variables, problem.classes)
+    network = transfer.to_torch_resnet50(variables, problem.model.options)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def torch_images(images: np.ndarray) -> Any:

@@ -120,6 +120,36 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def to_torch_resnet50(variables: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+    """A ResNet-50, whole or up to conv4, of torchvision's or of Keras's kind (strides, biases).
+
+    Args:
+      variables: of ctl_jax's.
+      options: of its module, see `models.create`.
+    """
+    variables = {kind: _copied(tree) for kind, tree in variables.items()}
+    for block, inside in [("", variables["params"]), *variables["params"].items()]:
+        statistics = variables["batch_stats"].get(block, {}) if block else variables["batch_stats"]
+        for name, layer in inside.items():
+            if "conv" in name and "bias" in layer:
+                # BatchNorm takes a convolution's bias away again.
+                norm = statistics[name.replace("conv", "bn")]
+                norm["mean"] = norm["mean"] - layer.pop("bias")
+    stages = {name[:6] for name in variables["params"] if name.startswith("stage")}
+    model = to_torch("resnet50" if len(stages) == 4 else "resnet50_conv4", variables)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = options.get("epsilon", module.eps)
+        if isinstance(module, torch_models.Block) and options.get("version") == "v1":
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+    return model
+
+
+def _copied(tree: Any) -> Any:
+    """Nested dicts of their own."""
+    return {k: _copied(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+
+
 def count_and_run(model: nn.Module, images: np.ndarray) -> tuple[int, np.ndarray]:
     """FLOPs by PyTorch's counter, and the logits, of images [B, H, W, 3]."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
