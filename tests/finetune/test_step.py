@@ -133,6 +133,23 @@ def test_kernels_are_pulled_to_where_the_whole_training_began(module, recipe, va
     chex.assert_trees_all_equal(again._replace(key=0), state._replace(key=0))
 
 
+def test_the_head_may_have_a_rate_of_its_own(module, recipe, variables, split):
+    two = dataclasses.replace(recipe, phase=Phase(("head/*", "*/conv2/kernel"), "frozen"))
+    kernel = variables["params"]["head"]["kernel"]
+    variables = models.set_head(variables, {"kernel": kernel + 0.1, "bias": kernel[0]})
+    state, step = finetune.init_state(two, variables, 0), compiled(module, two)
+
+    def moved(head_rate):
+        hyper = Hyper(RATE, 1, 0, 3, head_rate)
+        after, _ = step(state, split[0][:8], split[1][:8], hyper)
+        return jax.tree.map(lambda new, old: new - old, after.params, variables["params"])
+
+    whole, tenth = moved(1.0), moved(0.1)
+    expected = whole | {"head": jax.tree.map(lambda leaf: 0.1 * leaf, whole["head"])}
+    chex.assert_trees_all_close(tenth, expected, atol=1e-6)
+    assert np.abs(whole["head"]["kernel"]).max() > 1e-3
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_loss_of_mixed_images_is_that_of_both_labels(
     multi_label, module, recipe, variables, split
