@@ -23,8 +23,8 @@ from train_step import METHODS, NETWORKS, TORCH_NAMES, Case, batch_of, dtype, ma
 
 from ctl_jax import compilation, compute, finetune, memory, models
 
-# Images of a round, by the side of one: some seconds on two cores.
-IMAGES = {64: 128, 224: 16}
+# Images of a round, by the side of one: whole batches, some seconds on two cores.
+IMAGES = {64: 128, 224: 64}
 Extractor = Callable[[int], np.ndarray]
 
 
