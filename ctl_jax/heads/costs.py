@@ -1,6 +1,7 @@
 """FLOPs of dense linear algebra, at 2 per multiply-add; element-wise work is not counted.
 
-Triangular ones: Golub & Van Loan, Matrix Computations, 4th edition, 2013, chapters 3 and 4.
+Triangular and orthogonal ones: Golub & Van Loan, Matrix Computations, 4th edition, 2013, chapters
+3 to 5 and 8.
 """
 
 
@@ -22,3 +23,15 @@ def cholesky(size: int) -> int:
 def triangular(size: int, columns: int) -> int:
     """Of solving with one triangular matrix [size, size] for so many right sides."""
     return size**2 * columns
+
+
+def qr(rows: int, columns: int) -> int:
+    """Of an orthonormal basis of what so many columns span, at most `rows`."""
+    small = min(rows, columns)
+    return 4 * max(rows, columns) * small**2
+
+
+def svd(rows: int, columns: int) -> int:
+    """Of singular values and both sides' vectors, [rows, columns] with no more columns."""
+    small = min(rows, columns)
+    return 6 * max(rows, columns) * small**2 + 20 * small**3

@@ -29,9 +29,9 @@ def fit(
     """A classifier on features, fitted to all images of some shards.
 
     Features are standardised by their mean and deviation over these images and weighted (see
-    `weighting`), which is folded into the head that is returned. Equal shards give equal bits; the
-    same images cut into other shards give the same head but for rounding. Memory is that of a block
-    of rows and of one [D, D] or [n, n] matrix or two, unless a solver says otherwise.
+    `weighting`), which is folded into the head that is returned. The same images in the same order
+    give the same bits, however they are cut into shards. Memory is that of a block of rows and of
+    one [D, D] or [n, n] matrix or two, unless a solver says otherwise.
 
     Args:
       solver: one of `SOLVERS`.

@@ -77,10 +77,9 @@ class Features:
         return Features([_some(self._shards, indices)], self._moments, self._columns)
 
     def blocks(self, dtype: type = np.float32) -> Iterator[np.ndarray]:
-        """All rows in order, [up to BLOCK, D] at a time."""
-        for shard in self._shards:
-            for start in range(0, len(shard.labels), BLOCK):
-                yield self._standardise(shard.features[start : start + BLOCK], dtype)
+        """All rows in order, [BLOCK, D] at a time, the last fewer."""
+        for raw in _blocks(self._shards):
+            yield self._standardise(raw, dtype)
 
     def matrix(self, dtype: type = np.float32) -> np.ndarray:
         """All rows at once, [n, D]."""
@@ -115,6 +114,27 @@ class Features:
         return block
 
 
+def _blocks(shards: Sequence[Shard]) -> Iterator[np.ndarray]:
+    """Raw rows, [BLOCK, D] at a time whatever the shards are, on which no sum depends so."""
+    parts: list[np.ndarray] = []
+    lacking = BLOCK
+    for features, _ in shards:
+        start = 0
+        while start < len(features):
+            parts.append(features[start : start + lacking])
+            start += len(parts[-1])
+            lacking -= len(parts[-1])
+            if not lacking:
+                yield _joined(parts)
+                parts, lacking = [], BLOCK
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def labels(shards: Sequence[Shard]) -> np.ndarray:
     """Of all images, int32 [n] or uint8 [n, K]."""
     return np.concatenate([np.asarray(shard.labels) for shard in shards])
@@ -145,16 +165,14 @@ def moments(shards: Sequence[Shard]) -> Moments:
     Raises:
       UserError: features that are NaN or infinite.
     """
-    first = np.asarray(shards[0].features[0], np.float32)
+    first = np.asarray(next(_blocks(shards))[0], np.float32)
     total, squares, count = np.zeros(len(first)), np.zeros(len(first)), 0
-    for shard in shards:
-        for start in range(0, len(shard.labels), BLOCK):
-            raw = shard.features[start : start + BLOCK]
-            with np.errstate(invalid="ignore", over="ignore"):
-                block = raw.astype(np.float32) - first
-                total += block.sum(0, dtype=np.float64)
-            squares += np.einsum("ij,ij->j", block, block, dtype=np.float64)
-            count += len(block)
+    for raw in _blocks(shards):
+        with np.errstate(invalid="ignore", over="ignore"):
+            block = raw.astype(np.float32) - first
+            total += block.sum(0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", block, block, dtype=np.float64)
+        count += len(block)
     if not np.isfinite(total).all():
         _raise_not_finite(shards)
     mean = total / count
@@ -166,11 +184,10 @@ def moments(shards: Sequence[Shard]) -> Moments:
 
 def _raise_not_finite(shards: Sequence[Shard]) -> None:
     bad = images = rows = 0
-    for shard in shards:
-        for start in range(0, len(shard.labels), BLOCK):
-            wrong = ~np.isfinite(shard.features[start : start + BLOCK])
-            bad, images = bad + int(wrong.sum()), images + int(wrong.any(1).sum())
-        rows += len(shard.labels)
+    for raw in _blocks(shards):
+        wrong = ~np.isfinite(raw)
+        bad, images = bad + int(wrong.sum()), images + int(wrong.any(1).sum())
+        rows += len(raw)
     raise UserError(
         f"features: {bad} numbers of {images} of {rows} images are NaN or infinite; "
         "expected finite numbers"
