@@ -46,10 +46,11 @@ def get_config():
     config.pretrain.steps = 500
 
     # Which is best depends on the task and on the budget: heads that are fitted on features where
-    # it pays for few passes over the images, finetuning where it pays for many. Networks that take
+    # it pays for few passes over the images (of a network without half of its filters where they
+    # are far from those it was trained on), finetuning where it pays for many. Networks that take
     # images of any size are worth trying at a smaller one where it is small, and at a larger one
     # where it pays for more than one pass: dense@48px+probe, dense@96px+probe.
-    config.methods = ("dense", "probe", "probe@kernel", "dense+lp_ft")
+    config.methods = ("dense", "probe", "probe@kernel", "filters@0.5:bn+probe", "dense+lp_ft")
     config.finetune.learning_rates = experiment.following(
         config, "weights", lambda file: (0.01, 0.03) if file else (0.05, 0.2)
     )
