@@ -26,7 +26,7 @@ from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
 # Coefficients that are tried, times the mean squared length of a row of X.
 _STEPS = (1.0, 0.1, 0.01, 0.001)
 # Evaluations of the loss for each, at most.
-_EVALUATIONS = 60
+_EVALUATIONS = 40
 # The gradient's largest number where it is solved, of the mean loss.
 _TOLERANCE = 1e-4
 # Of so many training images one judges, where there is no dev.
