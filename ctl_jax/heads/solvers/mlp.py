@@ -2,10 +2,10 @@
 
 Of 512 hidden units pairs, relu(a) and relu(-a), first compute what ridge regression does, and the
 others are drawn with an output of zero. All are trained by Adam with dropout, and other images
-choose after how many epochs it is best, the start among them: dev, or a fifth of the training images,
-which is then not fitted. Features are first projected on 256 directions in which they vary most
-(Halko, Martinsson & Tropp, Finding Structure with Randomness, 2011) and on those that ridge
-regression reads, r in all.
+choose after how many epochs, if any, it is best: dev, or a fifth of the training images, which is
+then not fitted. Features are first projected on 256 directions in which they vary most (Halko,
+Martinsson & Tropp, Finding Structure with Randomness, 2011) and on those that ridge regression
+reads, r in all.
 
 Memory: [n, r]. FLOPs, beside ridge regression's: 4 n D 256 to find the directions and 2 n D r to
 project, 6 n H (r + K) an epoch, and 2 H (r + K) for each image that chooses.
