@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import pytest
 
@@ -206,3 +207,17 @@ def test_a_trained_network_expects_images_as_it_was_trained_on(config):
     model = as_model(network, variables, 32, "float32", notes={"task": "pets"})
     assert model.preprocess == models.PREPROCESS["imagenet"]
     assert model.notes == {"library": "timm", "task": "pets"}
+
+
+def test_weights_with_another_head_start_with_a_usual_one(config, tiny_model, tmp_path):
+    """What a run has trained may be two networks, whose heads read more than the last features."""
+    plain, size = tiny_model.variables, tiny_model.image_size
+    tapped = models.new_head(tiny_model.module, plain, 3, size, "taps")
+    both = {kind: {**tapped[kind], "ensemble": plain[kind]} for kind in plain}
+    model = dataclasses.replace(tiny_model, variables=both)
+    models.save(tmp_path / "model", model)
+    chex.assert_trees_all_equal(models.load(tmp_path / "model").variables, both)
+    config.update({"weights": str(tmp_path / "model"), "methods": ("dense",)})
+    config.data.image_size = size
+    given = find(validate(config)).given
+    chex.assert_trees_all_equal(given, models.with_head(plain, 1))
