@@ -1,5 +1,6 @@
 """Anybody's weights: the network that they are of, found by itself, and the same logits."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -348,6 +349,15 @@ def test_position_embeddings_of_another_size(save, tmp_path, random_variables):
     models.save(tmp_path / "m", models.load_pretrained(path))
     again = models.load_pretrained(tmp_path / "m", image_size=48)
     chex.assert_trees_all_equal(again.variables, found.variables)
+    # Both networks of an ensemble.
+    model = models.load_pretrained(path)
+    one = models.new_head(model.module, model.variables, 2, 32, "taps")
+    both = {kind: {**one[kind], "ensemble": model.variables[kind]} for kind in one}
+    models.save(tmp_path / "both", dataclasses.replace(model, variables=both))
+    again = models.load_pretrained(tmp_path / "both", image_size=48).variables["params"]
+    for params in (again, again["ensemble"]):
+        chex.assert_trees_all_equal(params["position"], found.variables["params"]["position"])
+    chex.assert_trees_all_equal(again["head"], one["params"]["head"])
 
 
 def test_from_the_hub(save, tmp_path, monkeypatch, variables, module):
