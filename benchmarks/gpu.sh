@@ -51,9 +51,10 @@ print(", ".join([*found, *(f"{d.platform} {d.device_kind}" for d in jax.devices(
 END
 
 if grep -q 'gpu \|cuda ' "$out/device.txt"; then
-  small=(--network full --size 64 --batch 256 --rounds 3 --steps 20)
-  large=(--network full --size 224 --batch 128 --rounds 3 --steps 10)
-  features=(--network full --size 64 224 --images 8192 1024 --batch 256 --rounds 3)
+  methods=(--network full --method dense filters@0.5)
+  small=("${methods[@]}" --size 64 --batch 256 --rounds 3 --steps 20)
+  large=("${methods[@]}" --size 224 --batch 128 --rounds 3 --steps 10)
+  features=("${methods[@]}" --size 64 224 --images 8192 1024 --batch 256 --rounds 3)
   tests=(tests/finetune tests/pruning)
   # Processes share the device's memory, and results are compared to float32's digits, not TF32's.
   has xdist && tests+=(-n 8)
@@ -61,18 +62,17 @@ if grep -q 'gpu \|cuda ' "$out/device.txt"; then
     XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_deterministic_ops=true")
 else
   echo "No GPU: tiny sizes."
-  small=(--network conv4 --size 32 --batch 16 --rounds 1 --steps 1 --cpu_time)
-  large=(--network conv4 --size 48 --batch 16 --rounds 1 --steps 1 --cpu_time)
-  features=(--network conv4 --size 32 --images 16 --batch 16 --rounds 1 --cpu_time)
+  small=(--network conv4 --size 32 --batch 16 --method dense --rounds 1 --steps 1 --cpu_time)
+  large=(--network conv4 --size 48 --batch 16 --method filters@0.5 --rounds 1 --steps 1 --cpu_time)
+  features=(--network conv4 --size 32 --images 64 --method dense --rounds 1 --cpu_time)
   tests=(tests/finetune/test_augment.py tests/pruning/test_slices.py)
   numerics=()
 fi
-methods=(--method dense filters@0.5)
-part train_small 100 "$python" train_step.py "${small[@]}" "${methods[@]}" "${peer[@]}"
+part train_small 100 "$python" train_step.py "${small[@]}" "${peer[@]}"
 if has torch; then
-  part extract 70 "$python" extract.py "${features[@]}" "${methods[@]}"
+  part extract 70 "$python" extract.py "${features[@]}"
 fi
-part train_large 100 "$python" train_step.py "${large[@]}" "${methods[@]}" "${peer[@]}"
+part train_large 100 "$python" train_step.py "${large[@]}" "${peer[@]}"
 if has pytest && has hypothesis && has chex; then
   cd "$root" && part tests 100 env "${numerics[@]}" "$python" -m pytest -p no:cacheprovider \
     -m "not slow" --maxfail=20 "${tests[@]}"
