@@ -12,11 +12,11 @@ from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import networks, searches, strategies, tunings
+from ctl_jax.experiment import networks, searches, strategies, stretches, tunings
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import finetune, head, pretrain, prune, recalibrate
+from ctl_jax.experiment.kinds import head, pretrain, prune, recalibrate
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -113,7 +113,7 @@ class Plan:
         elif cut.criterion == _DRAWN and seed is not None:
             of_task = {"seed": seed}
         return self.place.once(
-            ("cut", method.start, cut, start and start.id, *map(repr, of_task.values())),
+            ("cut", method.start, cut, start and start.id, repr(of_task), network["image_size"]),
             lambda: prune.make(cut, settings, network, start, **of_task),
         )
 
@@ -178,7 +178,7 @@ class Plan:
             point.seed,
             self._settings["compute_dtype"],
         )
-        left = share - finetune.spent(self.place.charge(start, done=False))
+        left = share - stretches.spent(self.place.charge(start, done=False))
         images = self.place.once(("images", *key), lambda: head.affordable(wish, left, self.place))
         if images < 1:
             least = share - left + head.cost_of_one(wish, self.place)
@@ -296,7 +296,7 @@ class Plan:
         of = start, num_classes, size, last.head
         step = None
         if last.solver == SGD:
-            recipe = finetune.recipe(self._settings, self._model, _plain(last))
+            recipe = stretches.recipe(self._settings, self._model, _plain(last))
             batch_size = self.config.finetune.batch_size
             step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
         return MethodCost(step, self.place.forward(*of), self.place.params(*of))
@@ -316,13 +316,13 @@ class Plan:
         self.place.once(key, lambda: self._check_once(point, amount, inputs))
 
     def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
-        stretches = finetune.plan(self._trial(point, amount, inputs), self.place)
-        for number, stretch in enumerate(stretches, start=1):
+        planned = stretches.plan(self._trial(point, amount, inputs), self.place)
+        for number, stretch in enumerate(planned, start=1):
             # With the maps of its images, where it is trained on some.
             images = self._settings_of(point)["batch_size"]
             cost = stretch.cost.step + images * stretch.cost.map
             whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
-            if len(stretches) > 1:
+            if len(planned) > 1:
                 whose += f" in phase {number}, which has a share of {stretch.share:.2g}"
             if stretch.updates < 1:
                 raise UserError(

@@ -9,8 +9,9 @@ import rich.table
 
 from ctl_jax import data, records, text
 from ctl_jax.compute import Budget
+from ctl_jax.experiment import stretches
 from ctl_jax.experiment.kept_models import TRIAL
-from ctl_jax.experiment.kinds import finetune, prune
+from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.steps import Finished, Step
 from ctl_jax.experiment.tasks import TaskInfo
@@ -134,7 +135,7 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
 def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
     """What the trials do not do that the config seems to ask for."""
     updates = {
-        step.id: sum(stretch.updates for stretch in finetune.plan(step, plan.place))
+        step.id: sum(stretch.updates for stretch in stretches.plan(step, plan.place))
         for step in trials
     }
     by_budget: dict[str, list[Any]] = {str(budget): [] for budget in plan.budgets}

@@ -9,9 +9,9 @@ import numpy as np
 
 from ctl_jax import finetune, models, records
 from ctl_jax.experiment import networks
-from ctl_jax.experiment.kinds import finetune as trials
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.stretches import new_head, padded_outputs
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
@@ -52,7 +52,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     scores = finetune.evaluate(
         place.module,
         params["model"]["preprocess"],
-        models.resize_head(variables, trials.padded_outputs(task.num_classes)),
+        models.resize_head(variables, padded_outputs(task.num_classes)),
         split.images,
         split.labels,
         num_classes=task.num_classes,
@@ -103,7 +103,7 @@ def _forward(place: Workplace, trial: Step) -> int:
     """FLOPs of a prediction by the trial's network."""
     params = trial.params
     of = params["task"]["num_classes"], params["image_size"]
-    one = place.forward(trial.inputs.get("weights"), *of, trials.new_head(trial))
+    one = place.forward(trial.inputs.get("weights"), *of, new_head(trial))
     return 2 * one if ENSEMBLE in place.shapes(trial)["params"] else one
 
 

@@ -1,26 +1,34 @@
 """One finetuning on one task: a trial."""
 
 import contextlib
-import dataclasses
 import functools
-import itertools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from ctl_jax import data, finetune, interrupts, models, pruning, records
-from ctl_jax.compute import Ledger
 from ctl_jax.experiment import ensembles, networks
-from ctl_jax.experiment.costs import Cost, MethodCost
+from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.stretches import (
+    Stretch,
+    mean_step,
+    new_head,
+    padded_outputs,
+    plan,
+    spent,
+    spent_by,
+    spent_on_maps,
+    stretch_at,
+)
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe
+from ctl_jax.finetune import Hyper, Leg
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
@@ -38,26 +46,6 @@ _LOOK_EVERY = 10
 Evaluate = Callable[[str, Tree], finetune.Scores]
 
 
-class Stretch(NamedTuple):
-    """One phase of a trial.
-
-    Attributes:
-      recipe: constants of its program.
-      cost: of its network on the task.
-      share: of the budget.
-      updates: that its share of the budget pays for.
-      rate: its peak learning rate.
-      maps: FLOPs of the maps that it is trained on, each computed once; see `finetune.maps`.
-    """
-
-    recipe: Recipe
-    cost: Cost
-    share: float
-    updates: int
-    rate: float
-    maps: int
-
-
 def flops(step: Step, place: Workplace) -> int:
     """Of all its updates, and of its evaluations; nothing where its start is all that there is."""
     stretches, params = plan(step, place), step.params
@@ -69,7 +57,7 @@ def flops(step: Step, place: Workplace) -> int:
     forwards = evaluations * counts["dev"] + counts["dev_test"]
     if is_ensemble(step):
         forwards += counts["dev"] + counts["dev_test"]
-    return _spent(stretches, updates) + forward * forwards
+    return spent_by(stretches, updates) + forward * forwards
 
 
 def evaluations_before_end(updates: int, every: int) -> int:
@@ -94,40 +82,6 @@ def shapes(step: Step, place: Workplace) -> Tree:
 def is_ensemble(step: Step) -> bool:
     """Whether its network may be two, whose logits are added."""
     return any(phase.get("ensemble") for phase in step.params["phases"])
-
-
-def new_head(step: Step) -> str:
-    """What a new head reads, "last" or "taps"; "" where the step's start has made the head."""
-    start = step.inputs.get("weights")
-    if start is not None and start.kind == "head":
-        return ""
-    return phase_of(step.params["phases"][0]).head
-
-
-def plan(step: Step, place: Workplace) -> list[Stretch]:
-    """The phases of a trial, with the updates that the budget pays for."""
-    params, start = step.params, step.inputs.get("weights")
-    phases = [phase_of(each) for each in params["phases"]]
-    shares = sum(phase.share for phase in phases)
-    # As much as what it starts from may have cost: how much it did is known only later.
-    left = budget = max(0, params["budget_flops"] - spent(place.charge(start, done=False)))
-    stretches = []
-    batch_size, size = params["finetune"]["batch_size"], params["image_size"]
-    examples = params["task"]["examples"]["train"]
-    for number, phase in enumerate(phases, start=1):
-        each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
-        each = place.divided(each, start, size, new_head(step))
-        costs = place.costs(each, start, batch_size, size, new_head(step))
-        cost = costs(params["task"]["num_classes"])
-        # The last one has what is left, so that little of the budget is.
-        amount = int(budget * (phase.share / shares))
-        amount = left if number == len(phases) else min(left, amount)
-        updates = finetune.maps.affordable(amount, cost.step, cost.map, batch_size, examples)
-        maps = min(updates * batch_size, examples) * cost.map
-        left -= updates * cost.step + maps
-        rate = params["learning_rate"] * phase.rate
-        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate, maps))
-    return stretches
 
 
 def run(step: Step, place: Workplace, job: Job) -> Output:
@@ -173,7 +127,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        own, of_maps = _spent(stretches, result.steps), _spent_on_maps(stretches, result.steps)
+        own, of_maps = spent_by(stretches, result.steps), spent_on_maps(stretches, result.steps)
         ledger = place.charge(step.inputs.get("weights"), done=True)
         ledger = ledger.add("extract", of_maps).add("train", own - of_maps)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
@@ -211,11 +165,6 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     ]
     multi_label = task.splits["train"].labels.ndim == 2
     return Output(lines, _model(step, place, variables, multi_label))
-
-
-def spent(ledger: Ledger) -> int:
-    """What counts against a trial's budget."""
-    return ledger.train + ledger.extract + ledger.prune
 
 
 def _fitted(step: Step, place: Workplace) -> Output:
@@ -292,54 +241,11 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         "examples": fitted.get("images"),
         "notes": notes,
         "seed": params["seed"],
-        "flops_per_step": _mean_step(stretches) if stretches else None,
+        "flops_per_step": mean_step(stretches) if stretches else None,
         "forward_flops": cost.forward,
         "params": cost.params,
         "metric": spec.metric,
     }
-
-
-def padded_outputs(num_classes: int) -> int:
-    """Outputs of the head: a power of two, at least 64, so that tasks share compiled programs.
-
-    Padded outputs get no probability and stay zero; they are not counted as FLOPs. Most
-    tasks have fewer classes, and 64 outputs are under 1% of even the quickstart's network.
-    """
-    return max(64, 1 << (num_classes - 1).bit_length())
-
-
-def phase_of(params: Mapping[str, Any]) -> Phase:
-    """A phase, of the plain values that steps have of it."""
-    return Phase(**{**params, "train": tuple(params["train"])})
-
-
-def recipe(
-    settings: Mapping[str, Any], model: Mapping[str, Any], phase: Mapping[str, Any]
-) -> Recipe:
-    """Constants of a phase's program.
-
-    Args:
-      settings: "finetune" of a step's parameters.
-      model: "model" of them.
-      phase: one of its "phases".
-    """
-    return Recipe(
-        preprocess=model["preprocess"],
-        augmentation=Augmentation(
-            crop_area=tuple(settings["crop_area"]),
-            crop_aspect=tuple(settings["crop_aspect"]),
-            flip=settings["flip"],
-        ),
-        momentum=settings["momentum"],
-        weight_decay=settings["weight_decay"],
-        # What differs between phases of one program is a value: the schedule's.
-        phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0, ensemble=False),
-        compute_dtype=settings["compute_dtype"],
-        # Steps without them do not name them: their ids are from before there were these keys.
-        label_smoothing=settings.get("label_smoothing", 0.0),
-        mixup=settings.get("mixup", 0.0),
-        ema=settings.get("ema", 0.0),
-    )
 
 
 def _cut(step: Step) -> Step | None:
@@ -348,29 +254,6 @@ def _cut(step: Step) -> Step | None:
     while start is not None and start.kind != "prune":
         start = start.inputs.get("weights")
     return start
-
-
-def _spent(stretches: list[Stretch], updates: int) -> int:
-    """FLOPs of the first updates of a training, and of the maps that they need."""
-    spent = _spent_on_maps(stretches, updates)
-    for stretch in stretches:
-        made = min(updates, stretch.updates)
-        spent, updates = spent + made * stretch.cost.step, updates - made
-    return spent
-
-
-def _mean_step(stretches: list[Stretch]) -> int:
-    """FLOPs of a step; of several phases the mean."""
-    updates = sum(stretch.updates for stretch in stretches)
-    return round(sum(stretch.updates * stretch.cost.step for stretch in stretches) / updates)
-
-
-def _spent_on_maps(stretches: list[Stretch], updates: int) -> int:
-    """FLOPs of the maps of the phases that the first updates are of."""
-    begins = itertools.accumulate((stretch.updates for stretch in stretches), initial=0)
-    return sum(
-        stretch.maps for stretch, begin in zip(stretches, begins, strict=False) if begin < updates
-    )
 
 
 # Otherwise each trial from random weights would trace the network anew.
@@ -503,28 +386,19 @@ def _train_record(
     return records.TrainRecord(
         trial=step.id,
         step=entry.step,
-        flops_per_step=_now(stretches, entry.step).cost.step,
-        flops=_spent(stretches, entry.step),
+        flops_per_step=stretch_at(stretches, entry.step).cost.step,
+        flops=spent_by(stretches, entry.step),
         loss=entry.loss,
         learning_rate=entry.learning_rate,
         wall_s=entry.wall_s,
     )
 
 
-def _now(stretches: list[Stretch], updates: int) -> Stretch:
-    """The phase that the last of some updates is of."""
-    for stretch in stretches:
-        updates -= stretch.updates
-        if updates <= 0:
-            break
-    return stretch
-
-
 def _dev_record(step: Step, stretches: list[Stretch], dev: Dev) -> records.DevRecord:
     return records.DevRecord(
         trial=step.id,
         step=dev.step,
-        flops=_spent(stretches, dev.step),
+        flops=spent_by(stretches, dev.step),
         dev=dev.value,
         dev_top5=dev.top5,
     )

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from ctl_jax import finetune, records
-from ctl_jax.experiment.kinds.finetune import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.stretches import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Hyper, Leg, Phase
 from ctl_jax.finetune.phases import SGD
