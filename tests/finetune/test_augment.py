@@ -1,4 +1,4 @@
-"""Random resized crop and flip."""
+"""Random resized crop, flip and mixtures."""
 
 import chex
 import jax
@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctl_jax import compute
-from ctl_jax.finetune import Augmentation, augment
+from ctl_jax import compute, finetune
+from ctl_jax.finetune import Augmentation
 from ctl_jax.finetune.augment import mix
 
+# One compilation instead of one an operation.
+augment = jax.jit(finetune.augment, static_argnums=2)
 WHOLE = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 
 
