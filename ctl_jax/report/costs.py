@@ -68,15 +68,18 @@ def sharing(table: Table, task: str | None = None) -> Sharing:
 
 
 def shared(table: Table) -> str:
-    """Returns what trials were charged for and what was computed, a sentence; "" where not less."""
+    """Returns what trials were charged for and what was computed, a sentence; "" of the same.
+
+    Of a run that is not finished, or of few trials, more may be computed: for trials to come, and
+    of images up to the end of a shard.
+    """
     found = sharing(table)
-    # Of a run that is not finished, what is shared may have been computed for trials to come.
-    if found.charged <= found.computed:
+    if found.charged == found.computed:
         return ""
     return (
         f"Charged to trials as if each were alone: {text.flops(found.charged)}; computed: "
-        f"{text.flops(found.computed)}, since features, heads and corrections are computed once "
-        f"({found.steps} steps, {text.duration(found.wall_s)})."
+        f"{text.flops(found.computed)}, with features, heads and corrections once ({found.steps} "
+        f"steps, {text.duration(found.wall_s)})."
     )
 
 
