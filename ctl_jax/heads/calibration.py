@@ -5,7 +5,7 @@ import scipy.optimize
 import scipy.special
 
 # Scores at most: of more images times classes, a part of the images is enough.
-_SCORES = 2**22
+_SCORES = 2**20
 # Of the factor.
 _MOST = 1000.0
 # Steps of Newton's method, and how far one may go: offsets by so much, the factor so many times.

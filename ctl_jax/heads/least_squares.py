@@ -119,9 +119,9 @@ def dual(
     return Solution(best.kept, bias, *best[:4], flops=tries * each)
 
 
-def dual_flops(count: int, classes: int) -> int:
-    """The most that `dual` takes."""
-    return MOST * max(_dual_attempt(count, classes, judges) for judges in (None, JUDGES))
+def dual_flops(count: int, classes: int, judges: int = JUDGES) -> int:
+    """The most that `dual` takes, with so many others or without them."""
+    return MOST * max(_dual_attempt(count, classes, each) for each in (None, judges))
 
 
 def _dual_attempt(count: int, classes: int, judges: int | None) -> int:

@@ -81,4 +81,4 @@ def flops(size: Size) -> int:
     """The most that `choose` takes."""
     some = dataclasses.replace(size, examples=min(size.examples, _IMAGES))
     products = costs.product(size.features, some.examples, size.classes)
-    return products + len(_POWERS) * ridge.flops(some)
+    return products + len(_POWERS) * ridge.flops(some, _JUDGES)

@@ -134,8 +134,10 @@ def _start(
 def _directions(problem: Problem, wanted: np.ndarray) -> np.ndarray:
     """Orthonormal columns [D, r]: what `wanted` spans, and that in which the rows vary most."""
     count, width = problem.features.shape
-    drawn = np.random.default_rng(problem.seed).standard_normal((width, _DIRECTIONS), np.float32)
-    found = np.zeros((width, _DIRECTIONS), np.float32)
+    drawn = np.random.default_rng(problem.seed).standard_normal(
+        (width, min(count, _DIRECTIONS)), np.float32
+    )
+    found = np.zeros_like(drawn)
     for block in problem.features.blocks():
         found += block.T @ (block @ drawn)
     whole, _ = np.linalg.qr(np.hstack([wanted.astype(np.float32), found]))
@@ -216,15 +218,15 @@ def _adam(params: Params, size: float, steps: int) -> Generator[None, Params, No
 def flops(size: Size) -> int:
     """The most that `fit` takes."""
     count, width, classes = size.examples, size.features, size.classes
-    inside = min(count, width, HIDDEN // 2 + _DIRECTIONS)
+    inside = min(count, width, min(classes, HIDDEN // 2) + _DIRECTIONS)
     return ridge.flops(size) + _own_flops(count, JUDGES, width, inside, classes)
 
 
 def _own_flops(count: int, judges: int, width: int, inside: int, classes: int) -> int:
     """Of all but ridge regression."""
-    pairs = HIDDEN // 2
+    pairs, drawn = min(width, classes, HIDDEN // 2), min(count, _DIRECTIONS)
     factors = 2 * costs.product(width, classes, pairs) + costs.svd(max(width, classes), pairs)
-    finding = 2 * costs.product(count, width, _DIRECTIONS) + costs.qr(width, pairs + _DIRECTIONS)
+    finding = 2 * costs.product(count, width, drawn) + costs.qr(width, pairs + drawn)
     projecting = costs.product(count + judges, width, inside)
     folding = costs.product(width, inside, HIDDEN)
     # Nothing below the hidden layer is trained, so it needs no gradient of its input.

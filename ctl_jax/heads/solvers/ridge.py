@@ -70,17 +70,23 @@ def _primal(problem: Problem) -> tuple[np.ndarray, Solution, int]:
     return solution.weights, solution, _primal_products(count, width, classes)
 
 
-def flops(size: Size) -> int:
-    """The most that `fit` takes: more images than features take no less than as many."""
+def flops(size: Size, judges: int = JUDGES) -> int:
+    """The most that `fit` takes: more images than features take no less than as many.
+
+    Args:
+      size: of the problem.
+      judges: images of dev at most.
+    """
     count, width, classes = size.examples, size.features, size.classes
     if count <= width:
-        return _dual_flops(count, width, classes)
-    return max(_dual_flops(width, width, classes), _primal_flops(count, width, classes))
+        return _dual_flops(count, width, classes, judges)
+    primal = _primal_flops(count, width, classes)
+    return max(_dual_flops(width, width, classes, judges), primal)
 
 
-def _dual_flops(count: int, width: int, classes: int) -> int:
-    products = _dual_products(count, width, classes, JUDGES)
-    return products + least_squares.dual_flops(count, classes)
+def _dual_flops(count: int, width: int, classes: int, judges: int = JUDGES) -> int:
+    products = _dual_products(count, width, classes, judges)
+    return products + least_squares.dual_flops(count, classes, judges)
 
 
 def _dual_products(count: int, width: int, classes: int, judges: int) -> int:
