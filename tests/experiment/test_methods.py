@@ -60,6 +60,11 @@ from ctl_jax.pruning import SCOPES
             ),
             "filters@0.5:taylor:isomorphic:lsq@48px+lp_ft",
         ),
+        (
+            "filters@0.5 : bn:lsq+probe",
+            Method(cut=Cut("filters", 0.5, lsq=True, statistics=True), tuning=Tuning("probe")),
+            "filters@0.5:lsq:bn+probe",
+        ),
         ("filters@0.5:l2:uniform", Method(cut=Cut("filters", 0.5, "l2")), "filters@0.5:l2"),
         (
             "channels@.5+linear_probe",
@@ -86,7 +91,7 @@ def _argument(parameter):
 def methods(draw):
     """Any method that there is, however it is written."""
     scope, ratio = draw(st.sampled_from(SCOPES)), draw(st.floats(1e-300, 1 - 2**-53))
-    words = draw(st.permutations(["taylor", "global", "lsq"])) if draw(st.booleans()) else []
+    words = draw(st.permutations(["taylor", "global", "lsq", "bn"])) if draw(st.booleans()) else []
     cut = ":".join([draw(st.sampled_from([f"{scope}@{ratio!r}", f" {scope} @{ratio}"])), *words])
     start = draw(st.sampled_from(["dense", "scratch", cut, f"scratch:{cut}"]))
     start += draw(st.sampled_from(["", "@48px", " @ 0224 px"]))
