@@ -74,11 +74,11 @@ def shared(table: Table) -> str:
     of images up to the end of a shard.
     """
     found = sharing(table)
-    if found.charged == found.computed:
+    charged, computed = text.flops(found.charged), text.flops(found.computed)
+    if charged == computed:
         return ""
     return (
-        f"Charged to trials as if each were alone: {text.flops(found.charged)}; computed: "
-        f"{text.flops(found.computed)}, with features, heads and corrections once ({found.steps} "
+        f"Charged to trials as if each were alone: {charged}; computed: {computed}, with features, heads and corrections once ({found.steps} "
         f"steps, {text.duration(found.wall_s)})."
     )
 
