@@ -51,8 +51,11 @@ def fit(
         classes, or features that are NaN or infinite.
     """
     known = _solver(solver)
+    dev = dev if dev and len(dev.labels) else None
     sharded.check([*shards, *([dev] if dev else [])], num_classes, multi_label)
     moments = sharded.moments(shards)
+    if dev:
+        sharded.check_finite([dev])
     problem = Problem(
         Features(shards, moments),
         sharded.labels(shards),

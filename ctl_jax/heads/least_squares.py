@@ -198,7 +198,8 @@ def _search(attempt: Callable[[float], _Tried | None], size: float) -> tuple[_Tr
         return math.inf if found is None else found.entropy
 
     best = _START
-    while not math.isfinite(entropy(best)):
+    # In float32 what is nearly singular may need more.
+    while not math.isfinite(entropy(best)) and best < len(_STEPS) - 1:
         best += 1
     for direction in (1, -1):
         while entropy(best + direction) < entropy(best):

@@ -174,7 +174,7 @@ def moments(shards: Sequence[Shard]) -> Moments:
         squares += np.einsum("ij,ij->j", block, block, dtype=np.float64)
         count += len(block)
     if not np.isfinite(total).all():
-        _raise_not_finite(shards)
+        check_finite(shards)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     mean += first
@@ -182,16 +182,22 @@ def moments(shards: Sequence[Shard]) -> Moments:
     return Moments(mean, np.where(constant, 1.0, deviation))
 
 
-def _raise_not_finite(shards: Sequence[Shard]) -> None:
+def check_finite(shards: Sequence[Shard]) -> None:
+    """Raises where features are NaN or infinite.
+
+    Raises:
+      UserError: with how many of how many images.
+    """
     bad = images = rows = 0
     for raw in _blocks(shards):
         wrong = ~np.isfinite(raw)
         bad, images = bad + int(wrong.sum()), images + int(wrong.any(1).sum())
         rows += len(raw)
-    raise UserError(
-        f"features: {bad} numbers of {images} of {rows} images are NaN or infinite; "
-        "expected finite numbers"
-    )
+    if bad:
+        raise UserError(
+            f"features: {bad} numbers of {images} of {rows} images are NaN or infinite; "
+            "expected finite numbers"
+        )
 
 
 def check(shards: Sequence[Shard], num_classes: int, multi_label: bool) -> None:

@@ -144,6 +144,8 @@ def test_nan_is_refused_with_how_many() -> None:
     shard.features[5, 1] = np.inf
     with pytest.raises(UserError, match="4 numbers of 2 of 18 images are NaN or infinite"):
         heads.fit("ridge", [_shard(9), shard], CLASSES)
+    with pytest.raises(UserError, match="4 numbers of 2 of 9 images are NaN or infinite"):
+        heads.fit("ridge", [_shard(9)], CLASSES, dev=shard)
 
 
 @pytest.mark.parametrize(
