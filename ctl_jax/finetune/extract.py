@@ -26,8 +26,8 @@ _VIEWS = (
 # fmt: on
 # How many there are.
 VIEWS = len(_VIEWS)
-# Images a call by default, by platform, and on others.
-_BATCH, _LARGE_BATCH = {"cpu": 64}, 256
+# Images a call by default, and on CPU: there as many as have so many pixels, from 8 to 64.
+_BATCH, _CPU_PIXELS = 256, 64 * 64 * 64
 
 
 def extract(
@@ -57,7 +57,8 @@ def extract(
       head: what a head reads, "last" or "taps".
       compute_dtype: as the recipe's.
       batch_size: images a compiled call; rounded up to a multiple of the number of devices. By
-        default 64 on CPU, whose caches hold less of more, else 256.
+        default 256, on CPU, whose caches hold less of more, 64 of up to 64 pixels and fewer of
+        larger ones.
       mesh: the devices that share each batch; without it, all of all processes of the group, each
         of which calls this with the same arguments.
       dtype: of the result. What is beyond its range becomes the nearest number in it.
@@ -77,7 +78,7 @@ def extract(
         raise UserError(f"view is {view}; expected 0 to {VIEWS - 1}")
     mesh = devices.make_mesh() if mesh is None else mesh
     if batch_size is None:
-        batch_size = _BATCH.get(mesh.devices.flat[0].platform, _LARGE_BATCH)
+        batch_size = _default_batch(mesh, images.shape[1] * images.shape[2])
     batch_size = -(-batch_size // mesh.size) * mesh.size
     kept = {
         kind: {name: leaf for name, leaf in tree.items() if name not in ("head", ENSEMBLE)}
@@ -89,6 +90,12 @@ def extract(
     network = (module, models.Preprocess.parse(preprocess), compute_dtype, head, np.dtype(dtype))
     call = functools.partial(_compiled(mesh), *network, *given)
     return over_batches(call, images, batch_size, mesh)
+
+
+def _default_batch(mesh: Mesh, pixels: int) -> int:
+    if mesh.devices.flat[0].platform != "cpu":
+        return _BATCH
+    return min(max(_CPU_PIXELS // pixels, 8), 64)
 
 
 @functools.cache
