@@ -78,8 +78,8 @@ def shared(table: Table) -> str:
     if charged == computed:
         return ""
     return (
-        f"Charged to trials as if each were alone: {charged}; computed: {computed}, with features, heads and corrections once ({found.steps} "
-        f"steps, {text.duration(found.wall_s)})."
+        f"Charged to trials as if each were alone: {charged}; computed: {computed}, with features, "
+        f"heads and corrections once ({found.steps} steps, {text.duration(found.wall_s)})."
     )
 
 
