@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 import scipy.special
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from ctl_jax.heads import calibration, costs, least_squares
 from ctl_jax.heads.least_squares import JUDGES
@@ -33,8 +33,9 @@ _TOLERANCE = 1e-4
 _FIFTH = 5
 # A fit may be too sure of itself: below 1 its logits shrink.
 _LEAST = 0.05
-# Added to the diagonal of X X', times its mean: X's columns have mean 0, so its rank is below n.
-_JITTER = 1e-6
+# Added to the diagonal of X X', times its mean, since X's columns have mean 0 and its rank is below
+# n: the first of these with which rounding leaves it positive definite.
+_JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
 # Corrections that L-BFGS keeps: fewer where each is large.
 _MEMORY, _LARGE = 10, 10**7
 
@@ -235,8 +236,7 @@ def _data(problem: Problem) -> _Data:
     rows = problem.features.matrix(dtype)
     gram = rows @ rows.T
     size = float(np.trace(gram)) / count or 1.0
-    gram[np.diag_indices(count)] += _JITTER * size
-    factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
+    factor, tries = _factor(gram, size)
     turned = solve_triangular(factor, rows @ judges.T, lower=True, check_finite=False).T
     return _Data(
         lambda: [factor],
@@ -246,8 +246,18 @@ def _data(problem: Problem) -> _Data:
         turned,
         labels[drawn],
         lambda kernel: rows.T @ solve_triangular(factor, kernel, lower=True, trans=1),
-        _reduction(count, width, problem.num_classes, len(drawn)),
+        _reduction(count, width, problem.num_classes, len(drawn), tries),
     )
+
+
+def _factor(gram: np.ndarray, size: float) -> tuple[np.ndarray, int]:
+    """The Cholesky factor of X X', and how many were tried."""
+    for tries, jitter in enumerate(_JITTERS, 1):
+        matrix = gram.copy()
+        matrix[np.diag_indices(len(matrix))] += jitter * size
+        with contextlib.suppress(LinAlgError):
+            return cholesky(matrix, lower=True, overwrite_a=True, check_finite=False), tries
+    raise LinAlgError("X X' has negative eigenvalues beyond rounding")
 
 
 def _some(blocks: Blocks, chosen: np.ndarray) -> Blocks:
@@ -274,15 +284,15 @@ def _most(count: int, width: int, classes: int) -> int:
     columns = min(count, width)
     evaluations = (len(_STEPS) + 1) * _EVALUATIONS * _evaluation(count, columns, classes)
     judging = len(_STEPS) * costs.product(JUDGES, columns, classes)
-    reduction = _reduction(count, width, classes, JUDGES) if count <= width else 0
+    reduction = _reduction(count, width, classes, JUDGES, len(_JITTERS)) if count <= width else 0
     return evaluations + judging + reduction
 
 
-def _reduction(count: int, width: int, classes: int, judges: int) -> int:
+def _reduction(count: int, width: int, classes: int, judges: int, tries: int) -> int:
     products = costs.gram(width, count) + costs.product(judges, width, count)
     products += costs.product(width, count, classes)
     solving = costs.triangular(count, judges) + costs.triangular(count, classes)
-    return products + costs.cholesky(count) + solving
+    return products + tries * costs.cholesky(count) + solving
 
 
 def _evaluation(count: int, columns: int, classes: int) -> int:
