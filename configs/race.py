@@ -25,12 +25,13 @@ FITTED = (
     "probe@last",
     "probe@logistic",
     "probe@kernel",
+    "probe@mlp",
     "dense@32px+probe",
     "dense@48px+probe",
+    "dense@48px+probe@kernel",
     "dense@96px+probe",
-    "filters@0.25:bn+probe",
-    "filters@0.5:bn+probe",
-    "filters@0.5:lsq:bn+probe",
+    "filters@0.25:lsq+probe",
+    "filters@0.5:lsq+probe",
 )
 # The whole network, networks without some of their channels, or parts of it, from a zero head.
 TRAINED = (
@@ -44,7 +45,7 @@ TRAINED = (
     "scratch",
 )
 # From a fitted head on.
-BOTH = ("dense+lp_ft", "filters@0.5:bn+lp_ft")
+BOTH = ("dense+lp_ft", "filters@0.5:lsq+lp_ft")
 
 
 class Part(NamedTuple):

@@ -29,7 +29,7 @@ from ctl_jax.finetune.step import MAX_STEPS
 # Fields of a phase that steps always name.
 _PHASE = ("train", "batch_norm", "share", "rate")
 # Images by which the network that a cut leaves is corrected: few amounts, so that budgets share.
-_IMAGES = (256, 64, 16)
+_IMAGES = (256, 64, 32, 16)
 # The criterion that a trial's seed decides.
 _DRAWN = "random"
 
