@@ -62,8 +62,8 @@ def _backward(residuals: tuple[jax.Array, jax.Array], of_result: jax.Array) -> t
 
     def part(below: int, right: int) -> jax.Array:
         """What each pixel gets of its window, or of the next one below or on the right."""
-        window = (slice(None), slice(below, below + height), None)
-        window = (*window, slice(right, right + width), None)
+        rows, columns = slice(below, below + height), slice(right, right + width)
+        window = (slice(None), rows, None, columns, None)
         row = jnp.where(odd_row == 1, 0, _NOWHERE) if below else 1 + odd_row
         column = jnp.where(odd_column == 1, 0, _NOWHERE) if right else 1 + odd_column
         place = 3 * row + column
