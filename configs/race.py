@@ -1,13 +1,12 @@
 """A fair race: probes, partial training, two phases, resolutions and cuts at equal budgets.
 
-  for part in small middle large; do
-    python -m ctl_jax.main --config=configs/race.py:part=$part --workdir=runs/race_$part \\
-      --config.images=german_tsr+scenes15+usps --config.data.dirs=tfds:DIR,folder:DIR \\
-      --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.seeds=0,1,2
-  done
-  python benchmarks/race.py runs/race_* --groups near=scenes15 far=german_tsr,usps
+  python -m ctl_jax.main --config=configs/race.py:part=middle --workdir=runs/race \\
+    --config.images=german_tsr+scenes15+usps --config.data.dirs=tfds:DIR,folder:DIR \\
+    --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.seeds=0,1,2
+  python benchmarks/race.py runs/race --groups near=scenes15 far=german_tsr,usps
 
-Several workers, each the same command with the same --workdir, share a part.
+The parts small and large have budgets below and above, in folders of their own, which the second
+command takes too. Several workers, each the same command with the same --workdir, share a part.
 """
 
 from typing import NamedTuple

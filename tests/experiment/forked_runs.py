@@ -22,6 +22,12 @@ from ctl_jax import data, main, models
 
 CONFIG = """
 from ctl_jax import experiment
+from ctl_jax.experiment import tunings
+from ctl_jax.finetune import Phase
+
+@tunings.tuning("twice")
+def twice(network):
+    return Phase(("head/*",), "frozen", share=0.2), Phase(share=0.8, rate=0.1)
 
 def get_config():
     config = experiment.default_config()
@@ -35,7 +41,7 @@ def get_config():
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 40
     config.pretrain.batch_size = 8
-    config.methods = ("filters@0.5+lp_ft", "dense")
+    config.methods = ("filters@0.5+twice", "dense", "probe")
     config.budgets.min_flops = config.budgets.max_flops = 1e8
     config.budgets.num = 1
     config.finetune.batch_size = 8

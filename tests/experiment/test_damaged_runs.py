@@ -144,7 +144,9 @@ def command():
         patch.setattr(
             TaskLoader,
             "load",
-            lambda self, spec: _known(tasks, spec.name, lambda: load(self, spec)),
+            lambda self, spec, **how: _known(
+                tasks, (spec.name, *how.values()), lambda: load(self, spec, **how)
+            ),
         )
         for name in ("accuracy", "relative"):
             patch.setattr(figures, name, lambda *args: b"figure")
