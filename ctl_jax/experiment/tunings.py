@@ -200,8 +200,11 @@ def lp_ft(
     solver: Solver = "ridge",
     head: Literal["taps", "last"] = "taps",
     batch_norm: Literal["frozen", "batch"] = "frozen",
+    ensemble: Literal["", "ensemble"] = "",
 ) -> tuple[Phase, ...]:
     """A probe with a share of the budget, then everything from that head, at a small rate.
+
+    With `ensemble` the logits of both are averaged, by the weight that is best on dev.
 
     Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution,
     2022 (arXiv:2202.10054).
@@ -209,7 +212,13 @@ def lp_ft(
     (first,) = probe(network, solver=solver, head=head)
     return (
         dataclasses.replace(first, share=0.3),
-        Phase(batch_norm=batch_norm, head=head, share=0.7, rate=0.1),
+        Phase(
+            batch_norm=batch_norm,
+            head=head,
+            share=0.7,
+            rate=0.1,
+            ensemble=ensemble == "ensemble",
+        ),
     )
 
 
