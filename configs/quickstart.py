@@ -7,11 +7,11 @@ About three minutes on two CPU cores, empty caches. Mean dev_test accuracy, and 
   budget              4 GFLOP     11.3 GFLOP       32 GFLOP
   tasks                    11             11             11
   ---------------------------------------------------------
-  dense         0.350          0.535          0.656
-  filters@0.25  0.391  +11.8%  0.534   -0.2%  0.643   -1.9%
-  filters@0.5   0.370   +5.8%  0.528   -1.3%  0.642   -2.1%
-  filters@0.75  0.355   +1.5%  0.491   -8.2%  0.632   -3.6%
-  scratch       0.170  -51.5%  0.226  -57.8%  0.330  -49.7%
+  dense         0.350          0.535          0.653
+  filters@0.25  0.391  +11.8%  0.529   -1.0%  0.638   -2.3%
+  filters@0.5   0.370   +5.8%  0.527   -1.4%  0.634   -2.8%
+  filters@0.75  0.355   +1.4%  0.490   -8.4%  0.630   -3.5%
+  scratch       0.168  -52.1%  0.235  -56.0%  0.343  -47.5%
 """
 
 from ctl_jax import experiment
