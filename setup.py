@@ -48,7 +48,7 @@ setuptools.setup(
         "msgpack>=1.0",
         "numpy>=2.0",
         "onnx>=1.17",
-        "optax>=0.2.5",
+        "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
         "pyarrow>=17",

@@ -217,6 +217,8 @@ def lp_ft(
             head=head,
             share=0.7,
             rate=0.1,
+            # A fitted head on many features has steep logits, whose first gradients are long.
+            clip=1.0,
             ensemble=ensemble == "ensemble",
         ),
     )

@@ -40,6 +40,8 @@ class Phase:
         for more images than there are.
       ensemble: whether the logits of the trained network are averaged with those of the network
         that the phases began with, by the weight that is best on dev.
+      clip: gradients longer than this, all of them together, are shortened to it (Pascanu et al.,
+        On the difficulty of training recurrent neural networks, 2013); 0: none.
       lora: rank of the low-rank changes that kernels get instead of being trained themselves; 0:
         none. See `adapters`.
       to_start: L2 coefficient that pulls trained kernels to where the whole training began (L2-SP:
@@ -64,6 +66,7 @@ class Phase:
     select: bool = False
     views: bool = False
     ensemble: bool = False
+    clip: float = 0.0
     lora: int = 0
     to_start: float = 0.0
     cached: bool = False
@@ -84,8 +87,10 @@ class Phase:
             raise UserError(f"head is {self.head!r}; expected {known}")
         if self.lora < 0:
             raise UserError(f"lora is {self.lora!r}; expected a rank, or 0 for none")
-        if not 0 <= self.to_start < math.inf:
-            raise UserError(f"to_start is {self.to_start!r}; expected zero or a finite number")
+        for name in ("to_start", "clip"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} is {value!r}; expected zero or a finite positive number")
 
 
 def _is_text(value: Any) -> bool:

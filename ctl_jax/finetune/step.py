@@ -232,6 +232,8 @@ def train_step(
 
     learnt = trained, state.adapters
     (value, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(learnt)
+    if recipe.phase.clip:
+        gradients = _clipped(gradients, recipe.phase.clip)
     gradients = _pull(recipe, gradients, learnt, state.start)
     direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, learnt)
     rate = schedule.warmup_cosine(
@@ -254,6 +256,12 @@ def train_step(
         done, params, batch_stats, opt_state, state.key, average, changes, state.start
     )
     return state, Metrics(value, rate)
+
+
+def _clipped(gradients: Tree, most: float) -> Tree:
+    """The gradients, shortened where their norm is above `most`."""
+    factor = jnp.minimum(1.0, most / jnp.maximum(optax.tree.norm(gradients), 1e-30))
+    return jax.tree.map(lambda gradient: gradient * factor, gradients)
 
 
 def _is_heads(path: tuple[Any, ...]) -> bool:

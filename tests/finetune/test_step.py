@@ -178,3 +178,25 @@ def test_the_loss_of_mixed_images_is_that_of_both_labels(
         expected = jnp.mean(optax.softmax_cross_entropy(logits, both))
     assert 0.01 < share < 0.99
     assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_long_gradients_are_shortened(module, recipe, variables, split):
+    """The first update is as long as the limit allows, in the same direction."""
+    plain = dataclasses.replace(recipe, weight_decay=0.0)
+    clipping = dataclasses.replace(plain, phase=Phase(clip=1e-3))
+    args = split[0][:8], split[1][:8], Hyper(RATE, 1, 0, 3)
+    states = [finetune.init_state(each, variables, 0) for each in (plain, clipping)]
+    (one, _), (other, _) = (
+        compiled(module, each)(state, *args)
+        for each, state in zip((plain, clipping), states, strict=True)
+    )
+    moves = [
+        jax.tree.map(lambda new, old: new - old, state.params, variables["params"])
+        for state in (one, other)
+    ]
+    lengths = [float(optax.tree.norm(move)) for move in moves]
+    # The first step of Nesterov's momentum of 0.9.
+    assert lengths[1] == pytest.approx(RATE * 1.9 * 1e-3, rel=1e-2)
+    assert lengths[1] < lengths[0]
+    shortened = jax.tree.map(lambda leaf: leaf * (lengths[1] / lengths[0]), moves[0])
+    chex.assert_trees_all_close(moves[1], shortened, atol=1e-3 * lengths[1])
