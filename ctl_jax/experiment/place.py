@@ -139,13 +139,7 @@ class Workplace:
             return self.given
         # All processes of a group ask for the same ones, in the same order.
         if step.id not in self._variables:
-            found, problem = None, None
-            try:
-                found = self.local_variables(step) if group.is_first() else None
-            except DamagedModel as error:
-                problem = error
-            if group.of_first(int(problem is not None)):
-                raise problem or DamagedModel(step, "found by the first process")
+            found = _of_first(self.local_variables, step)
             self._variables[step.id] = group.tree_of_first(found, self.shapes(step))
             if len(self._variables) > _MOST_VARIABLES:
                 self._variables.popitem(last=False)
@@ -195,15 +189,7 @@ class Workplace:
         Raises:
           DamagedModel: they cannot be read back.
         """
-        # In a group the first process reads, and the others are told.
-        found, problem = None, None
-        try:
-            found = self.local_arrays(step) if group.is_first() else None
-        except DamagedModel as error:
-            problem = error
-        if group.of_first(int(problem is not None)):
-            raise problem or DamagedModel(step, "found by the first process")
-        return group.arrays_of_first(found)
+        return group.arrays_of_first(_of_first(self.local_arrays, step))
 
     def local_arrays(self, step: Step) -> Mapping[str, np.ndarray]:
         """As `arrays`, in this process alone, which reads the folder."""
@@ -309,6 +295,22 @@ class Workplace:
         if key not in self._memory:
             self._memory[key] = make()
         return self._memory[key]
+
+
+def _of_first(read: Callable[[Step], T], step: Step) -> T | None:
+    """What a group's first process reads of a step; None in the others.
+
+    Raises:
+      DamagedModel: in all of them, where it cannot be read back.
+    """
+    found, problem = None, None
+    try:
+        found = read(step) if group.is_first() else None
+    except DamagedModel as error:
+        problem = error
+    if group.of_first(int(problem is not None)):
+        raise problem or DamagedModel(step, "found by the first process")
+    return found
 
 
 def _with_linear_head(variables: Tree, rows: int, outputs: int) -> Tree:

@@ -3,7 +3,7 @@
 import collections
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -78,14 +78,14 @@ def evaluate(
     Returns:
       See `Scores`. Of equal outputs the one of the smaller number counts as the larger.
     """
+    if labels.ndim == 2:
+        how: Any = {"batch_size": batch_size, "compute_dtype": compute_dtype, "mesh": mesh}
+        found = logits(module, preprocess, variables, images, **how)
+        return score(found, labels, num_classes=num_classes, interval=interval)
     mesh = devices.make_mesh() if mesh is None else mesh
     batch_size = -(-batch_size // mesh.size) * mesh.size
     variables = devices.replicate(mesh, variables)
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
-    if labels.ndim == 2:
-        call = functools.partial(_compiled(mesh, _logits), *network, variables)
-        found = over_batches(call, images, batch_size, mesh)
-        return score(found, labels, num_classes=num_classes, interval=interval)
     classes = devices.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
     largest = over_batches(call, images, batch_size, mesh)

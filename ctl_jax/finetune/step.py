@@ -243,9 +243,10 @@ def train_step(
         warmup_steps=hyper.warmup_steps,
     )
     rates = {True: rate * hyper.head_rate, False: rate}
-    trained, changes = jax.tree_util.tree_map_with_path(
-        lambda path, p, d: p - rates[_is_heads(path)] * d, learnt, direction
+    trained = jax.tree_util.tree_map_with_path(
+        lambda path, p, d: p - rates[_is_of_head(path)] * d, trained, direction[0]
     )
+    changes = jax.tree.map(lambda p, d: p - rate * d, state.adapters, direction[1])
     params = phases.merge(trained, frozen)
     average = None
     if state.average is not None:
@@ -262,11 +263,6 @@ def _clipped(gradients: Tree, most: float) -> Tree:
     """The gradients, shortened where their norm is above `most`."""
     factor = jnp.minimum(1.0, most / jnp.maximum(optax.tree.norm(gradients), 1e-30))
     return jax.tree.map(lambda gradient: gradient * factor, gradients)
-
-
-def _is_heads(path: tuple[Any, ...]) -> bool:
-    """Whether a leaf of what is learnt, see `train_step`, is the head's own."""
-    return len(path) > 1 and path[0].idx == 0 and path[1].key == "head"
 
 
 def _varied(

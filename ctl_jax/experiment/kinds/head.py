@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax import finetune, heads, models, records
 from ctl_jax.compute import Ledger
@@ -192,7 +193,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         extract_flops=images * each,
         wall_s=time.monotonic() - began,
     )
-    return Output([record], arrays=lambda: _flat(fitted.head))
+    return Output([record], arrays=lambda: flatten_dict(fitted.head, sep="/"))
 
 
 def _shards(step: Step, place: Workplace, split: str) -> list[heads.Shard]:
@@ -228,21 +229,9 @@ def _logits(head: Any, features: np.ndarray) -> np.ndarray:
     return np.asarray(_apply(head, features))
 
 
-def _flat(head: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A head's arrays by their paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(head)
-    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
-
-
 def restore(step: Step, place: Workplace) -> Tree:
     """The variables of its input, with the head."""
-    head: dict[str, Any] = {}
-    for path, array in place.local_arrays(step).items():
-        *above, name = path.split("/")
-        inside = head
-        for key in above:
-            inside = inside.setdefault(key, {})
-        inside[name] = np.asarray(array)
+    head = unflatten_dict(dict(place.local_arrays(step)), sep="/")
     return models.set_head(place.local_variables(step.inputs.get("weights")), head)
 
 
