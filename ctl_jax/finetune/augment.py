@@ -42,6 +42,9 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     Returns:
       A float32 array of the same shape and range.
     """
+    if not settings.varies:
+        # The identity; as crops it would be half of a small network's program to compile.
+        return images.astype(jnp.float32)
     batch, height, width, _ = images.shape
     area_key, aspect_key, y_key, x_key, flip_key = jax.random.split(key, 5)
     # float32 by name: jax.config.jax_enable_x64 would draw other numbers.
