@@ -21,15 +21,19 @@ class Order:
     example is seen equally often. May be asked from several threads, in any order.
     """
 
-    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, examples: int, batch_size: int, seed: int, among: np.ndarray | None = None
+    ) -> None:
         """Draws nothing yet.
 
         Args:
           examples: how many there are.
           batch_size: how many indices a batch has.
           seed: the same seed gives the same batches.
+          among: the indices of those that are seen, each once; all without it.
         """
-        self._examples, self._batch_size, self._seed = examples, batch_size, seed
+        self._examples = examples if among is None else len(among)
+        self._batch_size, self._seed, self._among = batch_size, seed, among
         self._lock = threading.Lock()
         self._restart()
 
@@ -54,7 +58,10 @@ class Order:
             if epoch < self._next:
                 self._restart()
             while self._next <= epoch:
-                drawn = self._generator.permutation(self._examples).astype(np.int32)
+                drawn = self._generator.permutation(self._examples)
+                if self._among is not None:
+                    drawn = self._among[drawn]
+                drawn = drawn.astype(np.int32)
                 self._drawn[self._next] = drawn
                 self._drawn.pop(self._next - 2, None)
                 self._next += 1

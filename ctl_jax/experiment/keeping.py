@@ -7,11 +7,13 @@ on dev where that is due, and saves a checkpoint every now and then.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from ctl_jax import interrupts
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Scores, Snapshot, TrainState, group
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.packing import Checkpoint, share
@@ -46,6 +48,26 @@ class Kept(NamedTuple):
 
     dev: Dev
     variables: Tree
+
+
+@contextlib.contextmanager
+def kept(job: Job, place: Workplace, total_steps: int, **options: Any) -> Iterator["Keeper"]:
+    """A training's keeper, with its checkpoints, for as long as the training is in the body.
+
+    Args:
+      job: the step's, with the folder of its checkpoints in a group's first process.
+      place: of the run.
+      total_steps: updates of the whole training.
+      options: further ones of `Keeper`.
+    """
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if job.scratch is not None:
+            checkpoints = stack.enter_context(Checkpoints(job.scratch, warn=place.warn))
+        every_s = place.config.checkpoint.every_s
+        keeper = Keeper(checkpoints, total_steps, every_s=every_s, is_lost=job.is_lost, **options)
+        stack.enter_context(keeper.kept())
+        yield keeper
 
 
 class Keeper:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from ctl_jax import finetune, models, pruning, records
 from ctl_jax.compute import Ledger
+from ctl_jax.data import balance
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks
 from ctl_jax.experiment.arrays import read as read_arrays
@@ -182,6 +183,11 @@ class Workplace:
             ledger += charge(start, self, self.result(start) if done else None)
             start = start.inputs.get("weights")
         return ledger
+
+    def order(self, task: str, labels: np.ndarray, seed: int, half: int = 0) -> np.ndarray:
+        """A task's training images as `balance.order` has them."""
+        key = ("order", task, seed, half)
+        return self.once(key, lambda: balance.order(labels, seed, half))
 
     def arrays(self, step: Step) -> Mapping[str, np.ndarray]:
         """The arrays that a finished step made, by name; not to be changed.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ctl_jax.experiment import networks, searches, strategies, stretches, tuning
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import head, pretrain, prune, recalibrate
+from ctl_jax.experiment.kinds import adapt, head, pretrain, prune, recalibrate
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -148,46 +148,90 @@ class Plan:
         amount = budget.flops(Pace(self._dense_epoch(point.task), lambda: speed))
         if prepared := self._prepared(point, amount, start):
             inputs["weights"] = prepared
-        self._check(point, amount, inputs)
-        return self._trial(point, amount, inputs)
+        trial = self._trial(point, amount, inputs)
+        self._check(point, trial)
+        return trial
 
     def _prepared(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
         """What a trial starts from: its weights, after a cut perhaps corrected, with its head."""
-        method, phases = point.method, self._phase_list(point.method)
-        first = phases[0]
-        key = (point.task.spec.name, point.seed, method, budget_flops, start and start.id)
+        method = point.method
         if method.cut and method.start == "pretrained":
             assert start is not None
             # Not unasked: statistics of few images make features of real sets worse, not better.
             if method.cut.lsq or method.cut.statistics:
                 start = self._recalibrated(point, budget_flops, start)
-        if first.solver == SGD:
-            return start
-        if method.start == "random":
-            raise UserError(
-                f"config.methods: {method.name!r} fits a head to a network of random weights; "
-                "expected pretrained ones"
-            )
-        share = int(budget_flops * first.share / sum(phase.share for phase in phases))
-        wish = head.Wish(
-            first,
-            point.task.identity,
-            point.task.spec.kind == "multi_label",
-            self._network(method),
-            start,
-            point.seed,
-            self._settings["compute_dtype"],
-        )
+        headed, between = start, list[int]()
+        for number, phase in enumerate(self._phase_list(method)):
+            if phase.solver == SGD:
+                between.append(number)
+                continue
+            if method.start == "random":
+                raise UserError(
+                    f"config.methods: {method.name!r} fits a head to a network of random weights; "
+                    "expected pretrained ones"
+                )
+            if between:
+                assert headed is not None
+                start, between = self._adapted(point, budget_flops, headed, between), []
+            headed = self._headed(point, budget_flops, start, number)
+        return headed
+
+    def _headed(self, point: Point, budget_flops: int, start: Step | None, number: int) -> Step:
+        """A head that is fitted in a phase, on as many images as the phases so far pay for."""
+        phases = self._phase_list(point.method)
+        phase, shares = phases[number], sum(phase.share for phase in phases)
+        wish = self._wish(point, phase, start)
+        share = int(budget_flops * sum(phase.share for phase in phases[: number + 1]) / shares)
         left = share - stretches.spent(self.place.charge(start, done=False))
+        of_point = (point.task.spec.name, point.seed, point.method)
+        key = (*of_point, number, budget_flops, start and start.id)
         images = self.place.once(("images", *key), lambda: head.affordable(wish, left, self.place))
         if images < 1:
             least = share - left + head.cost_of_one(wish, self.place)
             raise UserError(
                 f"{self._named(point.budget, 0)}: expected enough for one image, which costs "
-                f"{least:,} FLOPs for {method.name!r} on task {point.task.spec.name!r}"
-                + (f", of a share of {first.share:g}" if len(phases) > 1 else "")
+                f"{least:,} FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
+                + (f", of a share of {phase.share:g}" if len(phases) > 1 else "")
             )
         return self.place.once(("head", *key), lambda: head.make(wish, images))
+
+    def _wish(self, point: Point, phase: Phase, start: Step | None) -> head.Wish:
+        return head.Wish(
+            phase,
+            point.task.identity,
+            point.task.spec.kind == "multi_label",
+            self._network(point.method),
+            start,
+            point.seed,
+            self._settings["compute_dtype"],
+        )
+
+    def _adapted(
+        self, point: Point, budget_flops: int, headed: Step, numbers: Sequence[int]
+    ) -> Step:
+        """The network trained in some phases from a head on, before another head is fitted.
+
+        It has all of the budget but what the heads after it can use.
+        """
+        method, phases = point.method, self._phase_list(point.method)
+        shares, begin = sum(phase.share for phase in phases), headed.inputs.get("weights")
+        for phase in phases[numbers[-1] + 1 :]:
+            if phase.solver != SGD:
+                most = head.cost_of_all(self._wish(point, phase, begin), self.place)
+                budget_flops -= min(int(budget_flops * phase.share / shares), most)
+        assert point.learning_rate is not None
+        step = adapt.make(
+            point.task.identity,
+            self._network(method),
+            headed,
+            phases=[self._phases(method)[number] for number in numbers],
+            budget_flops=budget_flops,
+            learning_rate=point.learning_rate,
+            settings=self._settings_of(point),
+            seed=point.seed,
+        )
+        self._check(point, step)
+        return step
 
     def _trial(self, point: Point, budget_flops: int, inputs: Mapping[str, Step]) -> Step:
         task, method, budget, seed, rate = point[:5]
@@ -195,8 +239,7 @@ class Plan:
             "task": task.identity,
             "method": method.name,
             "start": method.start,
-            # A head that is fitted is a step of its own.
-            "phases": [each for each in self._phases(method) if each.get("solver", SGD) == SGD],
+            "phases": self._phases_after_head(method),
             "budget": str(budget),
             "budget_flops": budget_flops,
             "learning_rate": rate,
@@ -205,6 +248,12 @@ class Plan:
             **self._network(method),
         }
         return Step("finetune", params, dict(inputs))
+
+    def _phases_after_head(self, method: Method) -> list[dict[str, Any]]:
+        """Those that are a trial's own: a head that is fitted, and what is before, are steps."""
+        phases = self._phases(method)
+        fitted = (n for n, each in enumerate(phases, start=1) if each.get("solver", SGD) != SGD)
+        return phases[max(fitted, default=0) :]
 
     def _recalibrated(self, point: Point, budget_flops: int, start: Step) -> Step:
         """What a cut left, corrected by as many images as a tenth of the budget pays for."""
@@ -308,15 +357,15 @@ class Plan:
         assert cost.step is not None
         return task.examples["train"] / self.config.finetune.batch_size * cost.step
 
-    def _check(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
-        """Raises a UserError where a budget pays for less than one update, or for too many."""
-        start = inputs.get("weights")
+    def _check(self, point: Point, step: Step) -> None:
+        """Raises a UserError where a training can make less than one update, or too many."""
+        start = step.inputs.get("weights")
         of_point = (point.task.spec.name, point.method, point.budget, point.batch_size)
-        key = ("checked", *of_point, start and start.id)
-        self.place.once(key, lambda: self._check_once(point, amount, inputs))
+        key = ("checked", step.kind, *of_point, start and start.id)
+        self.place.once(key, lambda: self._check_once(point, step))
 
-    def _check_once(self, point: Point, amount: int, inputs: Mapping[str, Step]) -> None:
-        planned = stretches.plan(self._trial(point, amount, inputs), self.place)
+    def _check_once(self, point: Point, step: Step) -> None:
+        planned = stretches.plan(step, self.place)
         for number, stretch in enumerate(planned, start=1):
             # With the maps of its images, where it is trained on some.
             images = self._settings_of(point)["batch_size"]

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from ctl_jax import finetune
 from ctl_jax.compute import Ledger
+from ctl_jax.data import balance
 from ctl_jax.experiment.costs import Cost
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Step
-from ctl_jax.finetune import Augmentation, Phase, Recipe
+from ctl_jax.finetune import NONE, Augmentation, Phase, Recipe
 
 
 class Stretch(NamedTuple):
@@ -42,7 +43,7 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
     left = budget = max(0, params["budget_flops"] - spent(place.charge(start, done=False)))
     stretches = []
     batch_size, size = params["finetune"]["batch_size"], params["image_size"]
-    examples = params["task"]["examples"]["train"]
+    examples = balance.size(params["task"]["examples"]["train"], half(step))
     for number, phase in enumerate(phases, start=1):
         each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
         each = place.divided(each, start, size, new_head(step))
@@ -52,11 +53,18 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
         amount = int(budget * (phase.share / shares))
         amount = left if number == len(phases) else min(left, amount)
         updates = finetune.maps.affordable(amount, cost.step, cost.map, batch_size, examples)
+        if phase.passes:
+            updates = min(updates, -(-phase.passes * examples // batch_size))
         maps = min(updates * batch_size, examples) * cost.map
         left -= updates * cost.step + maps
         rate = params["learning_rate"] * phase.rate
         stretches.append(Stretch(each, cost, phase.share / shares, updates, rate, maps))
     return stretches
+
+
+def half(step: Step) -> int:
+    """Which half of the training images a training sees; 0 for all. Its first phase says it."""
+    return phase_of(step.params["phases"][0]).half if step.params["phases"] else 0
 
 
 def new_head(step: Step) -> str:
@@ -91,21 +99,26 @@ def recipe(
       model: "model" of them.
       phase: one of its "phases".
     """
-    return Recipe(
-        preprocess=model["preprocess"],
-        augmentation=Augmentation(
+    of_phase, augmentation = phase_of(phase), NONE
+    if of_phase.vary:
+        augmentation = Augmentation(
             crop_area=tuple(settings["crop_area"]),
             crop_aspect=tuple(settings["crop_aspect"]),
             flip=settings["flip"],
-        ),
+        )
+    return Recipe(
+        preprocess=model["preprocess"],
+        augmentation=augmentation,
         momentum=settings["momentum"],
         weight_decay=settings["weight_decay"],
         # What differs between phases of one program is a value: the schedule's.
-        phase=dataclasses.replace(phase_of(phase), share=1.0, rate=1.0, ensemble=False),
+        phase=dataclasses.replace(
+            of_phase, share=1.0, rate=1.0, ensemble=False, half=0, passes=0, vary=True
+        ),
         compute_dtype=settings["compute_dtype"],
         # Steps without them do not name them: their ids are from before there were these keys.
         label_smoothing=settings.get("label_smoothing", 0.0),
-        mixup=settings.get("mixup", 0.0),
+        mixup=settings.get("mixup", 0.0) if of_phase.vary else 0.0,
         ema=settings.get("ema", 0.0),
     )
 

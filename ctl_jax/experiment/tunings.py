@@ -224,6 +224,38 @@ def lp_ft(
     )
 
 
+@tuning("adapt")
+def adapt(
+    network: Network,
+    *,
+    solver: Solver = "ridge",
+    head: Literal["taps", "last"] = "taps",
+) -> tuple[Phase, ...]:
+    """A probe of half of the images, training of the last third of the stages, another probe.
+
+    The training sees the other half alone: on images that a head on many features was fitted to,
+    nothing is left to learn. The second probe is of all images, and has what it can use.
+    """
+    (fitted,) = probe(network, solver=solver, head=head)
+    names = _stages(network)
+    return (
+        dataclasses.replace(fitted, half=1, share=0.2),
+        Phase(
+            train=_patterns(network, names[-max(1, len(names) // 3) :]),
+            batch_norm="frozen",
+            head=head,
+            half=2,
+            passes=2,
+            vary=False,
+            share=0.4,
+            # As in `lp_ft`.
+            clip=3.0,
+            cached=True,
+        ),
+        dataclasses.replace(fitted, share=0.4),
+    )
+
+
 FULL = Tuning("full")
 # Those that need no arguments, and so may stand alone.
 SHORT = ("probe", "linear_probe")

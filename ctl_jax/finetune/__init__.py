@@ -1,6 +1,6 @@
 """One finetuning on one task: phases, state, step, schedule, loop, evaluation."""
 
-from ctl_jax.finetune.augment import Augmentation, augment
+from ctl_jax.finetune.augment import NONE, Augmentation, augment
 from ctl_jax.finetune.devices import agree_to_stop, check_batch, make_mesh, memory_bytes
 from ctl_jax.finetune.evaluate import Scores, evaluate, logits, score
 from ctl_jax.finetune.extract import VIEWS, extract
@@ -20,6 +20,7 @@ from ctl_jax.finetune.step import (
 )
 
 __all__ = [
+    "NONE",
     "VIEWS",
     "Augmentation",
     "FitResult",

@@ -27,6 +27,10 @@ class Augmentation:
         return self.flip or self.crop_area != (1, 1) or self.crop_aspect != (1, 1)
 
 
+# Images as they are.
+NONE = Augmentation(crop_area=(1, 1), crop_aspect=(1, 1), flip=False)
+
+
 def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Array:
     """Crops each image at random, resizes the crop to the image's size, and mirrors half of them.
 

@@ -94,6 +94,7 @@ def chunks(
     ends: ChunkEnds,
     before: int = 0,
     device_bytes: int = DEVICE_BYTES,
+    among: np.ndarray | None = None,
 ) -> Generator[Chunk, None, None]:
     """The chunks of a training.
 
@@ -109,11 +110,12 @@ def chunks(
       before: updates that `ends` counts and that other data was for: the first batch comes after.
       device_bytes: images that take no more are put on each device at once; of others, threads read
         some chunks ahead.
+      among: the examples that are seen, see `streaming.Order`.
 
     Yields:
       Each chunk. What is asked for early is on its way while the device works.
     """
-    order = streaming.Order(len(images), batch_size, seed)
+    order = streaming.Order(len(images), batch_size, seed, among)
     rows = devices.rows(mesh, batch_size)
 
     def begin(chunk: int) -> int:

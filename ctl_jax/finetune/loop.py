@@ -115,6 +115,7 @@ def fit(
     *,
     batch_size: int,
     seed: int,
+    among: np.ndarray | None = None,
     device_bytes: int = feed.DEVICE_BYTES,
     log_every: int = 10,
     on_log: Callable[[LogEntry], None] = lambda entry: None,
@@ -135,6 +136,7 @@ def fit(
       batch_size: examples an update.
       seed: of the order of the examples, of crops and of flips; those of the second leg on follow
         from it and from the leg's number.
+      among: indices of the examples that are trained on; all of them without it.
       device_bytes: images that take no more are kept on the device while it trains; others are
         streamed to it, in the same order.
       log_every: steps between two looks at the loss.
@@ -159,7 +161,7 @@ def fit(
     began = time.monotonic() - (start.wall_s if start else 0.0)
     history = list(start.history if start else ())
     done, origin = start.step if start else 0, variables
-    data = _Data(images, labels, batch_size, device_bytes, log_every)
+    data = _Data(images, labels, among, batch_size, device_bytes, log_every)
     diverged = False
     for phase in range(start.phase if start else 0, len(legs)):
         leg, before, own_seed = legs[phase], [0, *ends][phase], _phase_seed(seed, phase)
@@ -220,6 +222,7 @@ class _Data(NamedTuple):
 
     images: jax.Array | np.ndarray
     labels: jax.Array | np.ndarray
+    among: np.ndarray | None
     batch_size: int
     device_bytes: int
     log_every: int
@@ -233,7 +236,7 @@ def _inputs(leg: Leg, state: TrainState, data: _Data, seed: int) -> _Data:
     if leg.step.lower is None or int(state.step) == leg.updates:
         return data
     examples = len(data.images)
-    index = maps.seen(examples, data.batch_size, seed, leg.updates)
+    index = maps.seen(examples, data.batch_size, seed, leg.updates, data.among)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return data._replace(
         images=maps.compute(leg.step.lower, leg.step.mesh, variables, data.images, index)
@@ -268,6 +271,7 @@ def _run(
         ),
         before=before,
         device_bytes=data.device_bytes,
+        among=data.among,
     )
     hyper = devices.replicate(step.mesh, hyper)
     counts = functools.cache(lambda count: devices.replicate(step.mesh, np.int32(count)))

@@ -120,11 +120,14 @@ def compute(
         return np.memmap(file, _DTYPE, "r", shape=shape)
 
 
-def seen(examples: int, batch_size: int, seed: int, updates: int) -> np.ndarray:
-    """Which examples the first updates of a training are of, ascending."""
-    if updates * batch_size >= examples:
-        return np.arange(examples)
-    order = streaming.Order(examples, batch_size, seed)
+def seen(
+    examples: int, batch_size: int, seed: int, updates: int, among: np.ndarray | None = None
+) -> np.ndarray:
+    """Which examples the first updates of a training are of, ascending; see `streaming.Order`."""
+    possible = np.arange(examples) if among is None else np.sort(among)
+    if updates * batch_size >= len(possible):
+        return possible
+    order = streaming.Order(examples, batch_size, seed, among)
     batches = [order[batch] for batch in range(updates)]
     return np.sort(np.concatenate(batches or [np.arange(0)]))
 

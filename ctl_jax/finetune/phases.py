@@ -38,6 +38,11 @@ class Phase:
       select: whether a fitted head reads only the features that matter most to it.
       views: whether changed images are fitted on, too, where the phase's share of the budget pays
         for more images than there are.
+      half: 1 or 2: of the training images one of two halves alone, which a seed draws, with half of
+        each class; 0: all of them.
+      passes: over the images, at most; 0: as many as the budget pays for.
+      vary: whether images are cropped, flipped and mixed as the training's settings say; without,
+        they are trained on as they are.
       ensemble: whether the logits of the trained network are averaged with those of the network
         that the phases began with, by the weight that is best on dev.
       clip: gradients longer than this, all of them together, are shortened to it (Pascanu et al.,
@@ -65,6 +70,9 @@ class Phase:
     solver: str = SGD
     select: bool = False
     views: bool = False
+    half: int = 0
+    passes: int = 0
+    vary: bool = True
     ensemble: bool = False
     clip: float = 0.0
     lora: int = 0
@@ -85,6 +93,10 @@ class Phase:
         if self.head not in get_args(Head):
             known = " or ".join(map(repr, get_args(Head)))
             raise UserError(f"head is {self.head!r}; expected {known}")
+        if self.half not in (0, 1, 2):
+            raise UserError(f"half is {self.half!r}; expected 1 or 2, or 0 for all images")
+        if self.passes < 0:
+            raise UserError(f"passes is {self.passes!r}; expected some, or 0 for no limit")
         if self.lora < 0:
             raise UserError(f"lora is {self.lora!r}; expected a rank, or 0 for none")
         for name in ("to_start", "clip"):

@@ -6,7 +6,13 @@ best = records.winner(trials)
 """
 
 from ctl_jax.records.columns import COLUMNS, Column, column, derived, row
-from ctl_jax.records.prepared import ExtractRecord, HeadRecord, PruneRecord, RecalibrateRecord
+from ctl_jax.records.prepared import (
+    AdaptRecord,
+    ExtractRecord,
+    HeadRecord,
+    PruneRecord,
+    RecalibrateRecord,
+)
 from ctl_jax.records.reading import TYPES, Record, from_json, is_product
 from ctl_jax.records.schema import to_json
 from ctl_jax.records.trial import PURPOSES, SEARCHED, TrialRecord, rank, searched, winner
@@ -29,6 +35,7 @@ __all__ = [
     "PURPOSES",
     "SEARCHED",
     "TYPES",
+    "AdaptRecord",
     "Column",
     "DevRecord",
     "EvaluateRecord",

@@ -127,3 +127,28 @@ class HeadRecord:
     flops: int
     extract_flops: int
     wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptRecord:
+    """Training of part of a network before a head is fitted to what it has become.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        steps: Updates made.
+        learning_rate: The peak rate.
+        loss: Of the last update, in nats; None where it diverged, and nothing was changed.
+        flops: What the updates and their inputs cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "adapt"
+
+    id: str
+    task: str
+    steps: int
+    learning_rate: float
+    loss: float | None
+    flops: int
+    wall_s: float

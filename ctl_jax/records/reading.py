@@ -5,7 +5,13 @@ from typing import Any
 
 from ctl_jax.compute.budgets import Budget
 from ctl_jax.errors import naming
-from ctl_jax.records.prepared import ExtractRecord, HeadRecord, PruneRecord, RecalibrateRecord
+from ctl_jax.records.prepared import (
+    AdaptRecord,
+    ExtractRecord,
+    HeadRecord,
+    PruneRecord,
+    RecalibrateRecord,
+)
 from ctl_jax.records.schema import read_fields
 from ctl_jax.records.trial import TrialRecord, check_trial
 from ctl_jax.records.types import (
@@ -29,6 +35,7 @@ Record = (
     | RecalibrateRecord
     | ExtractRecord
     | HeadRecord
+    | AdaptRecord
     | PaceRecord
     | MethodRecord
     | TrainRecord

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ctl_jax import records
 from ctl_jax.errors import UserError
 from ctl_jax.records import (
+    AdaptRecord,
     DevRecord,
     EvaluateRecord,
     ExtractRecord,
@@ -33,7 +34,7 @@ from ctl_jax.records import (
 from ctl_jax.report.budgets import Axis, axis
 
 # Of steps that trials may share.
-Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord
+Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | AdaptRecord
 
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.

@@ -18,6 +18,7 @@ METHODS = (
     "filters@0.5:bn+probe",
     "dense+lp_ft",
     "dense+lp_ft@ensemble",
+    "dense+adapt",
     "dense@24px+probe",
 )
 
@@ -61,9 +62,14 @@ def of(lines, method):
     return [trial for trial in lines["trial"] if trial.method == method]
 
 
+def trains(method):
+    """Whether more than a head is trained."""
+    return "lp_ft" in method or "adapt" in method
+
+
 def test_every_method_is_tried_as_often_as_it_has_rates(lines):
     counts = {method: len(of(lines, method)) for method in METHODS}
-    assert counts == {method: 4 if "lp_ft" in method else 2 for method in METHODS}
+    assert counts == {method: 4 if trains(method) else 2 for method in METHODS}
 
 
 def test_what_is_spent_is_within_the_budget_and_in_the_ledger(lines):
@@ -73,7 +79,9 @@ def test_what_is_spent_is_within_the_budget_and_in_the_ledger(lines):
         assert trial.spent_flops == ledger.train + ledger.extract + ledger.prune
         assert (ledger.prune > 0) == ("filters" in trial.method)
         assert min(ledger.extract, ledger.train, ledger.validate) > 0
-        assert (trial.steps == 0) == (trial.learning_rate is None) == ("lp_ft" not in trial.method)
+        # What is trained before the last head is no update of the trial's.
+        assert (trial.steps > 0) == ("lp_ft" in trial.method)
+        assert (trial.learning_rate is None) == (not trains(trial.method))
     # A larger budget pays for more images, until there are no more.
     for method in METHODS:
         few, many = of(lines, method)[0], of(lines, method)[-1]
@@ -87,7 +95,7 @@ def test_features_are_computed_once_and_charged_to_each(lines):
     # Those that several trials have are not of several steps.
     assert len(shards) < len(lines["extract"]) < len(shards) * len(METHODS)
     # Trials of one head, at two rates, have one step of it.
-    assert len(lines["head"]) == 10
+    assert len(lines["head"]) == 10 + 2 + len(lines["adapt"]) == 10 + 2 + 4
 
 
 @pytest.mark.parametrize("method", METHODS)

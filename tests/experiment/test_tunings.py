@@ -84,6 +84,18 @@ def test_last_trains_the_last_stages_and_the_head(name):
             Tuning("last", (count,)).phases(found)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_adapt_trains_the_last_third_of_the_stages_on_images_of_their_own(name):
+    found = network(name)
+    stages = [stage for stage in found.stages if stage not in ("stem", "head")]
+    first, between, last = Tuning("adapt").phases(found)
+    count = max(1, len(stages) // 3)
+    assert trained(between, found) == of_stages(found, [*stages[-count:], "head"])
+    assert [phase.solver for phase in (first, between, last)] == ["ridge", "sgd", "ridge"]
+    assert [phase.half for phase in (first, between, last)] == [1, 2, 0]
+    assert (between.cached, between.vary, between.batch_norm) == (True, False, "frozen")
+
+
 def test_lora_and_l2_sp_have_a_rank_and_a_strength():
     found = network(NAMES[0])
     (phase,) = Tuning("lora", (8,)).phases(found)
@@ -132,4 +144,5 @@ def test_all_tunings_are_tested_here():
         "l2_sp",
         "probe",
         "lp_ft",
+        "adapt",
     }

@@ -77,6 +77,7 @@ def make(
     head: str,
     seed: int,
     compute_dtype: str,
+    half: int = 0,
 ) -> Step:
     """The step of a shard.
 
@@ -88,6 +89,7 @@ def make(
       head: what is computed of an image: "last" or "taps".
       seed: of the order of training images; others are taken as they come.
       compute_dtype: of the network.
+      half: of the training images, see `balance.order`.
     """
     params = {
         "task": dict(task),
@@ -97,34 +99,9 @@ def make(
         "compute_dtype": compute_dtype,
         **network,
     }
+    if half and shard.split == "train":
+        params["half"] = half
     return Step("extract", params, {"weights": start} if start else {})
-
-
-def order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Images in an order whose beginnings have as many of each class as there can be.
-
-    Each round has one image of every class that has one left; which, and in which order, is random.
-
-    Args:
-      labels: int [N], or [N, K] of 0 and 1: an image counts for the rarest of its classes.
-      seed: of the order.
-
-    Returns:
-      int64 [N], a permutation.
-    """
-    rng = np.random.default_rng(seed)
-    if labels.ndim == 2:
-        counts = labels.sum(axis=0)
-        rarest = np.where(labels > 0, counts, counts.max(initial=0) + 1).argmin(axis=1)
-        labels = np.where(labels.any(axis=1), rarest, labels.shape[1])
-    drawn = rng.permutation(len(labels))
-    by_class = np.argsort(labels[drawn], kind="stable")
-    sizes = np.unique(labels, return_counts=True)[1]
-    firsts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rounds = np.empty(len(labels), np.int64)
-    rounds[by_class] = np.arange(len(labels)) - firsts
-    # Stable: within a round the order is that of the draw.
-    return drawn[np.argsort(rounds, kind="stable")]
 
 
 def flops(step: Step, place: Workplace) -> int:
@@ -146,9 +123,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     split = place.loader.load(info.spec, image_size=params["image_size"]).splits[params["split"]]
     index = np.arange(len(split.labels))
     if params["seed"] is not None:
-        index = place.once(
-            ("order", info.spec.name, params["seed"]), lambda: order(split.labels, params["seed"])
-        )
+        index = place.order(info.spec.name, split.labels, params["seed"], params.get("half", 0))
     # Those that could not be read are missing at the end.
     index = index[params["start"] : params["stop"]]
     features = finetune.extract(

@@ -1,6 +1,5 @@
 """One finetuning on one task: a trial."""
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -11,12 +10,13 @@ import jax
 from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.experiment import ensembles, networks
 from ctl_jax.experiment.costs import MethodCost
-from ctl_jax.experiment.keeping import Dev, Keeper
+from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
     Stretch,
+    half,
     mean_step,
     new_head,
     padded_outputs,
@@ -29,7 +29,6 @@ from ctl_jax.experiment.stretches import (
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Hyper, Leg
-from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
 
@@ -39,7 +38,7 @@ SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
 # In a record's notes: how much the trained network counts in an ensemble.
 _WEIGHT = "ensemble"
 # The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
-_LOOK_EVERY = 10
+LOOK_EVERY = 10
 
 
 # Scores of a split, by its name and a network's variables.
@@ -108,22 +107,17 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     )
     if is_ensemble(step):
         evaluate = logits.score
-    with contextlib.ExitStack() as stack:
-        checkpoints = None
-        if job.scratch is not None:
-            checkpoints = stack.enter_context(Checkpoints(job.scratch, warn=place.warn))
-        keeper = Keeper(
-            checkpoints,
-            sum(stretch.updates for stretch in stretches),
-            every_s=place.config.checkpoint.every_s,
-            look_every=min(settings["log_every"], _LOOK_EVERY),
-            evaluate=functools.partial(evaluate, "dev"),
-            evaluate_every=settings["evaluate_every"],
-            keep_best=settings["report"] == "best",
-            is_lost=job.is_lost,
-        )
-        stack.enter_context(keeper.kept())
-        result, before_s = _fit(step, place, task, stretches, keeper)
+    keeping = kept(
+        job,
+        place,
+        sum(stretch.updates for stretch in stretches),
+        look_every=min(settings["log_every"], LOOK_EVERY),
+        evaluate=functools.partial(evaluate, "dev"),
+        evaluate_every=settings["evaluate_every"],
+        keep_best=settings["report"] == "best",
+    )
+    with keeping as keeper:
+        result, before_s = train(step, place, task, stretches, keeper)
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
@@ -210,10 +204,11 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
     """What a trial's record says of it beforehand."""
     params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
     stretches = plan(step, place)
-    cut = _cut(step)
+    cut = _before(step, "prune")
     of_cut = {} if cut is None else cut.params
     cost = stretches[-1].cost if stretches else head_cost(step, place)
     head = step.inputs.get("weights")
+    trained = bool(stretches) or _before(step, "adapt") is not None
     fitted: Mapping[str, Any] = {}
     notes: Mapping[str, Any] = {}
     if head is not None and head.kind == "head":
@@ -234,8 +229,8 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         "criterion": of_cut.get("criterion"),
         "budget": params["budget"],
         "budget_flops": params["budget_flops"],
-        "learning_rate": params["learning_rate"] if stretches else None,
-        "batch_size": params["finetune"]["batch_size"] if stretches else None,
+        "learning_rate": params["learning_rate"] if trained else None,
+        "batch_size": params["finetune"]["batch_size"] if trained else None,
         "image_size": params["image_size"],
         "solver": fitted.get("solver"),
         "examples": fitted.get("images"),
@@ -248,10 +243,10 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
     }
 
 
-def _cut(step: Step) -> Step | None:
-    """The cut that it goes back to; None where nothing was cut."""
+def _before(step: Step, kind: str) -> Step | None:
+    """The nearest step of a kind that its weights go back to; None where there is none."""
     start = step.inputs.get("weights")
-    while start is not None and start.kind != "prune":
+    while start is not None and start.kind != kind:
         start = start.inputs.get("weights")
     return start
 
@@ -260,10 +255,18 @@ def _cut(step: Step) -> Step | None:
 _random = jax.jit(models.init, static_argnums=(0, 2))
 
 
-def _fit(
+def train(
     step: Step, place: Workplace, task: data.Task, stretches: list[Stretch], keeper: Keeper
 ) -> tuple[finetune.FitResult, float]:
-    """The training, and how many seconds of it were spent before this call."""
+    """A training, of a trial or before one, and how many seconds of it were spent before this call.
+
+    Args:
+      step: with the parameters "start", "seed", "finetune", "image_size" and "phases".
+      place: of the run.
+      task: whose training images.
+      stretches: from `plan`.
+      keeper: of the training.
+    """
     params, settings = step.params, step.params["finetune"]
     if params["start"] == "random":
         key = jax.random.key(params["seed"])
@@ -305,6 +308,9 @@ def _fit(
         for stretch in stretches
     ]
     train = task.splits["train"]
+    among = None
+    if chosen := half(step):
+        among = place.order(task.spec.name, train.labels, params["seed"], chosen)
     with interrupts.deferred():
         result = finetune.fit(
             legs,
@@ -313,6 +319,7 @@ def _fit(
             finetune.pad_labels(train.labels, outputs),
             batch_size=settings["batch_size"],
             seed=params["seed"],
+            among=among,
             log_every=settings["log_every"],
             on_log=lambda entry: place.show(entry.step),
             start=start,
@@ -359,7 +366,7 @@ def _model(
     step: Step, place: Workplace, variables: Tree, multi_label: bool
 ) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
-    params, cut = step.params, _cut(step)
+    params, cut = step.params, _before(step, "prune")
     name = params["task"]["name"]
 
     def make() -> models.Model:

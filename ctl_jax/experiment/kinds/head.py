@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax import finetune, heads, models, records
 from ctl_jax.compute import Ledger
+from ctl_jax.data import balance
 from ctl_jax.experiment.kinds import extract
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
@@ -55,9 +56,10 @@ def make(wish: Wish, images: int) -> Step:
     """
     phase, task = wish.phase, wish.task
     inputs = {"weights": wish.start} if wish.start else {}
-    counts = {"train": images, **{name: task["examples"][name] for name in _SPLITS}}
-    for split, count in counts.items():
-        for number, shard in enumerate(extract.shards(split, task["examples"][split], count)):
+    there: dict[str, int] = {name: task["examples"][name] for name in _SPLITS}
+    counts = {"train": (_there(wish), images), **{name: (n, n) for name, n in there.items()}}
+    for split, (examples, count) in counts.items():
+        for number, shard in enumerate(extract.shards(split, examples, count)):
             inputs[f"{split}/{number}"] = extract.make(
                 shard,
                 task,
@@ -66,6 +68,7 @@ def make(wish: Wish, images: int) -> Step:
                 head=phase.head,
                 seed=wish.seed,
                 compute_dtype=wish.compute_dtype,
+                half=phase.half,
             )
     params = {
         "task": dict(task),
@@ -80,6 +83,11 @@ def make(wish: Wish, images: int) -> Step:
     return Step("head", params, inputs)
 
 
+def _there(wish: Wish) -> int:
+    """How many training images it may be fitted on."""
+    return balance.size(wish.task["examples"]["train"], wish.phase.half)
+
+
 def affordable(wish: Wish, flops: int, place: Workplace) -> int:
     """How many training images a budget pays for: their features, and the fit.
 
@@ -87,7 +95,7 @@ def affordable(wish: Wish, flops: int, place: Workplace) -> int:
     none.
     """
     views = VIEWS if wish.phase.views else 1
-    low, high = 0, views * wish.task["examples"]["train"]
+    low, high = 0, views * _there(wish)
     while low < high:
         middle = -(-(low + high) // 2)
         if _cost(wish, middle, place) <= flops:
@@ -100,6 +108,11 @@ def affordable(wish: Wish, flops: int, place: Workplace) -> int:
 def cost_of_one(wish: Wish, place: Workplace) -> int:
     """FLOPs of a head that is fitted on one image: the least that a budget has to pay for."""
     return _cost(wish, 1, place)
+
+
+def cost_of_all(wish: Wish, place: Workplace) -> int:
+    """FLOPs of a head that is fitted on all images that there are, with their views: the most."""
+    return _cost(wish, (VIEWS if wish.phase.views else 1) * _there(wish), place)
 
 
 def _cost(wish: Wish, images: int, place: Workplace) -> int:

@@ -1,6 +1,5 @@
 """Weights that a run makes itself, on a source task, where none are given."""
 
-import contextlib
 import dataclasses
 import functools
 
@@ -11,13 +10,12 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks
 from ctl_jax.experiment.config import Config
 from ctl_jax.experiment.costs import Cost
-from ctl_jax.experiment.keeping import Keeper
+from ctl_jax.experiment.keeping import Keeper, kept
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import TaskInfo
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Recipe
-from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.step import Tree
 
 # Steps between two looks at the loss and at the clock.
@@ -61,19 +59,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     settings, recipe, cost = step.params["pretrain"], _recipe(step), _cost(step, place)
     assert place.source is not None
     task = place.loader.load(place.source.spec, whole=True)
-    with contextlib.ExitStack() as stack:
-        checkpoints = None
-        if job.scratch is not None:
-            checkpoints = Checkpoints(job.scratch, warn=place.warn)
-            stack.enter_context(checkpoints)
-        keeper = Keeper(
-            checkpoints,
-            settings["steps"],
-            every_s=place.config.checkpoint.every_s,
-            look_every=_LOG_EVERY,
-            is_lost=job.is_lost,
-        )
-        stack.enter_context(keeper.kept())
+    with kept(job, place, settings["steps"], look_every=_LOG_EVERY) as keeper:
         result = _fit(step, place, recipe, task, keeper)
         if result.diverged:
             raise UserError(

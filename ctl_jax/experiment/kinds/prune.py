@@ -14,7 +14,6 @@ import numpy as np
 from ctl_jax import pruning, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment import networks
-from ctl_jax.experiment.kinds import extract
 from ctl_jax.experiment.methods import Cut
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
@@ -191,7 +190,7 @@ def _scores(step: Step, place: Workplace) -> Mapping[str, Any]:
         return pruning.score(place.groups, variables, criterion, seed=seed, normalise=normalise)
     info = place.tasks[params["task"]["name"]]
     train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
-    index = extract.order(train.labels, seed)[: _images(step)]
+    index = place.order(info.spec.name, train.labels, seed)[: _images(step)]
     return importance(
         place.module,
         params["model"]["preprocess"],

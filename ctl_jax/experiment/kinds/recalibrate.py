@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax import models, pruning, records
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment.kinds import extract, prune
+from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
@@ -42,7 +42,7 @@ def make(
       task: identity of the task.
       network: "model", "image_size", "weights" as for `prune.make`, and "compute_dtype".
       start: the cut.
-      images: of the train split, in the class-balanced order of `extract.order`.
+      images: of the train split, in the class-balanced order of `balance.order`.
       seed: of that order.
       lsq: whether readers of cut groups are corrected.
       statistics: whether BatchNorm's statistics are estimated again.
@@ -95,10 +95,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     began, params, cut = time.monotonic(), step.params, step.inputs["weights"]
     info = place.tasks[params["task"]["name"]]
     train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
-    order = place.once(
-        ("order", info.spec.name, params["seed"]),
-        lambda: extract.order(train.labels, params["seed"]),
-    )
+    order = place.order(info.spec.name, train.labels, params["seed"])
     images = train.images[order[: params["images"]]]
     variables, changed, notes = place.variables(cut), dict[str, np.ndarray](), list[str]()
     if params["lsq"]:

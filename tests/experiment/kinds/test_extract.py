@@ -7,39 +7,9 @@ import pytest
 from hypothesis import strategies as st
 
 from ctl_jax import finetune, models
+from ctl_jax.data import balance
 from ctl_jax.experiment.kinds import extract
 from ctl_jax.experiment.teamwork import Job
-
-LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
-
-
-@hypothesis.given(LABELS, st.integers(0, 3))
-def test_any_beginning_has_as_many_of_each_class_as_there_can_be(labels, seed):
-    order = extract.order(labels, seed)
-    assert sorted(order) == list(range(len(labels)))
-    chex.assert_trees_all_equal(order, extract.order(labels, seed))
-    totals = np.bincount(labels, minlength=6)
-    for count in range(len(labels)):
-        taken = np.bincount(labels[order[:count]], minlength=6)
-        # A class that has images left is behind no other by more than one.
-        assert (taken >= np.minimum(totals, taken.max() - 1)).all()
-
-
-def test_an_image_of_several_classes_counts_for_the_rarest():
-    labels = np.zeros((30, 3), np.uint8)
-    labels[:, 0] = 1
-    labels[:10, 1] = 1
-    labels[:2, 2] = 1
-    order = extract.order(labels, 0)
-    # Two rounds of each class, by the rarest; an image of none is of a class of its own.
-    assert labels[order[:6]].sum(axis=0).tolist() == [6, 4, 2]
-    labels[29] = 0
-    assert 29 in extract.order(labels, 1)[:4]
-
-
-def test_another_seed_is_another_order():
-    labels = np.arange(40) % 4
-    assert (extract.order(labels, 0) != extract.order(labels, 1)).any()
 
 
 @hypothesis.given(st.integers(1, 300_000), st.data())
@@ -68,7 +38,7 @@ def test_features_of_some_images(config, make_plan, split, head):
     examples = plan.place.loader.load(point.task.spec).splits[split]
     index = np.arange(len(examples))
     if split == "train":
-        index = extract.order(examples.labels, point.seed)
+        index = balance.order(examples.labels, point.seed)
     index = index[: step.params["stop"]]
     chex.assert_trees_all_equal(found["labels"], examples.labels[index])
     expected = finetune.extract(

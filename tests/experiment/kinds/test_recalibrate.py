@@ -10,7 +10,8 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import models, pruning
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment.kinds import extract, prune, recalibrate
+from ctl_jax.data import balance
+from ctl_jax.experiment.kinds import prune, recalibrate
 from ctl_jax.experiment.store import Store
 from ctl_jax.finetune import recalibrate as numerics
 
@@ -50,7 +51,7 @@ def done(config, make_plan, tmp_path):
 
 def first_images(step, place, size=16):
     train = place.loader.load(place.tasks["digits"].spec, image_size=size).splits["train"]
-    return train.images[extract.order(train.labels, 0)[:IMAGES]]
+    return train.images[balance.order(train.labels, 0)[:IMAGES]]
 
 
 def test_statistics_alone(done):

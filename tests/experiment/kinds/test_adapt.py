@@ -1,0 +1,76 @@
+"""Training between two heads: what changes, what it costs, and where it diverges."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ctl_jax import records
+from ctl_jax.experiment.kinds import adapt, extract, head
+from ctl_jax.experiment.store import Store
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune import maps
+
+
+@pytest.fixture
+def made(config, make_plan, tmp_path):
+    """Does everything before a trial's last head; gives the training's step and its place."""
+
+    def made(rate=0.01):
+        config.stream.variant, config.methods = "digits", ("dense+adapt",)
+        config.budgets.amounts, config.finetune.learning_rates = ("8e8",), (rate,)
+        plan = make_plan(config)
+        place = plan.place
+        place.store = Store(tmp_path, {})
+        place.store.create()
+        step = plan.trial(plan.points()[0]).inputs["weights"].inputs["weights"]
+        first = step.inputs["weights"]
+        for each, run in [(s, extract.run) for s in first.inputs.values()] + [(first, head.run)]:
+            finish(place, each, run(each, place, Job(each)))
+        return step, place
+
+    return made
+
+
+def finish(place, step, output):
+    place.store.save(step.id, output.records)
+    place.store.save_arrays(step.id, output.arrays())
+
+
+def test_only_its_stages_change_and_only_by_the_other_half(made, monkeypatch):
+    step, place = made()
+    seen = []
+    compute = maps.compute
+    monkeypatch.setattr(maps, "compute", lambda *args: seen.append(args[-1]) or compute(*args))
+    output = adapt.run(step, place, Job(step))
+    finish(place, step, output)
+    before, after = place.variables(None), place.variables(step)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, jax.device_get(before))
+    flat = [flatten_dict(tree, sep="/") for tree in (before, after)]
+    changed = {path for path in flat[0] if not np.array_equal(*(tree[path] for tree in flat))}
+    assert changed
+    # The last of two stages; statistics of BatchNorm stay, and the head is no part of it.
+    assert {path.split("/")[1].split("_")[0] for path in changed} == {"stage2"}
+    (record,) = output.records
+    assert record.steps == -(-2 * 500 // step.params["finetune"]["batch_size"])
+    assert np.isfinite(record.loss)
+    ledger = adapt.charge(step, place, record)
+    assert record.flops == adapt.flops(step, place) == ledger.train + ledger.extract
+    (index,) = seen
+    labels = place.loader.load(place.tasks["digits"].spec).splits["train"].labels
+    assert sorted(index) == sorted(place.order("digits", labels, step.params["seed"], 2))
+    assert not set(index) & set(place.order("digits", labels, step.params["seed"], 1))
+
+
+def test_nothing_changes_where_it_diverges(made):
+    step, place = made(1e30)
+    output = adapt.run(step, place, Job(step))
+    finish(place, step, output)
+    (record,) = output.records
+    assert record.loss is None
+    assert records.from_json(json.loads(json.dumps(records.to_json(record)))) == record
+    assert record.flops == sum(vars(adapt.charge(step, place, record)).values()) > 0
+    chex.assert_trees_all_equal(place.variables(step), place.variables(None))
