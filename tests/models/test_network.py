@@ -43,18 +43,6 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_logits_start_at_zero(name, images):
-    module = models.create(name, 7, **SMALL[name])
-    variables = models.init(module, KEY, 20)
-    assert not np.any(variables["params"]["head"]["kernel"])
-    logits = jax.jit(functools.partial(models.apply, module))(variables, images)
-    chex.assert_trees_all_equal(logits, np.zeros((4, 7), np.float32))
-    features = jax.jit(functools.partial(models.features, module))(variables, images)
-    assert np.all(np.isfinite(features))
-    assert np.std(features) > 1e-3
-
-
 def test_every_family_is_tested():
     kinds, tested = ({type(models.create(n, 1)) for n in names} for names in (models.NAMES, SMALL))
     # A U-Net has logits at every pixel; see its own tests.
