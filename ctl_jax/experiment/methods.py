@@ -1,10 +1,10 @@
 """Finetuning methods: what their names mean, and the one name of each.
 
-A name is NETWORK ("@" SIZE "px")? ("+" TUNING)?, at least the first or the last of them: `dense`,
-`scratch`, `filters@0.5`, `dense@48px`, `filters@0.5+head_bn`, `dense+freeze@2`, `probe` (a tuning
-alone is that of `dense`). A cut may name a criterion, an allocation and corrections, in any order,
-`filters@0.5:taylor:isomorphic:lsq:bn`; `scratch:filters@0.5` has the widths of a cut and random
-weights. The tunings are in tunings.py.
+A name is NETWORK ("@" COUNT "stages")? ("@" SIZE "px")? ("+" TUNING)?, at least the first or the
+last of them: `dense`, `scratch`, `filters@0.5`, `dense@48px`, `dense@2stages+probe`,
+`filters@0.5+head_bn`, `dense+freeze@2`, `probe` (a tuning alone is that of `dense`). A cut may name
+a criterion, an allocation and corrections, in any order, `filters@0.5:taylor:isomorphic:lsq:bn`;
+`scratch:filters@0.5` has the widths of a cut and random weights. The tunings are in tunings.py.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from ctl_jax.pruning import ALLOCATIONS, CRITERIA, SCOPES
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _CUT = re.compile(rf"({'|'.join(SCOPES)}) *@ *({_NUMBER})((?: *: *\w+)*)")
 _SIZE = re.compile(r"(.*?) *@ *([0-9]+) *px")
+_STAGES = re.compile(r"(.*?) *@ *([0-9]+) *stages?")
 _STARTS = ("dense", "scratch")
 _UNIFORM, _LSQ, _STATISTICS = "uniform", "lsq", "bn"
 
@@ -62,12 +63,14 @@ class Method:
       cut: None where nothing is cut.
       tuning: which phases follow, with its arguments.
       image_size: side of the images in pixels; 0 is that of the config.
+      stages: the first ones of the network, which alone are used; 0 is all.
     """
 
     start: Literal["pretrained", "random"] = "pretrained"
     cut: Cut | None = None
     tuning: tunings.Tuning = tunings.FULL
     image_size: int = 0
+    stages: int = 0
 
     @property
     def name(self) -> str:
@@ -76,6 +79,8 @@ class Method:
         network = whole
         if self.cut:
             network = f"scratch:{self.cut.name}" if self.start == "random" else self.cut.name
+        if self.stages:
+            network += f"@{self.stages}stages"
         if self.image_size:
             network += f"@{self.image_size}px"
         if self.tuning == tunings.FULL:
@@ -108,8 +113,9 @@ def parse_method(name: str) -> Method:
     Args:
       name: `dense` (the whole pretrained network), `scratch` (the whole network, from random
         weights), or `filters@0.5`, `channels@0.5`, `all@0.5` (half of each group's channels
-        dropped, in that scope of `pruning.SCOPES`, see above for more); then perhaps `@48px`, the
-        size of the images, and `+TUNING`. A ratio may be any decimal number: .5, 0.50 and 5e-1 are
+        dropped, in that scope of `pruning.SCOPES`, see above for more); then perhaps
+        `@2stages`, the first of the network's stages alone, `@48px`, the size of the images, and
+        `+TUNING`. A ratio may be any decimal number: .5, 0.50 and 5e-1 are
         0.5.
 
     Returns:
@@ -123,6 +129,8 @@ def parse_method(name: str) -> Method:
         before, plus, tuning = "dense", "+", before
     size = _SIZE.fullmatch(before)
     network = size[1] if size else before
+    stages = _STAGES.fullmatch(network)
+    network = stages[1] if stages else network
     start, colon, rest = (part.strip() for part in network.partition(":"))
     of_scratch = start == "scratch" and colon
     cut = _CUT.fullmatch(rest if of_scratch else network)
@@ -132,11 +140,14 @@ def parse_method(name: str) -> Method:
         raise UserError(
             f"config.methods: {name.strip()!r}: images of {int(size[2])} pixels; expected 8 to 1024"
         )
+    if stages and int(stages[2]) < 1:
+        raise UserError(f"config.methods: {name.strip()!r}: no stages; expected at least one")
     return Method(
         "random" if start == "scratch" else "pretrained",
         _read_cut(name.strip(), cut) if cut else None,
         tunings.parse(name.strip(), tuning) if plus else tunings.FULL,
         int(size[2]) if size else 0,
+        int(stages[2]) if stages else 0,
     )
 
 
@@ -182,4 +193,6 @@ def _expected(name: str) -> str:
     lower = {form.lower(): form for form in forms}
     close = [lower[each] for each in difflib.get_close_matches(name.strip().lower(), lower, n=1)]
     hint = f"; did you mean {close[0]!r}?" if close and close[0] != name.strip() else ""
-    return f"expected one of {', '.join(forms)}, perhaps with @SIZEpx and +TUNING{hint}"
+    return (
+        f"expected one of {', '.join(forms)}, perhaps with @COUNTstages, @SIZEpx and +TUNING{hint}"
+    )

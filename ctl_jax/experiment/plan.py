@@ -11,12 +11,12 @@ import jax
 from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
-from ctl_jax.errors import UserError
+from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import networks, searches, strategies, stretches, tunings
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import adapt, head, pretrain, prune, recalibrate
+from ctl_jax.experiment.kinds import adapt, head, pretrain, prune, recalibrate, shorten
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -93,6 +93,29 @@ class Plan:
     ) -> Step | None:
         """The step that makes a method's weights; None where they are given, or random.
 
+        The arguments are as for `cut`.
+        """
+        return self._shortened(method, self.cut(method, task, seed))
+
+    def _shortened(self, method: Method, start: Step | None) -> Step | None:
+        """What makes the first stages alone, where a method has no more.
+
+        Raises:
+          UserError: the network does not have more.
+        """
+        if not method.stages:
+            return start
+        network = self._network(dataclasses.replace(method, image_size=0))
+        return self.place.once(
+            ("shortened", method.stages, method.start, start and start.id),
+            lambda: shorten.make(method.stages, network, start),
+        )
+
+    def cut(
+        self, method: Method, task: TaskInfo | None = None, seed: int | None = None
+    ) -> Step | None:
+        """The step that makes a method's weights before it is shortened; see `start`.
+
         Args:
           method: which.
           task: whose images decide on a cut that is decided by images; where there is none, the
@@ -159,7 +182,8 @@ class Plan:
             assert start is not None
             # Not unasked: statistics of few images make features of real sets worse, not better.
             if method.cut.lsq or method.cut.statistics:
-                start = self._recalibrated(point, budget_flops, start)
+                cut = start.inputs["weights"] if method.stages else start
+                start = self._shortened(method, self._recalibrated(point, budget_flops, cut))
         headed, between = start, list[int]()
         for number, phase in enumerate(self._phase_list(method)):
             if phase.solver == SGD:
@@ -303,6 +327,9 @@ class Plan:
 
     def _make_phases(self, method: Method) -> tuple[Phase, ...]:
         variables = self.place.whole
+        if method.stages:
+            with naming(f"config.methods: {method.name!r}"):
+                variables = models.shorten(variables, method.stages)
         paths = jax.tree_util.tree_leaves_with_path(variables["params"])
         network = tunings.Network(
             networks.stages(self.place.network, variables),

@@ -66,7 +66,7 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
     """What each method makes of the network, without the task's head."""
     found = []
     for name, method in plan.methods.items():
-        cost, start, cut = plan.cost(method, 0), plan.start(method), method.cut
+        cost, start, cut = plan.cost(method, 0), plan.cut(method), method.cut
         if cost is None:
             # The records of its trials tell.
             continue

@@ -11,6 +11,7 @@ Example, anybody's weights, and a network from its name:
 """
 
 from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models.depth import shorten
 from ctl_jax.models.entering import apply_from, entering, entrance
 from ctl_jax.models.formulations import compiler_options, tuned
 from ctl_jax.models.heads import apply_head, resize_head, set_head, with_head
@@ -69,6 +70,7 @@ __all__ = [
     "save",
     "save_checkpoint",
     "set_head",
+    "shorten",
     "stages",
     "tuned",
     "with_head",

@@ -34,17 +34,17 @@ OPTIONS: Options = {
 
 
 class DenseLayer(nn.Module):
-    """`growth` new channels of x, by BatchNorm, ReLU, 1x1 convolution, and again with a 3x3."""
+    """x with `growth` new channels behind: BatchNorm, ReLU, 1x1 convolution, again with a 3x3."""
 
     growth: int
     epsilon: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = relu(batch_norm(self.epsilon, "bn1")(x))
-        x = conv(BOTTLENECK * self.growth, 1, name="conv1")(x)
-        x = relu(batch_norm(self.epsilon, "bn2")(x))
-        return conv(self.growth, 3, name="conv2")(x)
+        y = relu(batch_norm(self.epsilon, "bn1")(x))
+        y = conv(BOTTLENECK * self.growth, 1, name="conv1")(y)
+        y = relu(batch_norm(self.epsilon, "bn2")(y))
+        return jnp.concatenate([x, conv(self.growth, 3, name="conv2")(y)], axis=-1)
 
 
 class Transition(nn.Module):
@@ -91,8 +91,7 @@ class DenseNet(nn.Module):
         x = max_pool(relu(batch_norm(self.epsilon, "stem_bn")(x)))
         for i, layers in enumerate(self.stages, start=1):
             for j in range(1, layers + 1):
-                new = DenseLayer(self.growth, self.epsilon, name=f"stage{i}_layer{j}")(x)
-                x = jnp.concatenate([x, new], axis=-1)
+                x = DenseLayer(self.growth, self.epsilon, name=f"stage{i}_layer{j}")(x)
             if i < len(self.stages):
                 x = Transition(self.epsilon, name=f"transition{i}")(x)
         if self.last_norm:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import heads, layers, taps, widths
+from ctl_jax.models import depth, heads, layers, taps, widths
 
 Variables = Mapping[str, Any]
 # What a head reads.
@@ -69,7 +69,7 @@ def apply(
     train: bool | ByBatch = False,
     dtype: DTypeLike = jnp.float32,
 ) -> jax.Array | tuple[jax.Array, dict[str, Any]]:
-    """Logits of images. Widths follow from the variables, so pruned ones run as they are.
+    """Logits of images. Widths and depth follow from the variables: what was cut runs as it is.
 
     Args:
       module: from `create`, or any Linen module of images that has BatchNorm of ours or of Linen.
@@ -138,10 +138,16 @@ def _apply(
     with taps.at_head(module, read):
         if not train:
             with layers.normalising(lambda path: False):
-                return widths.apply(module, variables, images).astype(jnp.float32)
+                return _run(module, variables, images).astype(jnp.float32)
         with layers.normalising(train if callable(train) else lambda path: True):
-            logits, updated = widths.apply(module, variables, images, mutable=["batch_stats"])
+            logits, updated = _run(module, variables, images, mutable=["batch_stats"])
         return logits.astype(jnp.float32), updated.get("batch_stats", {})
+
+
+def _run(module: nn.Module, variables: Variables, images: jax.Array, **options: Any) -> Any:
+    """Widths and depth follow from the variables."""
+    with depth.following(variables["params"]):
+        return widths.apply(module, variables, images, **options)
 
 
 def _is_layers_own(head: heads.Head, layer: nn.Module, x: jax.Array) -> bool:
@@ -196,7 +202,7 @@ def features(module: nn.Module, variables: Variables, images: jax.Array) -> jax.
       images: float32 [B, H, W, 3], preprocessed.
     """
     with layers.normalising(lambda path: False):
-        return widths.apply(module, variables, images, return_features=True)
+        return _run(module, variables, images, return_features=True)
 
 
 def representation(
@@ -230,7 +236,7 @@ def representation(
         return np.zeros((*x.shape[:-1], 1), x.dtype)
 
     with taps.at_head(module, read), layers.normalising(lambda path: False):
-        widths.apply(module, variables, images)
+        _run(module, variables, images)
     return found[0]
 
 

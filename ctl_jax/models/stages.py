@@ -52,6 +52,17 @@ def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
+def stage_of(name: str) -> int | None:
+    """The number of the stage of a top-level layer; None of what is before and behind them."""
+    match = _STAGE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def is_end(name: str) -> bool:
+    """Whether a top-level layer comes after the stages."""
+    return _END.fullmatch(name) is not None
+
+
 def _place(name: str, depth: int) -> float:
     """0 of the stem, 1, 2, ... of the stages, more after them."""
     if match := _STAGE.fullmatch(name):

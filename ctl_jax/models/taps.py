@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-from ctl_jax.models import layers, own
+from ctl_jax.models import depth, layers, own
 from ctl_jax.models.stages import stages
 
 # Of more stages than these the three at the quarters of the way are tapped.
@@ -105,6 +105,9 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
     if len(found) > _MOST_STAGES:
         return _quarters([group[0] for group in found]) + end
     taps = [group[0] for group in found[1:]]
+    # Of a shortened network what would enter the next stage: more than its mean and its maxima.
+    if beyond := [call for name, call in top.items() if depth.is_beyond(name, params)]:
+        taps, end = [*taps, beyond[0]], []
     # What a last convolution reads is the end of the last stage.
     taps += [
         call
@@ -117,10 +120,10 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
 
 def _blocks(calls: Sequence[Call]) -> list[Call]:
     """Of any network: the layers of the commonest class, at the least depth that has some."""
-    for depth in range(1, max((len(call.path) for call in calls), default=0) + 1):
+    for level in range(1, max((len(call.path) for call in calls), default=0) + 1):
         # The first layer of all reads the images themselves.
-        level = [c for c in calls if len(c.path) == depth and c.value is not calls[0].value]
-        if found := _of_commonest([c for c in level if not issubclass(c.kind, _BETWEEN)]):
+        there = [c for c in calls if len(c.path) == level and c.value is not calls[0].value]
+        if found := _of_commonest([c for c in there if not issubclass(c.kind, _BETWEEN)]):
             return found
     return []
 

@@ -12,6 +12,7 @@ from ctl_jax.records.prepared import (
     HeadRecord,
     PruneRecord,
     RecalibrateRecord,
+    ShortenRecord,
 )
 from ctl_jax.records.reading import TYPES, Record, from_json, is_product
 from ctl_jax.records.schema import to_json
@@ -51,6 +52,7 @@ __all__ = [
     "Record",
     "RunRecord",
     "RunTask",
+    "ShortenRecord",
     "TaskRecord",
     "TrainRecord",
     "TrialRecord",

@@ -35,6 +35,23 @@ class PruneRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShortenRecord:
+    """The first stages of a network, alone.
+
+    Attributes:
+        id: Of the step.
+        stages: How many they are.
+        params: Their parameters, with a head of one output.
+    """
+
+    type: ClassVar[str] = "shorten"
+
+    id: str
+    stages: int
+    params: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RecalibrateRecord:
     """What images of a task put right in a pruned network before it is used.
 

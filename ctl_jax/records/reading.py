@@ -11,6 +11,7 @@ from ctl_jax.records.prepared import (
     HeadRecord,
     PruneRecord,
     RecalibrateRecord,
+    ShortenRecord,
 )
 from ctl_jax.records.schema import read_fields
 from ctl_jax.records.trial import TrialRecord, check_trial
@@ -32,6 +33,7 @@ Record = (
     | TaskRecord
     | PretrainRecord
     | PruneRecord
+    | ShortenRecord
     | RecalibrateRecord
     | ExtractRecord
     | HeadRecord

@@ -45,6 +45,7 @@ from ctl_jax.pruning import SCOPES
             "probe@logistic@last",
         ),
         ("dense@048px", Method(image_size=48), "dense@48px"),
+        ("dense @ 1stage", Method(stages=1), "dense@1stages"),
         (
             "dense@48px+probe",
             Method(tuning=Tuning("probe"), image_size=48),
@@ -94,6 +95,7 @@ def methods(draw):
     words = draw(st.permutations(["taylor", "global", "lsq", "bn"])) if draw(st.booleans()) else []
     cut = ":".join([draw(st.sampled_from([f"{scope}@{ratio!r}", f" {scope} @{ratio}"])), *words])
     start = draw(st.sampled_from(["dense", "scratch", cut, f"scratch:{cut}"]))
+    start += draw(st.sampled_from(["", "@2stages", " @ 3 stages"]))
     start += draw(st.sampled_from(["", "@48px", " @ 0224 px"]))
     name = draw(st.sampled_from(sorted(TUNINGS)))
     parameters = list(inspect.signature(TUNINGS[name]).parameters.values())[1:]

@@ -15,7 +15,7 @@ from ctl_jax.experiment.tasks import TaskLoader
 METHODS = (
     "probe",
     "probe@logistic@last",
-    "filters@0.5:bn+probe",
+    "filters@0.5:bn@1stages+probe",
     "dense+lp_ft",
     "dense+lp_ft@ensemble",
     "dense+adapt",

@@ -1,0 +1,64 @@
+"""The first stages of a network, without the later ones: a smaller network, and no computation."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ctl_jax import models, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune.step import Tree
+
+
+def make(stages: int, network: Mapping[str, Any], start: Step | None) -> Step:
+    """The step.
+
+    Args:
+      stages: how many stay, see `models.shorten`.
+      network: as for `prune.make`.
+      start: makes the weights where none were given, or what is left of them after a cut.
+    """
+    return Step("shorten", {"stages": stages, **network}, {"weights": start} if start else {})
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Nothing."""
+    return 0
+
+
+def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+    """Nothing."""
+    return Ledger()
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Of the stages that stay, with a head of one output on what is left to read."""
+    shortened = models.shorten(place.shapes(step.inputs.get("weights")), step.params["stages"])
+    size = step.params["image_size"]
+    new = functools.partial(models.new_head, place.module, num_outputs=1, image_size=size)
+    return jax.eval_shape(new, shortened)
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Says how much is left."""
+    params = models.count_params(place.shapes(step))
+    return Output([records.ShortenRecord(id=step.id, stages=step.params["stages"], params=params)])
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """The variables of its input, without the later stages."""
+    return without_later(step, place, place.local_variables(step.inputs.get("weights")))
+
+
+def without_later(step: Step, place: Workplace, variables: Tree) -> Tree:
+    """Variables of a whole network, without the later stages, with a head of zeros."""
+    head = jax.tree.map(jnp.zeros_like, place.shapes(step)["params"]["head"])
+    return models.set_head(models.shorten(variables, step.params["stages"]), head)
+
+
+register("shorten", Kind(1, flops, run, shapes, restore, charge=charge))
