@@ -3,14 +3,16 @@
   python benchmarks/race.py runs/race runs/large --groups near=caltech101,pacs far=usps > race.md
 
 The runs are finished ones of `configs/race.py`, say: their results are put together, so that one
-run may have the small budgets of all methods and another the large ones of few. A mean is over the
-tasks that all methods of its budget have, with the 95% interval of the bootstrap over tasks (a
+run may have the small budgets of all methods and another the large ones of few. Runs of other
+weights are told apart by a label, `resnet56=runs/resnet56`, which their methods get. A mean is over
+the tasks that all methods of its budget have, with the 95% interval of the bootstrap over tasks (a
 task's number is the mean over its seeds; of fewer than about six tasks it is too narrow). Bold is
 the best of a budget.
 """
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdirs", nargs="+", help="folders of runs")
+    parser.add_argument(
+        "workdirs", nargs="+", metavar="[LABEL=]FOLDER", help="runs, perhaps with a label"
+    )
     parser.add_argument(
         "--groups", nargs="*", default=[], metavar="NAME=TASK,TASK", help="tables of some tasks"
     )
@@ -41,13 +45,16 @@ def main() -> None:
         raise SystemExit(f"race: {error}") from None
 
 
-def read(workdir: str) -> list[dict[str, Any]]:
-    """The rows of a run's results."""
+def read(run: str) -> list[dict[str, Any]]:
+    """The rows of a run's results; of one with a label each method's name ends with it."""
+    match = re.fullmatch(r"(\w+)=(.+)", run)
+    label, workdir = match.groups() if match else ("", run)
     try:
         lines = files.read_text(files.path(workdir) / "records.jsonl").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir}: no records.jsonl; expected the folder of a run") from None
-    return report.results(json.loads(line) for line in lines)
+    rows = report.results(json.loads(line) for line in lines)
+    return [{**row, "method": f"{row['method']} ({label})"} for row in rows] if label else rows
 
 
 def merged(runs: Mapping[str, Sequence[Row]]) -> list[Row]:

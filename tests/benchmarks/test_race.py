@@ -54,6 +54,15 @@ def test_runs_are_put_together_where_they_agree():
         race.merged({"one": ROWS, "two": other})
 
 
+def test_methods_of_a_run_with_a_label_have_it(tmp_path, monkeypatch):
+    (tmp_path / "records.jsonl").touch()
+    monkeypatch.setattr(race.report, "results", lambda lines: [*lines, *ROWS])
+    assert race.read(str(tmp_path)) == ROWS
+    found = race.read(f"small={tmp_path}")
+    assert {row["method"] for row in found} == {"probe (small)", "dense (small)"}
+    assert len(race.merged({"one": ROWS, "two": found})) == 2 * len(ROWS)
+
+
 @pytest.mark.parametrize("given", ["near", "near=", "near=a,d"])
 def test_a_group_of_tasks_that_there_are_not(given):
     with pytest.raises(UserError, match="expected NAME=TASK,TASK with tasks among a, b, c"):
