@@ -29,8 +29,8 @@ class Net:
         layers = self.variables.setdefault(collection, {})
         if self.rng is not None:
             value = mean + std * self.rng.normal(size=shape)
-            layers.setdefault(layer, {})[name] = jnp.asarray(value, jnp.float32)
-        return layers[layer][name]
+            layers.setdefault(layer, {})[name] = value.astype(np.float32)
+        return jnp.asarray(layers[layer][name])
 
     def conv(
         self, name: str, x: jax.Array, features: int, size: int = 3, stride: int = 1,
@@ -257,9 +257,14 @@ def build(name: str, train: bool = False) -> tuple[Callable[..., jax.Array], Any
     """A function of (variables, images), its variables, and images."""
     rng = np.random.default_rng(sum(map(ord, name)))
     x = jnp.asarray(rng.normal(size=(3, 12, 12, 3)), jnp.float32)
-    first = Net(rng, train=train)
-    NETS[name](first, x)
-    return lambda v, x: NETS[name](Net(None, v, train), x), first.variables, x
+    variables = made(NETS[name], Net(rng, train=train), x)
+    return lambda v, x: NETS[name](Net(None, v, train), x), variables, x
+
+
+def made(function: Callable[[Net, jax.Array], jax.Array], net: Net, x: jax.Array) -> Any:
+    """The parameters that a first pass makes; nothing is computed."""
+    jax.eval_shape(functools.partial(function, net), x)
+    return jax.tree.map(jnp.asarray, net.variables)
 
 
 # None of them normalises over channels: the widest scope is the second.
@@ -362,10 +367,9 @@ def test_random_networks(check_exact, examples):
     def check(net, ratio, seed):
         rng = np.random.default_rng(seed)
         x = jnp.asarray(rng.normal(size=(2, 5, 5, 2)), jnp.float32)
-        first = Net(rng)
-        net(first, x)
+        variables = made(net, Net(rng), x)
         apply_fn = lambda v, x: net(Net(None, v), x)  # noqa: E731
         # "last" is read by the head alone: there is always a group.
-        check_exact(apply_fn, first.variables, x, ratio=ratio, gradients=examples > 6)
+        check_exact(apply_fn, variables, x, ratio=ratio, gradients=examples > 6)
 
     check()
