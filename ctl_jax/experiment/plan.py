@@ -88,33 +88,25 @@ class Plan:
             return [searches.NONE]
         return searches.settings(self.config.finetune, task.examples["train"])
 
-    def start(
-        self, method: Method, task: TaskInfo | None = None, seed: int | None = None
-    ) -> Step | None:
-        """The step that makes a method's weights; None where they are given, or random.
-
-        The arguments are as for `cut`.
-        """
-        return self._shortened(method, self.cut(method, task, seed))
-
-    def _shortened(self, method: Method, start: Step | None) -> Step | None:
-        """What makes the first stages alone, where a method has no more.
+    def _shortened(self, method: Method) -> Step | None:
+        """What makes the first stages alone, where a method has no more, of its start.
 
         Raises:
           UserError: the network does not have more.
         """
+        start = self.pretraining if method.start == "pretrained" else None
         if not method.stages:
             return start
         network = self._network(dataclasses.replace(method, image_size=0))
         return self.place.once(
-            ("shortened", method.stages, method.start, start and start.id),
+            ("shortened", method.stages, method.start),
             lambda: shorten.make(method.stages, network, start),
         )
 
-    def cut(
+    def start(
         self, method: Method, task: TaskInfo | None = None, seed: int | None = None
     ) -> Step | None:
-        """The step that makes a method's weights before it is shortened; see `start`.
+        """The step that makes a method's weights; None where they are given, or random.
 
         Args:
           method: which.
@@ -122,8 +114,7 @@ class Plan:
             step says no more than which widths it leaves.
           seed: of the trial, for a cut that is drawn.
         """
-        start = self.pretraining if method.start == "pretrained" else None
-        cut = method.cut
+        start, cut = self._shortened(method), method.cut
         if cut is None:
             return start
         criterion = cut.criterion or self.config.pruning.criterion
@@ -182,8 +173,7 @@ class Plan:
             assert start is not None
             # Not unasked: statistics of few images make features of real sets worse, not better.
             if method.cut.lsq or method.cut.statistics:
-                cut = start.inputs["weights"] if method.stages else start
-                start = self._shortened(method, self._recalibrated(point, budget_flops, cut))
+                start = self._recalibrated(point, budget_flops, start)
         headed, between = start, list[int]()
         for number, phase in enumerate(self._phase_list(method)):
             if phase.solver == SGD:

@@ -66,11 +66,13 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
     """What each method makes of the network, without the task's head."""
     found = []
     for name, method in plan.methods.items():
-        cost, start, cut = plan.cost(method, 0), plan.cut(method), method.cut
+        cost, start, cut = plan.cost(method, 0), plan.start(method), method.cut
         if cost is None:
             # The records of its trials tell.
             continue
-        keep = prune.planned(start, plan.place) if cut is not None and start is not None else None
+        keep, groups = None, plan.place.groups
+        if cut is not None and start is not None:
+            keep, groups = prune.planned(start, plan.place), prune.groups_of(start, plan.place)
         found.append(
             records.MethodRecord(
                 method=name,
@@ -81,9 +83,9 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
                 forward_flops=cost.forward,
                 # Of several phases that of the last.
                 flops_per_step=cost.step,
-                groups=len(plan.place.groups),
+                groups=len(groups),
                 cut_groups=0 if keep is None else prune.cut_groups(keep),
-                notes=() if keep is None else tuple(prune.notes(plan.place.groups, keep)),
+                notes=() if keep is None else tuple(prune.notes(groups, keep)),
             )
         )
     return found

@@ -126,7 +126,7 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
             )
     console.print(methods)
     for name, method in plan.methods.items():
-        start = plan.cut(method)
+        start = plan.start(method)
         if method.cut is not None and start is not None and plan.cost(method, 0):
             for note in prune.planned(start, plan.place).notes:
                 console.print(f"{name}: {note}", style="yellow", markup=False)

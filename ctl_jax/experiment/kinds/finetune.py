@@ -11,7 +11,7 @@ from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.experiment import ensembles, networks
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper, kept
-from ctl_jax.experiment.kinds import shorten
+from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
@@ -272,12 +272,11 @@ def train(
     if params["start"] == "random":
         key = jax.random.key(params["seed"])
         variables = _random(place.module, key, place.config.data.image_size)
-        if (cut := _before(step, "prune")) is not None:
-            record: Any = place.result(cut)
-            keep = pruning.Keep.from_json(record.keep)
-            variables = pruning.prune(variables, place.groups, keep)
         if (short := _before(step, "shorten")) is not None:
             variables = shorten.without_later(short, place, variables)
+        if (cut := _before(step, "prune")) is not None:
+            groups = prune.groups_of(cut, place)
+            variables = pruning.prune(variables, groups, prune.kept(cut, place))
     else:
         variables = place.variables(step.inputs.get("weights"))
     outputs, head, head_rate = padded_outputs(task.num_classes), new_head(step), 1.0

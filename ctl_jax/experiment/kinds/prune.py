@@ -43,8 +43,8 @@ def make(
       settings: "criterion" and "round_to".
       network: what says which network is cut: "model", "image_size", and "weights", the hash of
         those that were given.
-      start: makes the weights where none were given. Without them and "weights" the step tells
-        widths alone: the first channels stay.
+      start: makes the weights where none were given, or the first stages alone. Without weights
+        the step tells widths alone: the first channels stay.
       task: identity of the task whose images the criterion looks at.
       seed: of the images, or of what the criterion draws.
     """
@@ -73,7 +73,7 @@ def flops(step: Step, place: Workplace) -> int:
             labels = jax.ShapeDtypeStruct((count, classes), jnp.uint8)
         return importance_flops(
             place.module,
-            traced(place, side, count),
+            traced(step, place, side, count),
             place.shapes(step.inputs.get("weights")),
             jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32),
             labels,
@@ -81,7 +81,9 @@ def flops(step: Step, place: Workplace) -> int:
             num_classes=classes,
         )
 
-    key = ("importance", criterion, count, params["image_size"], task["num_classes"], multi_label)
+    network = _shortened(step)
+    of_task = params["image_size"], task["num_classes"], multi_label
+    key = ("importance", criterion, count, *of_task, network and network.id)
     return place.once(key, counted)
 
 
@@ -93,13 +95,14 @@ def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledge
 def shapes(step: Step, place: Workplace) -> Tree:
     """Of the network that is left; no weights are needed."""
     whole = place.shapes(step.inputs.get("weights"))
-    return pruning.prune(whole, place.groups, planned(step, place))
+    return pruning.prune(whole, groups_of(step, place), planned(step, place))
 
 
 def run(step: Step, place: Workplace, job: Any) -> Output:
     """Scores the channels, and selects those that stay."""
     params = step.params
     keep = _select(step, place, _scores(step, place))
+    groups = groups_of(step, place)
     of_config = params["criterion"] == place.config.pruning.criterion
     cut = Cut(
         params["scope"],
@@ -111,9 +114,9 @@ def run(step: Step, place: Workplace, job: Any) -> Output:
         id=step.id,
         cut=cut.name,
         keep=keep.to_json(),
-        groups=len(place.groups),
+        groups=len(groups),
         cut_groups=cut_groups(keep),
-        notes=tuple(notes(place.groups, keep)),
+        notes=tuple(notes(groups, keep)),
         flops=place.flops(step),
         task=params["task"]["name"] if "task" in params else None,
     )
@@ -125,7 +128,7 @@ def restore(step: Step, place: Workplace) -> Tree:
     record: Any = place.store.result(step.id)
     keep = pruning.Keep.from_json(record.keep)
     variables = place.local_variables(step.inputs.get("weights"))
-    return pruning.prune(variables, place.groups, keep)
+    return pruning.prune(variables, groups_of(step, place), keep)
 
 
 def kept(step: Step, place: Workplace) -> pruning.Keep:
@@ -143,7 +146,7 @@ def planned(step: Step, place: Workplace) -> pruning.Keep:
     """
     if step.params.get("allocation", _UNIFORM) != _UNIFORM:
         return place.once(("keep", step.id), lambda: kept(step, place))
-    return place.once(("keep", step.id), lambda: _select(step, place, _equal_scores(place)))
+    return place.once(("keep", step.id), lambda: _select(step, place, _equal_scores(step, place)))
 
 
 def cut_groups(keep: pruning.Keep) -> int:
@@ -164,14 +167,25 @@ def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
     ]
 
 
-def traced(place: Workplace, image_size: int, images: int) -> pruning.Groups:
-    """Channel groups of the whole network as a program of a batch of images of this size."""
-    if images > 1 and image_size == place.config.data.image_size:
+def _shortened(step: Step) -> Step | None:
+    """What makes the network that is cut, where that is not the whole one."""
+    start = step.inputs.get("weights")
+    return start if start is not None and start.kind == "shorten" else None
+
+
+def groups_of(step: Step, place: Workplace) -> pruning.Groups:
+    """Channel groups of the network that is cut."""
+    return traced(step, place, place.config.data.image_size, 2)
+
+
+def traced(step: Step, place: Workplace, image_size: int, images: int) -> pruning.Groups:
+    """The same as a program of a batch of images of this size."""
+    network, batch_size = _shortened(step), min(images, 2)
+    if network is None and batch_size > 1 and image_size == place.config.data.image_size:
         return place.groups
-    batch_size = min(images, 2)
     return place.once(
-        ("groups", image_size, batch_size),
-        lambda: networks.trace_groups(place.module, place.whole, image_size, batch_size),
+        ("groups", image_size, batch_size, network and network.id),
+        lambda: networks.trace_groups(place.module, place.shapes(network), image_size, batch_size),
     )
 
 
@@ -181,20 +195,21 @@ def _images(step: Step) -> int:
 
 def _scores(step: Step, place: Workplace) -> Mapping[str, Any]:
     params, start = step.params, step.inputs.get("weights")
-    if start is None and params["weights"] is None:
-        return _equal_scores(place)
+    if params["weights"] is None and (start is None or (_shortened(step) and not start.inputs)):
+        return _equal_scores(step, place)
     variables, seed = place.variables(start), params.get("seed", 0)
     normalise = _normalise(step)
     if "task" not in params:
         criterion = params["criterion"]
-        return pruning.score(place.groups, variables, criterion, seed=seed, normalise=normalise)
+        groups = groups_of(step, place)
+        return pruning.score(groups, variables, criterion, seed=seed, normalise=normalise)
     info = place.tasks[params["task"]["name"]]
     train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
     index = place.order(info.spec.name, train.labels, seed)[: _images(step)]
     return importance(
         place.module,
         params["model"]["preprocess"],
-        traced(place, params["image_size"], len(index)),
+        traced(step, place, params["image_size"], len(index)),
         variables,
         train.images[index],
         train.labels[index],
@@ -215,14 +230,14 @@ def _normalise(step: Step) -> str:
     return "none" if pruning.CRITERIA[step.params["criterion"]].needs == "gradients" else "mean"
 
 
-def _equal_scores(place: Workplace) -> Mapping[str, Any]:
-    return {name: np.zeros(group.size) for name, group in place.groups.items()}
+def _equal_scores(step: Step, place: Workplace) -> Mapping[str, Any]:
+    return {name: np.zeros(group.size) for name, group in groups_of(step, place).items()}
 
 
 def _select(step: Step, place: Workplace, scores: Any) -> pruning.Keep:
     allocation = step.params.get("allocation", _UNIFORM)
     return pruning.select(
-        place.groups,
+        groups_of(step, place),
         scores,
         ratio=step.params["ratio"],
         scope=step.params["scope"],

@@ -72,7 +72,7 @@ def flops(step: Step, place: Workplace) -> int:
         # Of networks of the same widths the same, and of each image.
         of_batch, solutions = place.once(
             ("correction", size, *(len(kept) for kept in keep.values())),
-            lambda: pruning.correction_flops(prune.traced(place, size, 2), whole, keep, batch),
+            lambda: pruning.correction_flops(prune.traced(cut, place, size, 2), whole, keep, batch),
         )
         total += images * of_batch // 2 + solutions
     if params["statistics"] and place.shapes(cut)["batch_stats"]:
@@ -101,7 +101,9 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     if params["lsq"]:
         corrected = _corrected(step, place, images)
         notes += corrected.notes
-        variables = pruning.prune(corrected.variables, place.groups, prune.kept(cut, place))
+        variables = pruning.prune(
+            corrected.variables, prune.groups_of(cut, place), prune.kept(cut, place)
+        )
         leaves = flatten_dict(variables, sep="/")
         changed |= {path: np.asarray(leaves[path]) for path in corrected.paths}
     if params["statistics"]:
@@ -141,7 +143,7 @@ def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Corr
         for batch in np.array_split(images, -(-len(images) // _BATCH)):
             yield preprocess(jnp.asarray(batch))
 
-    groups = prune.traced(place, step.params["image_size"], len(images))
+    groups = prune.traced(cut, place, step.params["image_size"], len(images))
     return pruning.correct(groups, whole, prune.kept(cut, place), batches())
 
 

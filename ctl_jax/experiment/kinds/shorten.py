@@ -21,7 +21,7 @@ def make(stages: int, network: Mapping[str, Any], start: Step | None) -> Step:
     Args:
       stages: how many stay, see `models.shorten`.
       network: as for `prune.make`.
-      start: makes the weights where none were given, or what is left of them after a cut.
+      start: makes the weights where none were given.
     """
     return Step("shorten", {"stages": stages, **network}, {"weights": start} if start else {})
 

@@ -1,0 +1,72 @@
+"""The first stages of a network: what is left of it, what is cut of that, and what it costs."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from ctl_jax import models
+from ctl_jax.compute import Ledger
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.kinds import finetune, prune, shorten
+from ctl_jax.experiment.store import Store
+from ctl_jax.experiment.teamwork import Job
+
+
+def test_what_is_left_is_as_it_was(config, make_plan, tmp_path):
+    config.methods = ("dense@1stages",)
+    plan = make_plan(config)
+    place = plan.place
+    step = plan.start(plan.methods["dense@1stages"])
+    (record,) = shorten.run(step, place, Job(step)).records
+    whole, left = place.variables(None), place.variables(step)
+    chex.assert_trees_all_equal_shapes_and_dtypes(left, place.shapes(step))
+    assert record.params == models.count_params(left) < models.count_params(whole)
+    assert set(whole["params"]) - set(left["params"]) == {"stage2_block1"}
+    for kind in ("params", "batch_stats"):
+        for name in left[kind].keys() - {"head"}:
+            chex.assert_trees_all_equal(left[kind][name], whole[kind][name])
+    assert not np.any(left["params"]["head"]["kernel"])
+    assert place.charge(step, done=False) == Ledger()
+    assert place.flops(step) == 0
+    cost = plan.cost(plan.methods["dense@1stages"], 10)
+    assert cost.forward < place.forward(None, 10, 16)
+
+
+@pytest.mark.parametrize("name", ["filters@0.5@1stages", "scratch:filters@0.5@1stages"])
+def test_a_cut_is_of_what_is_left(config, make_plan, tmp_path, name):
+    config.stream.variant, config.methods = "digits", (name,)
+    plan = make_plan(config)
+    place = plan.place
+    place.store = Store(tmp_path, {})
+    place.store.create()
+    trial = plan.trial(plan.points()[0])
+    cut = trial.inputs["weights"]
+    assert (cut.kind, cut.inputs["weights"].kind) == ("prune", "shorten")
+    short = cut.inputs["weights"]
+    place.store.save(short.id, shorten.run(short, place, Job(short)).records)
+    output = prune.run(cut, place, Job(cut))
+    place.store.save(cut.id, output.records)
+    assert output.records[-1].groups < len(place.groups)
+    assert output.records[-1].cut_groups > 0
+    shapes = place.shapes(cut)
+    assert shapes["params"]["stage1_block1"]["conv1"]["kernel"].shape[-1] == 4
+    assert "stage2_block1" not in shapes["params"]
+    # A training, also from random weights, is of this network.
+    fewer = jax.tree.map(lambda leaf: leaf.shape, finetune.shapes(trial, place))
+    (record,) = finetune.run(trial, place, Job(trial)).records[-1:]
+    assert record.params == sum(map(np.prod, jax.tree.leaves(fewer["params"], is_leaf=_is_shape)))
+    assert record.forward_flops < place.forward(None, 10, 16)
+
+
+def _is_shape(leaf):
+    return isinstance(leaf, tuple)
+
+
+def test_there_must_be_more_stages(config, make_plan):
+    config.methods = ("dense@2stages",)
+    plan = make_plan(config)
+    with pytest.raises(
+        UserError, match=r"^config\.methods: 'dense@2stages': 2 stages of a network"
+    ):
+        plan.strategy(plan.place.store.finished())
