@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from ..quickly import FLAGS
+
 RUNS = pathlib.Path(__file__).with_name("forked_runs.py")
 KILLS = 20
 
@@ -23,7 +25,7 @@ def test_disturbed_runs(tmp_path):
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
     )
     assert done.returncode == 0, done.stderr
     disturbed = json.loads(done.stdout)

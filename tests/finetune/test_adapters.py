@@ -14,12 +14,12 @@ from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, adapters, phases
 from ctl_jax.pruning.paths import leaf_paths
 
+from ..quickly import quick_jit
+
 RANK, BATCH, SIZE, CLASSES = 2, 4, 8, 3
 LORA = Phase(("head/*",), "frozen", lora=RANK)
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 RECIPE = Recipe("nevis", PLAIN, phase=LORA)
-# Compiles in half of the time.
-QUICKLY = {"xla_backend_optimization_level": 0}
 # Strides and projections; groups that pruning could have left; attention and dense layers.
 NETWORKS = {
     "resnet50": {"stages": (1, 1), "width": 4, "stem": "cifar"},
@@ -53,7 +53,7 @@ def test_layers_with_changes_are_the_network_of_merged_kernels(name):
     changes = random_like(jax.eval_shape(adapters_of, variables["params"]), 1)
     images = np.random.default_rng(2).normal(size=(2, 16, 16, 3)).astype(np.float32)
 
-    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    @quick_jit
     def both(variables, changes):
         with adapters.added(changes):
             added = models.apply(module, variables, images)

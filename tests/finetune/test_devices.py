@@ -15,12 +15,14 @@ import pytest
 from ctl_jax import finetune
 from ctl_jax.finetune import Augmentation, Hyper, Recipe, devices
 
+from ..quickly import FLAGS
+
 HERE = pathlib.Path(__file__).parent
 
 
 def environment(count):
     """Of a process that has so many devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    flags = f"{FLAGS} --xla_force_host_platform_device_count={count}"
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 

@@ -20,6 +20,8 @@ from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 from ctl_jax.pruning.paths import leaf_paths
 
+from ..quickly import quick_jit
+
 STEPS = 7
 
 
@@ -87,8 +89,7 @@ PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 
 def compiled(module, recipe):
     step = functools.partial(finetune.train_step, module, recipe)
-    # Compiles in half of the time.
-    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    return quick_jit(step)
 
 
 def test_kernels_are_pulled_to_their_start_and_the_head_to_zero(module, recipe, variables, split):

@@ -10,9 +10,9 @@ import pytest
 
 from ctl_jax import compute, models
 
+from ..quickly import quick_jit
+
 KEY = jax.random.key(0)
-# Compiles in half of the time.
-QUICKLY = {"xla_backend_optimization_level": 0}
 KERAS_FILE = "pretrained/resnet50_imagenet_keras_conv1-conv4.npz"
 
 
@@ -135,11 +135,11 @@ def _check_torch(module, features, sizes=((32, 32), (45, 38)), contrast=1.0):
         images = (contrast * rng.normal(size=(3, *size, 3))).astype(np.float32)
         layers = TorchLayers(variables)
         expected = features(layers, layers.images(images)).numpy()
-        got = jax.jit(functools.partial(models.features, module))(variables, images)
+        got = quick_jit(functools.partial(models.features, module))(variables, images)
         chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     layers = TorchLayers(variables, train=True)
     expected = layers.dense(features(layers, layers.images(images)), "head").numpy()
-    got, _ = jax.jit(functools.partial(models.apply, module, train=True))(variables, images)
+    got, _ = quick_jit(functools.partial(models.apply, module, train=True))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
@@ -170,8 +170,7 @@ def _check_conventions(module, narrow, features, size=(36, 40)):
     rng = np.random.default_rng(2)
     images = rng.normal(size=(4, *size, 3)).astype(np.float32)
     apply = functools.partial(models.apply, module)
-    jit = functools.partial(jax.jit, compiler_options=QUICKLY)
-    both = jit(lambda v, x: (apply(v, x), models.features(module, v, x)))
+    both = quick_jit(lambda v, x: (apply(v, x), models.features(module, v, x)))
 
     variables = models.init(module, KEY, size[0])
     logits, got = both(variables, images)
@@ -182,7 +181,7 @@ def _check_conventions(module, narrow, features, size=(36, 40)):
 
     # Statistics are those of the batch: evaluation with them is training mode.
     variables = _random_variables(module)
-    logits, stats = jit(functools.partial(apply, train=True))(variables, images)
+    logits, stats = quick_jit(functools.partial(apply, train=True))(variables, images)
     chex.assert_trees_all_equal_shapes_and_dtypes(stats, variables["batch_stats"])
     again, _ = both({**variables, "batch_stats": stats}, images)
     chex.assert_trees_all_close(again, logits, rtol=1e-3, atol=1e-3 * np.abs(logits).max())

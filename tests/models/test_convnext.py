@@ -12,6 +12,8 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.convnext import PRESETS, ConvNeXt
 
+from ..quickly import quick_jit
+
 # Of torchvision's models with 1000 outputs, or else of timm's: parameters, and billions of
 # multiply-adds where torchvision gives them.
 SIZES = {
@@ -62,7 +64,7 @@ def test_without_layer_scale(random_variables):
         variables["params"][name]["layer_scale"] = jnp.ones(4 if name == "stage1_block1" else 8)
         without[name] = {k: v for k, v in without[name].items() if k != "layer_scale"}
     images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
-    apply = jax.jit(models.apply, static_argnums=0)
+    apply = quick_jit(models.apply, static_argnums=0)
     chex.assert_trees_all_equal(
         apply(plain, {"params": without}, images), apply(module, variables, images)
     )

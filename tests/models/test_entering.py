@@ -12,6 +12,7 @@ import pytest
 from ctl_jax import compute, models
 from ctl_jax.errors import UserError
 
+from ..quickly import quick_jit
 from .networks import SIZE, build
 
 # One of each way to be made of layers: with branches, gates, concatenations, tokens.
@@ -51,7 +52,7 @@ def test_both_parts_are_the_network_and_cost_as_much(name):
     )
     images = rng.normal(size=IMAGES.shape).astype(np.float32)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick_jit
     def compare(variables, images):
         below = {**variables, "params": {**variables["params"], **zeros}}
         return models.apply(module, variables, images), upper(variables, lower(below, images))

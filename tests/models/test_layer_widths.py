@@ -12,6 +12,8 @@ import pytest
 
 from ctl_jax import models
 
+from ..quickly import quick_jit
+
 MAPS, TOKENS = (2, 6, 6, 5), (2, 7, 5)
 
 
@@ -198,7 +200,7 @@ def variables_of(module, x):
 
 
 def run(fn, variables, x):
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})(variables, x)
+    return quick_jit(fn)(variables, x)
 
 
 @pytest.mark.parametrize("name", CASES)

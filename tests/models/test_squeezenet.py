@@ -11,6 +11,8 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.squeezenet import PRESETS, SqueezeNet
 
+from ..quickly import quick_jit
+
 # Of torchvision's models with 1000 outputs: parameters, FLOPs by torch's counter.
 SIZES = {
     "squeezenet1_0": (1_248_424, 1_637_849_152),
@@ -58,7 +60,7 @@ def test_the_papers_classifier(random_variables, torch_layers):
     layers = torch_layers(variables)
     maps = torch_maps(layers, layers.images(images)).permute(0, 2, 3, 1)
     expected = layers.dense(maps, "head").relu().mean((1, 2)).numpy()
-    got = jax.jit(functools.partial(models.apply, module))(variables, images)
+    got = quick_jit(functools.partial(models.apply, module))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 

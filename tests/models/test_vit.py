@@ -12,6 +12,8 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.vit import PRESETS, ViT
 
+from ..quickly import quick_jit
+
 
 def macs(heads, depth=12, patch=16, others=1):
     """Multiply-adds of one image of 224x224, with `others` tokens beside those of the patches."""
@@ -161,7 +163,7 @@ def test_equals_torch(variant, random_variables, torch_layers):
     images = np.random.default_rng(1).normal(size=(3, 32, 32, 3)).astype(np.float32)
     layers = torch_layers(variables)
     expected = torch_features(module, layers, layers.images(images)).numpy()
-    got = jax.jit(functools.partial(models.features, module))(variables, images)
+    got = quick_jit(functools.partial(models.features, module))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -195,11 +197,7 @@ def test_the_same_however_the_blocks_are_run(options, random_variables):
         return jnp.sum(jnp.sin(models.apply(module, {"params": params}, images)))
 
     # Compiling is what this test spends its time on.
-    value_and_grad = jax.jit(
-        jax.value_and_grad(loss, argnums=1),
-        static_argnums=0,
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    value_and_grad = quick_jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
     expected, expected_grads = value_and_grad(plain, variables["params"])
     value, grads = value_and_grad(other, params)
     chex.assert_trees_all_close(value, expected, rtol=1e-5)

@@ -12,6 +12,8 @@ from jax import lax
 from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
 
+from ..quickly import quick_jit
+
 
 def mlp(v, x):
     return jax.nn.relu(x @ v["a"]) @ v["b"]
@@ -134,7 +136,7 @@ def test_logits_of_other_images_are_nearer(name):
     groups = pruning.trace(apply, variables, images)
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="channels")
     found = pruning.correct(groups, variables, keep, [images])
-    evaluate = jax.jit(apply, compiler_options={"xla_backend_optimization_level": 0})
+    evaluate = quick_jit(apply)
     full = evaluate(variables, others)
     before, after = (
         np.abs(evaluate(pruning.prune(tree, groups, keep), others) - full).mean()

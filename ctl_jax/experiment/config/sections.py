@@ -250,8 +250,8 @@ class Config:
     methods: tuple[str, ...] = key(
         ("dense", "filters@0.5"),
         "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO or all@RATIO, "
-        "perhaps with the size of images, as in dense@48px, and +TUNING; or a tuning alone, such "
-        "as probe.",
+        "perhaps of its first stages alone, at a size of images, as in dense@2stages@48px, and "
+        "+TUNING; or a tuning alone, such as probe.",
         rules.METHODS,
         canonical=rules.canonical_methods,
     )

@@ -102,7 +102,7 @@ def conv_general_dilated(
             case (1, 1), (rows, columns), ((0, 0), (0, 0)):
                 return pointwise_conv(lhs, rhs, (rows, columns))
             case (3, 3), ((1, 1) | (2, 2)) as strides, ((1, 1), (1, 1)) if taps.is_worth_it(
-                lhs, strides[0]
+                lhs, rhs, strides[0]
             ):
                 return taps.tap_conv(lhs, rhs, strides[0])
             case (7, 7), (2, 2), ((3, 3), (3, 3)) if stem.is_worth_it(lhs, rhs):

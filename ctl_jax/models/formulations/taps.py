@@ -3,6 +3,8 @@
 Where the result is 2x2, as in the last stage of a ResNet at 64 px, XLA:CPU takes paths that run at
 a few GFLOP/s (jaxlib 0.10). Here each place of the kernel is multiplied with those pixels alone
 that it meets: nothing is multiplied with padding, more than half of a convolution of such images.
+Of somewhat larger ones with many channels the result and the gradient of the images are up to a
+third faster, too.
 """
 
 import functools
@@ -15,8 +17,12 @@ from jax import lax
 
 from ctl_jax.models.formulations.pointwise import transposed_product
 
-# Sides of results up to which this is the faster way.
-LARGEST = 2
+# Sides of results up to which this is the faster way, with any channels and with many.
+_LARGEST, _LARGEST_OF_MANY = 2, 6
+# Many channels, of images and of results: the sums of the products cost little beside those.
+_MANY = 128
+# Sides of results up to which this is the faster way to the gradient of the kernel.
+_LARGEST_OF_GRADIENT = 3
 
 
 class Tap(NamedTuple):
@@ -46,9 +52,10 @@ class Tap(NamedTuple):
         return slice(self.start, self.stop)
 
 
-def is_worth_it(images: jax.Array, stride: int) -> bool:
+def is_worth_it(images: jax.Array, kernel: jax.Array, stride: int) -> bool:
     """Whether it is the faster way on CPU."""
-    return max(_steps(size, stride) for size in images.shape[1:3]) <= LARGEST
+    largest = _LARGEST_OF_MANY if min(kernel.shape[2:]) >= _MANY else _LARGEST
+    return max(_steps(size, stride) for size in images.shape[1:3]) <= largest
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -82,19 +89,47 @@ def _backward(
     stride: int, residuals: tuple[jax.Array, jax.Array], of_result: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = residuals
-    of_images, of_kernel = [], {}
-    for row, column, matrix in _taps(images, kernel, stride):
-        given = of_result[:, row.target, column.target]
-        of_images.append(_put(given @ matrix.T, row.source, column.source, images.shape))
-        seen = images[:, row.source, column.source]
-        of_kernel[row.place, column.place] = transposed_product(_rows(seen), _rows(given))
-    # Some places of the kernel meet no pixel at all.
-    nothing = jnp.zeros_like(kernel[0, 0])
-    places = [of_kernel.get((i, j), nothing) for i in range(3) for j in range(3)]
-    return functools.reduce(jnp.add, of_images), jnp.stack(places).reshape(kernel.shape)
+    of_images = [
+        _put(
+            of_result[:, row.target, column.target] @ matrix.T,
+            row.source,
+            column.source,
+            images.shape,
+        )
+        for row, column, matrix in _taps(images, kernel, stride)
+    ]
+    if max(of_result.shape[1:3]) <= _LARGEST_OF_GRADIENT:
+        of_kernel = _of_kernel(images, kernel, stride, of_result)
+    else:
+        conv = functools.partial(
+            lax.conv_general_dilated,
+            images,
+            window_strides=(stride, stride),
+            padding=((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        (of_kernel,) = jax.vjp(conv, kernel)[1](of_result)
+    return functools.reduce(jnp.add, of_images), of_kernel
 
 
 tap_conv.defvjp(_forward, _backward)
+
+
+def _of_kernel(
+    images: jax.Array, kernel: jax.Array, stride: int, of_result: jax.Array
+) -> jax.Array:
+    """The gradient of the kernel, one product for each of its places."""
+    products = {
+        (row.place, column.place): transposed_product(
+            _rows(images[:, row.source, column.source]),
+            _rows(of_result[:, row.target, column.target]),
+        )
+        for row, column, _ in _taps(images, kernel, stride)
+    }
+    # Some places of the kernel meet no pixel at all.
+    nothing = jnp.zeros_like(kernel[0, 0])
+    places = [products.get((i, j), nothing) for i in range(3) for j in range(3)]
+    return jnp.stack(places).reshape(kernel.shape)
 
 
 def _taps(
