@@ -49,7 +49,8 @@ def get_config():
     # it pays for few passes over the images (of a network without half of its filters where they
     # are far from those it was trained on), finetuning where it pays for many. Networks that take
     # images of any size are worth trying at a smaller one where it is small, and at a larger one
-    # where it pays for more than one pass: dense@48px+probe, dense@96px+probe.
+    # where it pays for more than one pass: dense@48px+probe, dense@96px+probe. Where it pays for
+    # few images, the first of a network's stages are enough: dense@2stages@48px+probe.
     config.methods = ("dense", "probe", "probe@kernel", "filters@0.5:lsq+probe", "dense+lp_ft")
     config.finetune.learning_rates = experiment.following(
         config, "weights", lambda file: (0.01, 0.03) if file else (0.05, 0.2)

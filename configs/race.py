@@ -22,15 +22,22 @@ SHORT = {"images": "stream.variant", "budget": "budgets.amounts"}
 FITTED = (
     "probe",
     "probe@last",
-    "probe@logistic",
     "probe@kernel",
+    "probe@logistic",
     "probe@mlp",
-    "dense@32px+probe",
     "dense@48px+probe",
-    "dense@48px+probe@kernel",
     "dense@96px+probe",
+    "dense@96px+probe@kernel",
+    "dense@128px+probe",
     "filters@0.25:lsq+probe",
     "filters@0.5:lsq+probe",
+    # The first of its stages alone, for networks of three or more.
+    "dense@1stages@48px+probe",
+    "dense@1stages@48px+probe@kernel",
+    "dense@2stages+probe",
+    "dense@2stages@48px+probe",
+    "filters@0.5:lsq@2stages+probe",
+    "filters@0.5:lsq@2stages@48px+probe",
 )
 # The whole network, networks without some of their channels, or parts of it, from a zero head.
 TRAINED = (
@@ -44,7 +51,7 @@ TRAINED = (
     "scratch",
 )
 # From a fitted head on.
-BOTH = ("dense+lp_ft", "filters@0.5:lsq+lp_ft")
+BOTH = ("dense+lp_ft", "filters@0.5:lsq+lp_ft", "dense+adapt", "dense@96px+adapt")
 
 
 class Part(NamedTuple):
@@ -61,7 +68,9 @@ PARTS = {
     "small": Part(("5e10",), TRAINED + FITTED),
     "middle": Part(("1e11", "2.5e11", "5e11", "1.5e12", "5e12"), TRAINED + FITTED + BOTH),
     # What gains by more steps than that, and the probe that it is compared with.
-    "large": Part(("2e13",), ("dense", "filters@0.5", "probe", "dense@96px+probe", *BOTH)),
+    "large": Part(
+        ("2e13",), ("dense", "filters@0.5", "probe", "dense@96px+probe", "dense@128px+probe", *BOTH)
+    ),
 }
 
 
