@@ -22,8 +22,10 @@ def write(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> None:
     store = plan.place.store
     for found in report.best(lines):
         if store.has_product(found.trial.id):
-            path = store.model(found.trial.id) / "card.md"
-            files.write_text(path, card.render(facts(plan, found)))
+            folder = store.model(found.trial.id)
+            # What a worker that was killed here left half-written.
+            files.sweep(folder)
+            files.write_text(folder / "card.md", card.render(facts(plan, found)))
 
 
 def facts(plan: Plan, found: report.Best) -> card.Facts:

@@ -494,10 +494,14 @@ def test_the_best_model_of_each_task_stays(done, config, tmp_path, play):
     for trial in records:
         if trial.get("id") in winners:
             _check_model(tmp_path, trial, config)
-    # One more task: its best model, and those of before.
+    # The same command again, after one that was killed while it wrote a card.
+    half = [tmp_path / "models" / winner / ".card.12-0123abcd.tmp.md" for winner in winners]
+    for path in half:
+        path.write_text("half")
     play(pytest.fail)
     experiment.run(config, tmp_path, _printing())
     assert _models(tmp_path) == winners
+    assert not any(path.exists() for path in half)
 
 
 @pytest.mark.slow

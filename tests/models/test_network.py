@@ -45,6 +45,25 @@ SMALL = {
 }
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_start_at_zero(name, images):
+    module = models.create(name, 7, **SMALL[name])
+
+    # One program: layer by layer each kernel's draw would be one of its own.
+    @quick_jit
+    def made(key, images):
+        variables = models.init(module, key, 20)
+        logits = models.apply(module, variables, images)
+        features = models.features(module, variables, images)
+        return variables["params"]["head"]["kernel"], logits, features
+
+    kernel, logits, features = jax.device_get(made(KEY, images))
+    assert not np.any(kernel)
+    chex.assert_trees_all_equal(logits, np.zeros((4, 7), np.float32))
+    assert np.all(np.isfinite(features))
+    assert np.std(features) > 1e-3
+
+
 def test_every_family_is_tested():
     kinds, tested = ({type(models.create(n, 1)) for n in names} for names in (models.NAMES, SMALL))
     # A U-Net has logits at every pixel; see its own tests.
