@@ -199,6 +199,7 @@ def loaded(task: data.Task) -> dict[str, Any]:
         "notes": list(task.notes),
         "passed_over": dict(task.passed_over),
         "content": task.fingerprint,
+        "image_size": task.splits["train"].images.shape[1],
     }
 
 

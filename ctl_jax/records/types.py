@@ -99,6 +99,7 @@ class TaskRecord:
         notes: What was put right in its data, or may not be as it should.
         passed_over: How many files beside the examples are none, by their kind.
         content: Hash of its images and labels.
+        image_size: Of the images, in pixels; None where an earlier version did not say.
     """
 
     type: ClassVar[str] = "task"
@@ -109,6 +110,7 @@ class TaskRecord:
     notes: tuple[str, ...]
     passed_over: Mapping[str, int]
     content: str
+    image_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

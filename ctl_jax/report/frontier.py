@@ -160,14 +160,15 @@ def versus(
         methods: Names of methods.
         budgets: In order.
     """
-    with_steps = {row["method"] for row in rows if row["steps"]}
+    # Some train before the last head, and no more then.
+    training = {row["method"] for row in rows if row["learning_rate"] is not None}
     test, dev = values(rows), values(rows, "dev")
     found = {}
     for budget in budgets:
         scores, choosing = (at_budget(each, tasks, methods, budget) for each in (test, dev))
         best: dict[bool, str] = {}
         for method in sorted(choosing, key=lambda m: -statistics.fmean(choosing[m])):
-            best.setdefault(method in with_steps, method)
+            best.setdefault(method in training, method)
         if len(best) == 2 and scores:
             trained, fitted = best[True], best[False]
             difference = _difference(scores[trained], scores[fitted])

@@ -245,7 +245,10 @@ def _as_read(task: RunTask, read: list[TaskRecord]) -> RunTask:
         return task
     first = min(read, key=_canonical)
     notes = first.notes
-    if any(record.content != first.content for record in read):
+    # Methods may see them at several sizes.
+    if len({(record.image_size, record.content) for record in read}) > len(
+        {record.image_size for record in read}
+    ):
         notes += ("its images changed while the run went on: trials are not all of the same data",)
     known = {field.name for field in dataclasses.fields(RunTask)}
     counts: dict[str, Any] = {f"{split}_examples": n for split, n in first.examples.items()}

@@ -19,7 +19,7 @@ SPEC.loader.exec_module(race)
 def _rows(method, budget, scores, **fields):
     return [
         {"task": task, "method": method, "budget": budget, "seed": 0, "trial": method + budget}
-        | {"dev": score, "dev_test": score, "steps": 0 if method == "probe" else 3}
+        | {"dev": score, "dev_test": score, "learning_rate": None if method == "probe" else 0.1}
         | {"spent_flops": 10**11, "search_flops": 2 * 10**11}
         | fields
         for task, score in zip("abc", scores, strict=True)

@@ -43,7 +43,7 @@ def _rows(**by_method):
     """Rows of one budget: dev_test by method and task; fitted ones are those in capitals."""
     return [
         {"task": str(task), "method": method, "budget": budget, "seed": seed, "dev_test": score}
-        | {"dev": score, "steps": 0 if method.isupper() else 9}
+        | {"dev": score, "learning_rate": None if method.isupper() else 0.1}
         for method, by_budget in by_method.items()
         for budget, scores in by_budget.items()
         for task, score in enumerate(scores)

@@ -140,6 +140,12 @@ def test_what_reading_images_told_is_joined(make_records):
     assert glyphs.notes == ("a note",)
 
 
+def test_images_at_several_sizes_have_not_changed(make_records):
+    both = [_read("glyphs", image_size=64), _read("glyphs", content="cd", image_size=48)]
+    table = read([*make_records(), *both])
+    assert table.tasks[1].notes == ("a note",)
+
+
 def test_images_that_changed_meanwhile_are_noted(make_records):
     records = make_records()
     both = [_read("glyphs"), _read("glyphs", content="cd", corrupt=3)]
