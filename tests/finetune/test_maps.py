@@ -18,6 +18,8 @@ from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, adapters, 
 from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.pruning.paths import leaf_paths
 
+pytestmark = pytest.mark.usefixtures("quickly")
+
 SIZE, BATCH, CLASSES, UPDATES = 8, 8, 3, 3
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 LAST = Recipe("nevis", PLAIN, phase=Phase(("stage2*", "head/*"), cached=True))

@@ -1,10 +1,16 @@
 """Networks without BatchNorm are finetuned, saved and read like any other."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from ctl_jax import finetune, models
+
+from ..quickly import quick_jit
+
+pytestmark = pytest.mark.usefixtures("quickly")
 
 OPTIONS = {"heads": 2, "depth": 1, "head_width": 4, "patch": 4}
 
@@ -12,7 +18,9 @@ OPTIONS = {"heads": 2, "depth": 1, "head_width": 4, "patch": 4}
 @pytest.mark.parametrize(("name", "pattern"), [("vit_s16", "*"), ("deit_s16_distilled", "head/*")])
 def test_fit_and_checkpoint(name, pattern, tmp_path):
     module = models.create(name, 3, **OPTIONS)
-    variables = models.init(module, jax.random.key(0), 8)
+    # One program: layer by layer each kernel's draw would be one of its own.
+    init = functools.partial(models.init, module, image_size=8)
+    variables = quick_jit(init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     labels = np.arange(12, dtype=np.int32) % 3
     noise = rng.integers(0, 40, (12, 8, 8, 3))
@@ -36,7 +44,7 @@ def test_fit_and_checkpoint(name, pattern, tmp_path):
         module, "nevis", result.variables, images, labels, num_classes=3, batch_size=12
     )
     x = models.PREPROCESS["nevis"](images)
-    logits = models.apply(module, result.variables, x)
+    logits = quick_jit(functools.partial(models.apply, module))(result.variables, x)
     assert scores.value == np.mean(np.argmax(logits, -1) == labels)
 
     models.save_checkpoint(tmp_path / "c", result.variables)

@@ -10,7 +10,7 @@ import pytest
 
 from ctl_jax import compute, finetune, models, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
+from ctl_jax.finetune import NONE, Hyper, Phase, Recipe
 from ctl_jax.finetune.phases import partition
 from ctl_jax.pruning.paths import leaf_paths
 
@@ -64,7 +64,7 @@ def step_flops(module):
     """With none of the groups frozen, with the first one, with the first two, ..."""
     variables, costs = abstract(module), []
     for index in range(len(models.stages(variables))):
-        recipe = Recipe("nevis", Augmentation(), phase=trained_from(index, variables))
+        recipe = Recipe("nevis", NONE, phase=trained_from(index, variables))
         state = jax.eval_shape(functools.partial(finetune.init_state, recipe, seed=0), variables)
         images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.uint8)
         labels = jax.ShapeDtypeStruct((2,), jnp.int32)
