@@ -248,4 +248,4 @@ def restore(step: Step, place: Workplace) -> Tree:
     return models.set_head(place.local_variables(step.inputs.get("weights")), head)
 
 
-register("head", Kind(1, flops, run, shapes, restore, charge=charge, makes_arrays=True))
+register("head", Kind(2, flops, run, shapes, restore, charge=charge, makes_arrays=True))

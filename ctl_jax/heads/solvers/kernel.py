@@ -109,8 +109,9 @@ def _nystroem(problem: Problem, basis: _Basis) -> tuple[np.ndarray, Solution]:
     gram, cross = np.zeros((size, size)), np.zeros((size, classes))
     means, bias, start = np.zeros(size), np.zeros(classes), 0
     for block in problem.features.blocks(dtype):
-        values = basis(block)
-        targets = one_hot(problem.labels[start : start + len(block)], classes, dtype)
+        # Sums of numbers near 1, of which what is around their means is left.
+        values = basis(block).astype(np.float64)
+        targets = one_hot(problem.labels[start : start + len(block)], classes, np.float64)
         gram += values.T @ values
         cross += values.T @ targets
         means += values.sum(0) / count
@@ -120,7 +121,8 @@ def _nystroem(problem: Problem, basis: _Basis) -> tuple[np.ndarray, Solution]:
     cross -= count * np.outer(means, bias)
     # With L L' = k(z, z), ridge regression on (k(x, z) - means) inv(L)' penalises as the kernel's.
     inside = basis(basis.landmarks).astype(np.float64)
-    inside[np.diag_indices(size)] += _JITTER
+    # What values were rounded by grows by the inverse of the least eigenvalue.
+    inside[np.diag_indices(size)] += max(_JITTER, float(np.sqrt(np.finfo(dtype).eps)))
     factor = cholesky(inside, lower=True, overwrite_a=True, check_finite=False)
 
     def turned(array: np.ndarray) -> np.ndarray:

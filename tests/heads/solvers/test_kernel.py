@@ -71,3 +71,12 @@ def test_as_many_landmarks_as_images_are_exact() -> None:
     assert other.entropy == pytest.approx(exact.entropy, rel=1e-3)
     values = basis(landmarks) - means
     np.testing.assert_allclose(values @ other.weights, values @ exact.weights, atol=1e-3)
+
+
+def test_many_images_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The landmarks' kernel matrix has no inverse but for what its numbers were rounded by."""
+    monkeypatch.setattr(kernel, "LANDMARKS", 400)
+    monkeypatch.setattr(kernel.least_squares, "precision", lambda flops: np.float32)
+    train, other = _circles(1500), _circles(500, seed=1)
+    fitted = heads.fit("kernel", [train], CLASSES, dev=other)
+    assert np.mean(_logits(fitted, other.features).argmax(1) == other.labels) > 0.9
