@@ -80,8 +80,8 @@ def test_statistics_are_those_of_the_upper_part_alone():
         ("resnet50", {"head"}, "head"),
         ("resnet50", {"stage2_block2", "head"}, "stage2_block2"),
         ("resnet50", {"stem_conv"}, ""),
+        ("densenet121", {"stage2_layer2", "head"}, "stage2_layer2"),
         # What a layer reads goes on beside it.
-        ("densenet121", {"stage2_layer2", "head"}, "transition1"),
         ("unet", {"up1", "head"}, ""),
         # Not a layer's.
         ("vit_ti16", {"position", "head"}, ""),

@@ -413,4 +413,4 @@ def _dev_record(step: Step, stretches: list[Stretch], dev: Dev) -> records.DevRe
     )
 
 
-register("finetune", Kind(4, flops, run, shapes, label=label))
+register("finetune", Kind(5, flops, run, shapes, label=label))
