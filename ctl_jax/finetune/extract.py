@@ -26,8 +26,8 @@ _VIEWS = (
 # fmt: on
 # How many there are.
 VIEWS = len(_VIEWS)
-# Images a call by default, and on CPU: there as many as have so many pixels, from 8 to 64.
-_BATCH, _CPU_PIXELS = 256, 64 * 64 * 64
+# Images a call by default, and on CPU: there as many as have so many pixels, from 4 to 64.
+_BATCH, _CPU_PIXELS = 256, 32 * 64 * 64
 
 
 def extract(
@@ -57,8 +57,8 @@ def extract(
       head: what a head reads, "last" or "taps".
       compute_dtype: as the recipe's.
       batch_size: images a compiled call; rounded up to a multiple of the number of devices. By
-        default 256, on CPU, whose caches hold less of more, 64 of up to 64 pixels and fewer of
-        larger ones.
+        default 256, on CPU, whose caches hold less of more, 32 of 64 pixels, more of smaller ones
+        and fewer of larger ones.
       mesh: the devices that share each batch; without it, all of all processes of the group, each
         of which calls this with the same arguments.
       dtype: of the result. What is beyond its range becomes the nearest number in it.
@@ -95,7 +95,7 @@ def extract(
 def _default_batch(mesh: Mesh, pixels: int) -> int:
     if mesh.devices.flat[0].platform != "cpu":
         return _BATCH
-    return min(max(_CPU_PIXELS // pixels, 8), 64)
+    return min(max(_CPU_PIXELS // pixels, 4), 64)
 
 
 @functools.cache

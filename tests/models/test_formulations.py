@@ -55,6 +55,9 @@ def _check_same(function, expected, *arguments):
         ((2, 4, 4), 3, 2, 2),
         ((2, 3, 1), 2, 3, 2),
         ((2, 2, 5), 4, 2, 2),
+        ((2, 3, 2), 2, 4, 1),
+        ((2, 6, 6), 3, 2, 1),
+        ((2, 11, 8), 2, 3, 2),
     ],
 )
 def test_a_3x3_convolution_equals_xlas(shape, channels, features, stride):
@@ -165,6 +168,9 @@ def test_any_convolution_equals_xlas(size, stride, padding, groups):
         ((1, 4, 4, 2), (1, 1, 2, 3), True),
         ((1, 8, 8, 2), (3, 3, 2, 3), False),
         ((1, 2, 2, 2), (3, 3, 2, 3), True),
+        ((1, 6, 6, 128), (3, 3, 128, 128), True),
+        ((1, 6, 6, 128), (3, 3, 128, 127), False),
+        ((1, 7, 6, 128), (3, 3, 128, 128), False),
         ((1, 9, 8, 3), (7, 7, 3, 64), False),
     ],
 )
