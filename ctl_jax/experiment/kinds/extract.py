@@ -149,4 +149,4 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], arrays=lambda: {FEATURES: features, LABELS: split.labels[index]})
 
 
-register("extract", Kind(1, flops, run, shapes, makes_arrays=True))
+register("extract", Kind(2, flops, run, shapes, makes_arrays=True))

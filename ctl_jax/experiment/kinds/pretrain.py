@@ -153,4 +153,4 @@ def _accuracy(place: Workplace, recipe: Recipe, task: data.Task, variables: Tree
     ).value
 
 
-register("pretrain", Kind(4, flops, run, shapes, label=label))
+register("pretrain", Kind(5, flops, run, shapes, label=label))
