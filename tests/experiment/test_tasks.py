@@ -96,6 +96,7 @@ def test_what_only_decoding_tells(settings):
         "notes": [],
         "passed_over": {"thumbnails": 1},
         "content": task.fingerprint,
+        "image_size": 8,
     }
     settings.data.max_eval_examples = 3
     loader = loader_of(settings)
