@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax import finetune, models, pruning, records
 from ctl_jax.compute import Ledger
@@ -203,6 +204,15 @@ class Workplace:
             return read_arrays(self.store.arrays(step.id), step.id)
         except (FileNotFoundError, Damaged) as error:
             raise DamagedModel(step, error) from None
+
+    def changed(self, step: Step, start: Step | None) -> Tree:
+        """The variables of `start`, with a finished step's arrays in the place of theirs, by path.
+
+        In this process alone, as `local_variables`.
+        """
+        leaves = flatten_dict(self.local_variables(start), sep="/")
+        leaves |= {path: np.asarray(array) for path, array in self.local_arrays(step).items()}
+        return unflatten_dict(leaves, sep="/")
 
     def costs(
         self, recipe: Recipe, start: Step | None, batch_size: int, image_size: int, head: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from ctl_jax import records
 from ctl_jax.compute import Ledger
@@ -128,10 +128,7 @@ def _changed(trained: Tree, before: Tree) -> dict[str, np.ndarray]:
 
 def restore(step: Step, place: Workplace) -> Tree:
     """The network that its head is of, with what it changed."""
-    variables = flatten_dict(place.local_variables(_begin(step)), sep="/")
-    for path, array in place.local_arrays(step).items():
-        variables[path] = np.asarray(array)
-    return unflatten_dict(variables, sep="/")
+    return place.changed(step, _begin(step))
 
 
 def label(step: Step, place: Workplace) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from ctl_jax import models, pruning, records
 from ctl_jax.compute import Ledger
@@ -149,10 +149,7 @@ def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Corr
 
 def restore(step: Step, place: Workplace) -> Tree:
     """Its input's variables with what it changed."""
-    variables = flatten_dict(place.local_variables(step.inputs["weights"]), sep="/")
-    for path, array in place.local_arrays(step).items():
-        variables[path] = np.asarray(array)
-    return unflatten_dict(variables, sep="/")
+    return place.changed(step, step.inputs["weights"])
 
 
 register("recalibrate", Kind(1, flops, run, shapes, restore, charge=charge, makes_arrays=True))
