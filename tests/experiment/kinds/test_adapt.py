@@ -1,5 +1,7 @@
 """Training between two heads: what changes, what it costs, and where it diverges."""
 
+import functools
+import itertools
 import json
 
 import chex
@@ -8,11 +10,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ctl_jax import records
+from ctl_jax import interrupts, records
 from ctl_jax.experiment.kinds import adapt, extract, head
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import maps
+from ctl_jax.finetune import group, maps
 
 
 @pytest.fixture
@@ -63,6 +65,20 @@ def test_only_its_stages_change_and_only_by_the_other_half(made, monkeypatch):
     labels = place.loader.load(place.tasks["digits"].spec).splits["train"].labels
     assert sorted(index) == sorted(place.order("digits", labels, step.params["seed"], 2))
     assert not set(index) & set(place.order("digits", labels, step.params["seed"], 1))
+
+
+def test_an_interrupted_training_ends_with_the_same_numbers(made, monkeypatch, tmp_path):
+    step, place = made()
+    # Stopped at its third look, then gone on with.
+    asked = itertools.chain([False, False], itertools.repeat(True))
+    monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+    with pytest.raises(interrupts.Stopped):
+        adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
+    monkeypatch.setattr(group, "stop_requested", lambda: False)
+    again = adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
+    alone = adapt.run(step, place, Job(step))
+    assert again.records[0].loss == alone.records[0].loss
+    chex.assert_trees_all_equal(dict(again.arrays()), dict(alone.arrays()))
 
 
 def test_nothing_changes_where_it_diverges(made):
