@@ -247,9 +247,11 @@ class Workplace:
         if not recipe.phase.cached:
             return recipe
         key = ("divided", recipe, image_size, self._architecture(start, head, image_size))
-        variables = self.headed(start, head, image_size)
         return self.once(
-            key, lambda: finetune.maps.divided(self.module, recipe, variables, image_size)
+            key,
+            lambda: finetune.maps.divided(
+                self.module, recipe, self.headed(start, head, image_size), image_size
+            ),
         )
 
     def forward(self, start: Step | None, num_classes: int, image_size: int, head: str = "") -> int:

@@ -145,9 +145,14 @@ def spent_on_maps(stretches: list[Stretch], updates: int) -> int:
     )
 
 
+def total_updates(stretches: list[Stretch]) -> int:
+    """Of all phases."""
+    return sum(stretch.updates for stretch in stretches)
+
+
 def mean_step(stretches: list[Stretch]) -> int:
     """FLOPs of a step; of several phases the mean."""
-    updates = sum(stretch.updates for stretch in stretches)
+    updates = total_updates(stretches)
     return round(sum(stretch.updates * stretch.cost.step for stretch in stretches) / updates)
 
 

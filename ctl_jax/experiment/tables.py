@@ -135,8 +135,7 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
 def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
     """What the trials do not do that the config seems to ask for."""
     updates = {
-        step.id: sum(stretch.updates for stretch in stretches.plan(step, plan.place))
-        for step in trials
+        step.id: stretches.total_updates(stretches.plan(step, plan.place)) for step in trials
     }
     by_budget: dict[str, list[Any]] = {str(budget): [] for budget in plan.budgets}
     for step in trials:

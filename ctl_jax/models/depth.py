@@ -47,17 +47,11 @@ def shorten(variables: Variables, count: int) -> dict[str, Any]:
     if not 1 <= count < len(there):
         expected = f"1 to {len(there) - 1}" if len(there) > 1 else "a network of several stages"
         raise UserError(f"{count} stages of a network that has {len(there)}; expected {expected}")
-    kept = set(there[:count])
-    gone = {
-        name
-        for title, names in stages(variables).items()
-        for name in names
-        if (title == "head" and name != own.HEAD)
-        or title == "ensemble"
-        or (stage_of(name) is not None and stage_of(name) not in kept)
-    }
+    groups = stages(variables)
+    titles = ("stem", *(f"stage{number}" for number in there[:count]))
+    kept = {own.HEAD, *(name for title in titles for name in groups.get(title, ()))}
     return {
-        kind: {name: leaf for name, leaf in tree.items() if name not in gone}
+        kind: {name: leaf for name, leaf in tree.items() if name in kept}
         for kind, tree in variables.items()
     }
 

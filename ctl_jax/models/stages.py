@@ -42,7 +42,7 @@ def stages(variables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
       ('stage1_block1', 'stage1_block2', 'stage1_block3')
     """
     names = list(variables["params"])
-    depth = max((int(match[1]) for name in names if (match := _STAGE.fullmatch(name))), default=0)
+    depth = max((stage_of(name) or 0 for name in names), default=0)
     groups: dict[float, list[str]] = {}
     for name in names:
         groups.setdefault(_place(name, depth), []).append(name)
@@ -65,15 +65,15 @@ def is_end(name: str) -> bool:
 
 def _place(name: str, depth: int) -> float:
     """0 of the stem, 1, 2, ... of the stages, more after them."""
-    if match := _STAGE.fullmatch(name):
-        return int(match[1])
+    if (number := stage_of(name)) is not None:
+        return number
     if match := _UP.fullmatch(name):
         return 2 * depth - int(match[1])
     if name == "blocks":
         return 1
     if _STEM.fullmatch(name):
         return 0
-    if _END.fullmatch(name):
+    if is_end(name):
         return _LAST
     if name == heads.ENSEMBLE:
         return _BESIDE

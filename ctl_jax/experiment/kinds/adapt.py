@@ -17,7 +17,7 @@ from ctl_jax.experiment.keeping import kept
 from ctl_jax.experiment.kinds import finetune
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
-from ctl_jax.experiment.stretches import plan, spent_by, spent_on_maps
+from ctl_jax.experiment.stretches import plan, spent_by, spent_on_maps, total_updates
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune.step import Tree
 
@@ -61,13 +61,13 @@ def make(
 def flops(step: Step, place: Workplace) -> int:
     """Of all its updates."""
     stretches = plan(step, place)
-    return spent_by(stretches, sum(stretch.updates for stretch in stretches))
+    return spent_by(stretches, total_updates(stretches))
 
 
 def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
     """Of its updates, and of the maps that they are made on."""
     stretches = plan(step, place)
-    updates = sum(stretch.updates for stretch in stretches)
+    updates = total_updates(stretches)
     if record is not None:
         assert isinstance(record, records.AdaptRecord)
         updates = record.steps
@@ -96,7 +96,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     info = place.tasks[params["task"]["name"]]
     task = place.loader.load(info.spec, image_size=params["image_size"])
     stretches = plan(step, place)
-    total = sum(stretch.updates for stretch in stretches)
+    total = total_updates(stretches)
     look_every = min(params["finetune"]["log_every"], finetune.LOOK_EVERY)
     with kept(job, place, total, look_every=look_every) as keeper:
         result, before_s = finetune.train(step, place, task, stretches, keeper)
@@ -134,7 +134,7 @@ def restore(step: Step, place: Workplace) -> Tree:
 def label(step: Step, place: Workplace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
     title = place.tasks[step.params["task"]["name"]].spec.title
-    return f"adapt to {title}", sum(stretch.updates for stretch in plan(step, place))
+    return f"adapt to {title}", total_updates(plan(step, place))
 
 
 register(

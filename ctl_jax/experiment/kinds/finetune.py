@@ -26,6 +26,7 @@ from ctl_jax.experiment.stretches import (
     spent_by,
     spent_on_maps,
     stretch_at,
+    total_updates,
 )
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.teamwork import Job
@@ -51,7 +52,7 @@ def flops(step: Step, place: Workplace) -> int:
     stretches, params = plan(step, place), step.params
     if not stretches:
         return 0
-    updates = sum(stretch.updates for stretch in stretches)
+    updates = total_updates(stretches)
     counts, forward = params["task"]["examples"], stretches[-1].cost.forward
     evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1
     forwards = evaluations * counts["dev"] + counts["dev_test"]
@@ -111,7 +112,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     keeping = kept(
         job,
         place,
-        sum(stretch.updates for stretch in stretches),
+        total_updates(stretches),
         look_every=min(settings["log_every"], LOOK_EVERY),
         evaluate=functools.partial(evaluate, "dev"),
         evaluate_every=settings["evaluate_every"],
@@ -197,7 +198,7 @@ def head_cost(step: Step, place: Workplace) -> MethodCost:
 def label(step: Step, place: Workplace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
     title = place.tasks[step.params["task"]["name"]].spec.title
-    updates = sum(stretch.updates for stretch in plan(step, place))
+    updates = total_updates(plan(step, place))
     return f"{title}, {step.params['method']}", updates
 
 
