@@ -95,6 +95,21 @@ def decode(content: bytes, size: int, interpolation: str = INTERPOLATION) -> np.
         raise OSError(f"damaged image: {error or type(error).__name__}") from error
 
 
+def short_side(content: bytes) -> int:
+    """The shorter side of an encoded image, in pixels; its pixels are not decoded.
+
+    Raises:
+      OSError: not an image, or a damaged one.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            return min(image.size)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"damaged image: {error or type(error).__name__}") from error
+
+
 def resize(pixels: np.ndarray, size: int, interpolation: str = INTERPOLATION) -> np.ndarray:
     """Pixels uint8 [H, W, 3] with their short side resized to `size`, cropped to their middle.
 

@@ -91,6 +91,11 @@ class Method:
         return f"{network}+{self.tuning.text}"
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the budget decides which of other methods it is, see `experiment.auto`."""
+        return self.tuning.name == tunings.AUTO
+
+    @property
     def pretrained(self) -> bool:
         """Whether it starts from pretrained weights."""
         return self.start == "pretrained"
@@ -139,6 +144,10 @@ def parse_method(name: str) -> Method:
     if size and not 8 <= int(size[2]) <= 1024:
         raise UserError(
             f"config.methods: {name.strip()!r}: images of {int(size[2])} pixels; expected 8 to 1024"
+        )
+    if plus and tuning == tunings.AUTO and network != "dense":
+        raise UserError(
+            f"config.methods: {name.strip()!r}: auto chooses the network itself; expected it alone"
         )
     if stages and int(stages[2]) < 1:
         raise UserError(f"config.methods: {name.strip()!r}: no stages; expected at least one")

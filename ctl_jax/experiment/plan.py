@@ -13,6 +13,8 @@ from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import networks, searches, strategies, stretches, tunings
+from ctl_jax.experiment.auto import answer, candidates
+from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
@@ -69,9 +71,9 @@ class Plan:
 
     @property
     def is_measured(self) -> bool:
-        """Whether trials depend on what is finished: on measurements, or on widths of cuts."""
+        """Whether trials depend on what is finished: on measurements, cuts, or looks at a task."""
         measured = any(UNITS[budget.unit].measured for budget in self.budgets)
-        return measured or any(map(_is_open, self.methods.values()))
+        return measured or any(m.is_auto or _is_open(m) for m in self.methods.values())
 
     def points(self) -> list[Point]:
         """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
@@ -131,6 +133,33 @@ class Plan:
             lambda: prune.make(cut, settings, network, start, **of_task),
         )
 
+    def wanted(self, point: Point, finished: Finished | None = None) -> list[Step]:
+        """What a point wants so far: its trial, or what has to be done before that is known."""
+        if not point.method.is_auto:
+            return [self.trial(point, finished=finished)]
+        inputs = {"weights": self.pretraining} if self.pretraining else {}
+        measured = self._measured(point, inputs, finished)
+        if isinstance(measured, Step):
+            return [measured]
+        amount, pace = measured
+        return answer.steps(self, point, amount, pace, finished)
+
+    def _measured(
+        self, point: Point, inputs: Mapping[str, Step], finished: Finished | None
+    ) -> tuple[int, dict[str, Step]] | Step:
+        """A budget in FLOPs, with the step that measured it; or that step, where it is not done."""
+        budget, speed, found = point.budget, 0.0, {}
+        if UNITS[budget.unit].measured:
+            pace = self._pace(point, inputs)
+            if finished is None or pace not in finished:
+                return pace
+            record = finished.record(pace)
+            assert isinstance(record, records.PaceRecord)
+            speed = record.flops_per_second
+            # So that it is still wanted once it is done.
+            found["pace"] = pace
+        return budget.flops(Pace(self._dense_epoch(point.task), lambda: speed)), found
+
     def trial(
         self, point: Point, weights: Step | None = None, finished: Finished | None = None
     ) -> Step:
@@ -144,36 +173,65 @@ class Plan:
         Returns:
           The finetuning; or what has to be measured first, where that is not done.
         """
-        method, budget = point.method, point.budget
+        method = point.method
         start = weights or self.start(method, point.task, point.seed)
         if start and _is_open(method) and (finished is None or start not in finished):
             return start
         inputs = {"weights": start} if start else {}
-        speed = 0.0
-        if UNITS[budget.unit].measured:
-            pace = self._pace(point, inputs)
-            if finished is None or pace not in finished:
-                return pace
-            record = finished.record(pace)
-            assert isinstance(record, records.PaceRecord)
-            speed = record.flops_per_second
-            # So that it is still wanted once it is done.
-            inputs["pace"] = pace
-        amount = budget.flops(Pace(self._dense_epoch(point.task), lambda: speed))
+        measured = self._measured(point, inputs, finished)
+        if isinstance(measured, Step):
+            return measured
+        amount, pace = measured
+        inputs |= pace
         if prepared := self._prepared(point, amount, start):
             inputs["weights"] = prepared
         trial = self._trial(point, amount, inputs)
         self._check(point, trial)
         return trial
 
-    def _prepared(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
-        """What a trial starts from: its weights, after a cut perhaps corrected, with its head."""
+    def candidates(self) -> list[Candidate]:
+        """What `auto` chooses from."""
+        return self.place.once("candidates", lambda: candidates.find(self))
+
+    def wish(self, point: Point, budget_flops: int) -> head.Wish:
+        """A head of a point's method, on what its network is after a cut and its correction."""
+
+        def make() -> head.Wish:
+            (phase,) = self._phase_list(point.method)
+            start = self.start(point.method, point.task, point.seed)
+            return self._wish(point, phase, self._corrected(point, budget_flops, start))
+
+        of_point = (point.task.spec.name, point.seed, point.method)
+        return self.place.once(("wish", *of_point, budget_flops), make)
+
+    def answer(
+        self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
+    ) -> Step:
+        """The trial of `auto` whose head is fitted.
+
+        Args:
+          point: with the method that was chosen.
+          budget_flops: what `auto` may spend.
+          inputs: the head, as "weights", and what it was chosen by.
+          chosen: plain values that say so.
+        """
+        trial = self._trial(point, budget_flops, inputs)
+        params = {**trial.params, "method": tunings.AUTO, "auto": chosen}
+        return dataclasses.replace(trial, params=params)
+
+    def _corrected(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
+        """What a method starts from, after a cut perhaps corrected."""
         method = point.method
         if method.cut and method.start == "pretrained":
             assert start is not None
             # Not unasked: statistics of few images make features of real sets worse, not better.
             if method.cut.lsq or method.cut.statistics:
-                start = self._recalibrated(point, budget_flops, start)
+                return self._recalibrated(point, budget_flops, start)
+        return start
+
+    def _prepared(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
+        """What a trial starts from: its weights, after a cut perhaps corrected, with its head."""
+        method, start = point.method, self._corrected(point, budget_flops, start)
         headed, between = start, list[int]()
         for number, phase in enumerate(self._phase_list(method)):
             if phase.solver == SGD:

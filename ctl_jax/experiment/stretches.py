@@ -125,7 +125,7 @@ def recipe(
 
 def spent(ledger: Ledger) -> int:
     """What counts against a trial's budget."""
-    return ledger.train + ledger.extract + ledger.prune
+    return ledger.train + ledger.extract + ledger.prune + ledger.search
 
 
 def spent_by(stretches: list[Stretch], updates: int) -> int:

@@ -1,6 +1,7 @@
 """The stream's tasks: which there are, what they hold, and their images when they are needed."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from ctl_jax.experiment.config import Data, Stream
 MEMORY_BYTES = 4 << 30
 # The splits that `data.max_eval_examples` limits.
 _LIMITED = ("dev", "dev_test")
+# Images whose size is looked at.
+_SAMPLED = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +191,22 @@ class TaskLoader:
             ):
                 self._loaded.popitem(last=False)
         return self._loaded[key]
+
+
+    def native_side(self, spec: data.TaskSpec) -> int:
+        """The median of the short sides of some training images as they are on disk, in pixels.
+
+        Args:
+          spec: of a task that was loaded, so that its images are there.
+        """
+        records = data.open_set(spec, self._settings.dirs).splits["train"]
+        places = np.unique(np.linspace(0, len(records) - 1, _SAMPLED).astype(int))
+        sides = []
+        for place in places:
+            with contextlib.suppress(OSError, UserError):
+                (example,) = records.read(int(place), int(place) + 1)
+                sides.append(images.short_side(example.content))
+        return int(np.median(sides)) if sides else self._settings.image_size
 
 
 def loaded(task: data.Task) -> dict[str, Any]:

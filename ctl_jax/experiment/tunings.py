@@ -256,9 +256,22 @@ def adapt(
     )
 
 
+AUTO = "auto"
+
+
+@tuning(AUTO)
+def auto(network: Network) -> tuple[Phase, ...]:
+    """What is best for the budget, found within it: see `experiment.auto`.
+
+    It chooses the network, too, so it stands alone. Its phases are those of a probe, which is what
+    it costs most alike.
+    """
+    return probe(network)
+
+
 FULL = Tuning("full")
 # Those that need no arguments, and so may stand alone.
-SHORT = ("probe", "linear_probe")
+SHORT = ("probe", "linear_probe", AUTO)
 
 
 def parse(method: str, text: str) -> Tuning:

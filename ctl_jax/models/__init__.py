@@ -24,6 +24,7 @@ from ctl_jax.models.network import (
     init,
     new_head,
     reads_last,
+    reduction,
     representation,
 )
 from ctl_jax.models.own import is_own
@@ -65,6 +66,7 @@ __all__ = [
     "new_head",
     "options_of",
     "reads_last",
+    "reduction",
     "representation",
     "resize_head",
     "save",

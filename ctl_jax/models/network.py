@@ -258,6 +258,29 @@ def reads_last(module: nn.Module, variables: Variables, image_size: int) -> bool
     return bool(head["kernel"].shape[0] == last.shape[-1])
 
 
+def reduction(module: nn.Module, variables: Variables, image_size: int) -> int:
+    """By how much the sides of a network's last map are smaller than those of the images.
+
+    1 where none of its layers reads a map.
+
+    Args:
+      module: from `create`.
+      variables: {"params": ..., "batch_stats": ...}; abstract arrays do.
+      image_size: side of images that it runs on, in pixels.
+    """
+    sides = [image_size]
+
+    def read(layer: nn.Module, x: jax.Array, calls: Sequence[taps.Call]) -> Any:
+        maps = [call.value.shape for call in calls if call.value.ndim == 4]
+        sides.extend(shape[1] for shape in maps[-1:])
+        return np.zeros((*x.shape[:-1], 1), x.dtype)
+
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    with taps.at_head(module, read), layers.normalising(lambda path: False):
+        jax.eval_shape(functools.partial(_run, module), variables, image)
+    return image_size // max(1, sides[-1])
+
+
 def new_head(
     module: nn.Module,
     variables: Variables,

@@ -106,6 +106,102 @@ class ExtractRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LookedAt:
+    """What `auto` saw of a network.
+
+    Attributes:
+        method: The network's name, as methods have it, without a tuning.
+        images: Training images whose features were computed.
+        fitted: Numbers of them that heads were fitted on.
+        scores: For each, how many nats the cross-entropy on images that were left out is below the
+            labels' own entropy, as a logarithm; see `experiment.auto.expectation`.
+        fit_flops: What fitting these heads cost.
+    """
+
+    method: str
+    images: int
+    fitted: tuple[int, ...]
+    scores: tuple[float, ...]
+    fit_flops: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadOption:
+    """A head that `auto` could afford, and what it expected of it.
+
+    Attributes:
+        method: The network's name.
+        solver: How the head would be fitted.
+        images: On how many images.
+        accuracy: The expected accuracy.
+        logit: The mean of its logit.
+        deviation: The standard deviation of its logit.
+    """
+
+    method: str
+    solver: str
+    images: int
+    accuracy: float
+    logit: float
+    deviation: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadAnswer:
+    """A head that `auto` fits at last.
+
+    Attributes:
+        method: The network's name.
+        solver: How it is fitted.
+        images: On how many images.
+    """
+
+    method: str
+    solver: str
+    images: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LookRecord:
+    """What `auto` saw of a task so far, and what it does next.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        budget_flops: What may be spent, all in all.
+        native_side: Median short side of the task's images on disk, in pixels.
+        looks: All looks so far, this one last; none before any feature was computed.
+        options: The best head of each network that can be afforded, best first.
+        next_method: The network that is looked at next; None where nothing is.
+        next_images: On how many images.
+        answers: The heads that are fitted at last, where there is no next look; of them that one is
+            taken whose cross-entropy on images that are left out of its fit is the least.
+        tenfold_logit: What ten times the budget is expected to add to the logit of the accuracy.
+        tenfold_deviation: The standard deviation of that.
+        flops: What the fits of this look cost.
+        spent_flops: What was spent so far: features, and fits of all looks.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "look"
+
+    id: str
+    task: str
+    budget_flops: int
+    native_side: int
+    looks: tuple[LookedAt, ...]
+    options: tuple[HeadOption, ...]
+    next_method: str | None
+    next_images: int
+    answers: tuple[HeadAnswer, ...]
+    tenfold_logit: float
+    tenfold_deviation: float
+    flops: int
+    spent_flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadRecord:
     """A head that was fitted in closed form to features, and how good it is.
 

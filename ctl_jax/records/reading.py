@@ -9,6 +9,7 @@ from ctl_jax.records.prepared import (
     AdaptRecord,
     ExtractRecord,
     HeadRecord,
+    LookRecord,
     PruneRecord,
     RecalibrateRecord,
     ShortenRecord,
@@ -37,6 +38,7 @@ Record = (
     | RecalibrateRecord
     | ExtractRecord
     | HeadRecord
+    | LookRecord
     | AdaptRecord
     | PaceRecord
     | MethodRecord

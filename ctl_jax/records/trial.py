@@ -11,7 +11,7 @@ from ctl_jax.records.columns import add_fields, column, derived
 
 PURPOSES = tuple(field.name for field in dataclasses.fields(compute.Ledger))
 # What a trial that lost spent on the search.
-SEARCHED = ("train", "extract", "validate")
+SEARCHED = ("train", "extract", "validate", "search")
 
 
 @add_fields
@@ -101,12 +101,12 @@ def validate_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
 
 
 @derived(
-    "training, features and evaluations of the trials that lost",
+    "training, features and evaluations of the trials that lost; of `auto`, what it looked at",
     unit="FLOP",
     after="validate_flops",
 )
 def search_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
-    return sum(searched(trial) for trial in lost)
+    return best.ledger.search + sum(searched(trial) for trial in lost)
 
 
 @derived("features of the images that a head was fitted on, of `spent_flops`", unit="FLOP")

@@ -13,6 +13,7 @@ from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
+from ctl_jax.experiment.kinds.look import searched
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
@@ -170,7 +171,7 @@ def _fitted(step: Step, place: Workplace) -> Output:
     examples = step.params["task"]["examples"]
     # By a whole forward pass, as for those that are trained.
     forward = head_cost(step, place).forward
-    ledger = place.charge(start, done=True)
+    ledger = place.charge(start, done=True) + searched(step, place)
     ledger = ledger.add("validate", forward * (examples["dev"] + examples["dev_test"]))
     trial = records.TrialRecord(
         **describe(step, place),

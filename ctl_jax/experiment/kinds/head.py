@@ -47,29 +47,38 @@ class Wish(NamedTuple):
     compute_dtype: str
 
 
-def make(wish: Wish, images: int) -> Step:
+def shards(wish: Wish, split: str, images: int) -> dict[str, Step]:
+    """The steps of the features of the first images of a split, by what they are to a head."""
+    there = _there(wish) if split == "train" else wish.task["examples"][split]
+    return {
+        f"{split}/{number}": extract.make(
+            shard,
+            wish.task,
+            wish.network,
+            wish.start,
+            head=wish.phase.head,
+            seed=wish.seed,
+            compute_dtype=wish.compute_dtype,
+            half=wish.phase.half,
+        )
+        for number, shard in enumerate(extract.shards(split, there, images))
+    }
+
+
+def make(wish: Wish, images: int, *, judged_on: str = "dev") -> Step:
     """The step of a head.
 
     Args:
       wish: which head.
       images: of the train split that it is fitted on; beyond its end further views of them.
+      judged_on: the images that choose its coefficients: "dev", or "left out": each training
+        image, by what is fitted to the others.
     """
     phase, task = wish.phase, wish.task
     inputs = {"weights": wish.start} if wish.start else {}
-    there: dict[str, int] = {name: task["examples"][name] for name in _SPLITS}
-    counts = {"train": (_there(wish), images), **{name: (n, n) for name, n in there.items()}}
-    for split, (examples, count) in counts.items():
-        for number, shard in enumerate(extract.shards(split, examples, count)):
-            inputs[f"{split}/{number}"] = extract.make(
-                shard,
-                task,
-                wish.network,
-                wish.start,
-                head=phase.head,
-                seed=wish.seed,
-                compute_dtype=wish.compute_dtype,
-                half=phase.half,
-            )
+    counts = {"train": images, **{name: task["examples"][name] for name in _SPLITS}}
+    for split, count in counts.items():
+        inputs |= shards(wish, split, count)
     params = {
         "task": dict(task),
         "images": images,
@@ -80,6 +89,8 @@ def make(wish: Wish, images: int) -> Step:
         "seed": wish.seed,
         **wish.network,
     }
+    if judged_on != "dev":
+        params["judged_on"] = judged_on
     return Step("head", params, inputs)
 
 
@@ -173,8 +184,8 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     """
     began, params = time.monotonic(), step.params
     # Those of images that cannot be read are missing.
-    train, dev, dev_test = (_shards(step, place, split) for split in ("train", *_SPLITS))
-    train = _first(train, params["images"])
+    train, dev, dev_test = (features(step, place, split) for split in ("train", *_SPLITS))
+    train = first(train, params["images"])
     classes = params["task"]["num_classes"]
     fitted = heads.fit(
         params["solver"],
@@ -183,7 +194,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         multi_label=params["multi_label"],
         seed=params["seed"],
         select=params["select"],
-        dev=_joined(dev),
+        dev=None if "judged_on" in params else _joined(dev),
     )
     scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
     images = sum(len(shard.labels) for shard in train)
@@ -209,13 +220,19 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], arrays=lambda: flatten_dict(fitted.head, sep="/"))
 
 
-def _shards(step: Step, place: Workplace, split: str) -> list[heads.Shard]:
+def features(step: Step, place: Workplace, split: str) -> list[heads.Shard]:
+    """What a step has of the features of a split.
+
+    Raises:
+      DamagedModel: they cannot be read back.
+    """
     names = (name for name in step.inputs if name.rpartition("/")[0] == split)
     found = [place.arrays(step.inputs[name]) for name in names]
     return [heads.Shard(each[extract.FEATURES], each[extract.LABELS]) for each in found]
 
 
-def _first(shards: list[heads.Shard], count: int) -> list[heads.Shard]:
+def first(shards: list[heads.Shard], count: int) -> list[heads.Shard]:
+    """The first images of some shards."""
     found = []
     for shard in shards:
         if count > 0:

@@ -42,10 +42,13 @@ class Plan(Protocol):
 
     @property
     def is_measured(self) -> bool:
-        """Whether a budget depends on what this device does: then trials follow measurements."""
+        """Whether trials depend on what is finished: on measurements, cuts, or looks at a task."""
 
     def points(self) -> list[Point]:
         """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
+
+    def wanted(self, point: Point, finished: Finished) -> list[Step]:
+        """What a point wants so far: its trial, or what has to be done before that is known."""
 
     def trial(
         self, point: Point, weights: Step | None = None, finished: Finished | None = None

@@ -13,6 +13,6 @@ def grid(plan: Plan) -> Strategy:
     def wanted(finished: Finished) -> list[Step]:
         if fixed is not None:
             return fixed
-        return [plan.trial(point, finished=finished) for point in points]
+        return [step for point in points for step in plan.wanted(point, finished)]
 
     return wanted

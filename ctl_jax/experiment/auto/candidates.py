@@ -1,0 +1,157 @@
+"""What `auto` chooses from: parts of the network at sizes of images, and what each costs."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ctl_jax import models
+from ctl_jax.errors import UserError
+from ctl_jax.experiment.auto.expectation import Recipe
+from ctl_jax.experiment.methods import Cut, Method
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Step
+from ctl_jax.models import depth
+
+# Sides of images, as multiples of `config.data.image_size`.
+_SIZES = (0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
+# Networks whose last map is smaller than the images by so much or more were made for 224 pixels,
+# others for 32 (CIFAR's).
+_REDUCED, _LARGE, _SMALL = 16, 224, 32
+# Sizes at which nothing was measured: a smaller share of what the network was made for.
+_LEAST_SHARE = 1 / 8
+# Shares of a forward pass that first stages alone take, as near as there are such.
+_DEPTHS = (0.25, 0.55)
+# Cuts, each at these sizes (multiples as above), of a whole network and of the deepest part.
+_CUTS = (Cut("filters", 0.5, lsq=True), Cut("filters", 0.25, lsq=True))
+_CUT_SIZES = (0.75, 1.0)
+# The unit of `Recipe.size`.
+_UNIT = 64 / 224
+
+
+class Candidate(NamedTuple):
+    """A network whose features a head may be fitted on.
+
+    Attributes:
+      method: its name, without how the head is fitted: `dense@48px`, `filters@0.5:lsq`.
+      recipe: the same as `expectation` has it, of a linear head.
+      image_flops: of a forward pass of an image, without a head.
+      features: numbers of an image.
+      fixed_flops: what is spent before the first image.
+    """
+
+    method: str
+    recipe: Recipe
+    image_flops: int
+    features: int
+    fixed_flops: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` reads."""
+        return {**self._asdict(), "recipe": self.recipe._asdict()}
+
+
+def from_json(content: Mapping[str, Any]) -> Candidate:
+    """The candidate that `to_json` gave."""
+    return Candidate(**{**content, "recipe": Recipe(**content["recipe"])})
+
+
+class Costs(Protocol):
+    """What is asked of a run's plan."""
+
+    @property
+    def place(self) -> Workplace: ...
+    def start(self, method: Method) -> Step | None: ...
+
+
+def find(plan: Costs) -> list[Candidate]:
+    """The candidates of a run, the same for all of its tasks.
+
+    A network that cannot be shortened, pruned, or run at another size has fewer.
+    """
+    place = plan.place
+    base, made, there = place.config.data.image_size, _made_for(place), _sizes(place)
+    whole = {size: place.forward(None, 0, size) for size in there}
+    found = {}
+    for method in [*_whole(plan, there), *_cuts(plan, there)]:
+        size = method.image_size or base
+        start = plan.start(method)
+        flops = place.forward(start, 0, size)
+        # Of a cut network the depth is that of the whole one's stages.
+        uncut = plan.start(dataclasses.replace(method, cut=None))
+        recipe = Recipe(
+            size / made / _UNIT,
+            place.forward(uncut, 0, size) / whole[size],
+            method.cut.ratio if method.cut else 0.0,
+        )
+        features = place.features(start, "taps", size)
+        found[method.name] = Candidate(method.name, recipe, flops, features)
+    return list(found.values())
+
+
+def _made_for(place: Workplace) -> int:
+    """The side of the images that a network was made for, in pixels, as far as can be told."""
+    size = place.config.data.image_size
+    reduced = models.reduction(place.module, place.whole, size)
+    return _LARGE if reduced >= _REDUCED or reduced == 1 else _SMALL
+
+
+def _sizes(place: Workplace) -> list[int]:
+    """Sides of images that are tried, in pixels; a network of tokens has one alone."""
+    base, made = place.config.data.image_size, _made_for(place)
+    found = [base]
+    for multiple in _SIZES:
+        size = round(base * multiple / 8) * 8
+        if size != base and max(8, _LEAST_SHARE * made) <= size <= made and _runs(place, size):
+            found.append(size)
+    return sorted(found)
+
+
+def _runs(place: Workplace, size: int) -> bool:
+    try:
+        return place.forward(None, 0, size) > 0
+    except (UserError, TypeError, ValueError, ZeroDivisionError):
+        return False
+
+
+def _method(plan: Costs, size: int, **options: Any) -> Method:
+    base = plan.place.config.data.image_size
+    return Method(image_size=0 if size == base else size, **options)
+
+
+def _whole(plan: Costs, there: Sequence[int]) -> Iterator[Method]:
+    """Whole networks and their first stages."""
+    for size in there:
+        for count in _depths(plan):
+            yield _method(plan, size, stages=count)
+
+
+def _depths(plan: Costs) -> list[int]:
+    """Numbers of first stages that are tried; 0 is all."""
+    place, size = plan.place, plan.place.config.data.image_size
+
+    def share(count: int) -> float:
+        start = plan.start(Method(stages=count))
+        return place.forward(start, 0, size) / place.forward(None, 0, size)
+
+    shares = {n: share(n) for n in range(1, len(depth.numbers(place.whole["params"])))}
+    nearest = (min(shares, key=lambda n: abs(shares[n] - aim)) for aim in _DEPTHS if shares)
+    return [*sorted(set(nearest)), 0]
+
+
+def _cuts(plan: Costs, there: Sequence[int]) -> Iterator[Method]:
+    """Pruned ones: whole, and the deepest part."""
+    base, depths = plan.place.config.data.image_size, _depths(plan)
+    for cut, multiple in itertools.product(_CUTS, _CUT_SIZES):
+        size = round(base * multiple / 8) * 8
+        if size not in there:
+            continue
+        for count in dict.fromkeys([*depths[-2:], 0]):
+            method = _method(plan, size, stages=count, cut=cut)
+            start = plan.start(method)
+            # What cannot be cut by filters stays whole, and is no other candidate.
+            uncut = plan.start(dataclasses.replace(method, cut=None))
+            forward = functools.partial(plan.place.forward, num_classes=0, image_size=size)
+            if forward(start) < forward(uncut):
+                yield method

@@ -1,0 +1,299 @@
+"""What `auto` does next: pure functions of a task's budget and of what was seen so far.
+
+It takes what is expected to be best of all that the rest of the budget pays for, computes features
+of a part of the images that this needs, looks at how well heads on them do on images that are left
+out of the fit, and goes on, or changes over to what is better by what was seen. Features that are
+computed are charged whether they are used at last or not, so a change costs what was computed; no
+look is made that is not on the way to what is best so far. Where all images are used and something
+is left, it pays for further networks whose expected gain is worth it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ctl_jax import heads
+from ctl_jax.experiment.auto.candidates import Candidate
+from ctl_jax.experiment.auto.expectation import (
+    ENTROPY,
+    About,
+    Belief,
+    Expected,
+    Prior,
+    Recipe,
+    Seen,
+)
+
+# Shares of the images of a network after which there is a look; the fewest images of a look, and
+# of a part of it.
+SHARES = (0.12, 0.35)
+_LEAST, _LEAST_PART = 40, 20
+# How much of the budget the fit of a look may take.
+_MOST_FIT = 0.03
+# What is better by less is no reason to change over, nor to compute anything.
+MARGIN, WORTH = 0.004, 0.002
+# Ways to fit a head, by `Recipe.kernel`.
+SOLVERS = {False: "ridge", True: "kernel"}
+
+
+class Setting(NamedTuple):
+    """What `auto` is about.
+
+    Attributes:
+      budget_flops: all that may be spent.
+      examples: training images that there are.
+      about: the task.
+      multi_label: whether an image may be of several classes.
+      candidates: by name.
+    """
+
+    budget_flops: int
+    examples: int
+    about: About
+    multi_label: bool
+    candidates: Mapping[str, Candidate]
+
+
+class Look(NamedTuple):
+    """What was seen of a network.
+
+    Attributes:
+      method: a candidate's name.
+      images: whose features were computed.
+      scores: of heads on some of them: (images, ENTROPY).
+      fit_flops: what fitting these took.
+    """
+
+    method: str
+    images: int
+    scores: Sequence[tuple[int, float]]
+    fit_flops: int
+
+
+class Option(NamedTuple):
+    """A head that the rest of the budget pays for.
+
+    Attributes:
+      candidate: what it is fitted on.
+      kernel: whether it is of radial basis functions.
+      images: how many.
+      expected: its accuracy.
+    """
+
+    candidate: Candidate
+    kernel: bool
+    images: int
+    expected: Expected
+
+    @property
+    def recipe(self) -> Recipe:
+        """As `expectation` has it."""
+        return self.candidate.recipe._replace(kernel=self.kernel)
+
+
+class Answer(NamedTuple):
+    """Heads of which the one is to be taken that is best on images that are left out of its fit.
+
+    Attributes:
+      method: the candidate's name.
+      solver: how the head is fitted.
+      images: on how many.
+    """
+
+    method: str
+    solver: str
+    images: int
+
+
+class Decision(NamedTuple):
+    """What is next.
+
+    Attributes:
+      options: the best of each candidate, best first.
+      look: method and number of images of the next look; None where there is none.
+      answers: what remains to be done, where there is no further look; the expected one first.
+      tenfold: the accuracy that ten times the budget would be expected to add, and its deviation.
+    """
+
+    options: Sequence[Option]
+    look: tuple[str, int] | None
+    answers: Sequence[Answer]
+    tenfold: Expected
+
+
+def spent(setting: Setting, looks: Sequence[Look]) -> int:
+    """FLOPs of all looks: features of each network once, and fits."""
+    images = {look.method: look.images for look in sorted(looks, key=lambda look: look.images)}
+    candidates = (setting.candidates[method] for method in images)
+    features = sum(c.fixed_flops + images[c.method] * c.image_flops for c in candidates)
+    return features + sum(look.fit_flops for look in looks)
+
+
+def belief(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Belief:
+    """What is expected after some looks."""
+    seen = [
+        Seen(setting.candidates[look.method].recipe, images, ENTROPY, score)
+        for look in looks
+        for images, score in look.scores
+    ]
+    return prior.after(seen, setting.about)
+
+
+def parts(images: int, classes: int) -> list[int]:
+    """Numbers of the first images of a look that a head is fitted on."""
+    least = max(_LEAST_PART, 2 * classes)
+    return [part for part in (images, images // 2, images // 4) if part >= least]
+
+
+def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
+    """What is to be done next.
+
+    Returns:
+      See `Decision`. Without options where the budget does not pay for two images of any candidate.
+    """
+    left = setting.budget_flops - spent(setting, looks)
+    known = belief(prior, setting, looks)
+    options = _options(setting, known, looks, left)
+    if not options:
+        return Decision((), None, (), Expected(0.0, 0.0))
+    best = _chosen(options, looks)
+    look = _next_look(setting, best, looks, left)
+    if look is not None:
+        return Decision(options, look, (), Expected(0.0, 0.0))
+    answers = list(_answers(setting, known, best, options, looks, left))
+    return Decision(options, None, answers, _tenfold(setting, known, best))
+
+
+def _options(
+    setting: Setting, known: Belief, looks: Sequence[Look], left: int
+) -> list[Option]:
+    """What is affordable, best first; of equals the cheaper ones."""
+    found = []
+    for candidate in setting.candidates.values():
+        there = _there(looks, candidate)
+        of_candidate = []
+        for kernel in SOLVERS:
+            images = affordable(setting, candidate, kernel, left, there)
+            if images >= 2:
+                recipe = candidate.recipe._replace(kernel=kernel)
+                expected = known.expect(recipe, images, setting.about)
+                of_candidate.append(Option(candidate, kernel, images, expected))
+        if of_candidate:
+            found.append(max(of_candidate, key=_order))
+    return sorted(found, key=_order, reverse=True)
+
+
+def _order(option: Option) -> tuple[float, int, bool, str]:
+    flops = option.images * option.candidate.image_flops
+    name = option.candidate.method
+    return round(option.expected.accuracy, 4), -flops, not option.kernel, name
+
+
+def _there(looks: Sequence[Look], candidate: Candidate) -> int:
+    return max((look.images for look in looks if look.method == candidate.method), default=0)
+
+
+def affordable(setting: Setting, candidate: Candidate, kernel: bool, left: int, there: int) -> int:
+    """On how many images a head can be fitted for some FLOPs, features of some being there."""
+    low, high = 0, setting.examples
+    while low < high:
+        middle = -(-(low + high) // 2)
+        if _cost(setting, candidate, kernel, middle, there) <= left:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _cost(setting: Setting, candidate: Candidate, kernel: bool, images: int, there: int) -> int:
+    features = max(0, images - there) * candidate.image_flops
+    fixed = 0 if there else candidate.fixed_flops
+    return fixed + features + _fit(setting, candidate, kernel, images)
+
+
+def _fit(setting: Setting, candidate: Candidate, kernel: bool, images: int) -> int:
+    classes, multi_label = setting.about.classes, setting.multi_label
+    return heads.flops(SOLVERS[kernel], images, candidate.features, classes, multi_label)
+
+
+def _chosen(options: Sequence[Option], looks: Sequence[Look]) -> Option:
+    """The best; but what was begun goes on where nothing is better by enough."""
+    if looks:
+        for option in options:
+            if option.candidate.method == looks[-1].method:
+                better = options[0].expected.accuracy - option.expected.accuracy
+                return option if better < MARGIN else options[0]
+    return options[0]
+
+
+def _next_look(
+    setting: Setting, best: Option, looks: Sequence[Look], left: int
+) -> tuple[str, int] | None:
+    there = _there(looks, best.candidate)
+    for share in SHARES:
+        images = math.ceil(share * best.images)
+        if images <= there or images < _LEAST or not parts(images, setting.about.classes):
+            continue
+        fits = sum(
+            _fit(setting, best.candidate, False, part)
+            for part in parts(images, setting.about.classes)
+        )
+        if fits <= _MOST_FIT * setting.budget_flops:
+            return best.candidate.method, images
+    return None
+
+
+def _answers(
+    setting: Setting,
+    known: Belief,
+    best: Option,
+    options: Sequence[Option],
+    looks: Sequence[Look],
+    left: int,
+) -> Iterator[Answer]:
+    """The heads that are fitted at last: more than one only where all images are used."""
+    there = _there(looks, best.candidate)
+    left -= _cost(setting, best.candidate, best.kernel, best.images, there)
+    yield Answer(best.candidate.method, SOLVERS[best.kernel], best.images)
+    if best.images < setting.examples:
+        return
+    others = [option for option in options if option.candidate != best.candidate]
+    tried = [best.recipe]
+    for option in [best, *others]:
+        for kernel in SOLVERS:
+            recipe = option.candidate.recipe._replace(kernel=kernel)
+            there = _there(looks, option.candidate)
+            if any(recipe == each for each in tried):
+                continue
+            if any(recipe._replace(kernel=False) == each._replace(kernel=False) for each in tried):
+                # Its features are there then.
+                cost = _fit(setting, option.candidate, kernel, best.images)
+            else:
+                cost = _cost(setting, option.candidate, kernel, best.images, there)
+            if cost > left:
+                continue
+            if _gain(setting, known, best, recipe) < WORTH:
+                continue
+            left -= cost
+            tried.append(recipe)
+            yield Answer(option.candidate.method, SOLVERS[kernel], best.images)
+
+
+def _gain(setting: Setting, known: Belief, best: Option, recipe: Recipe) -> float:
+    """What trying another recipe on all images is expected to add, if the better one is taken."""
+    apart = known.compare(recipe, best.images, best.recipe, best.images, setting.about)
+    slope = best.expected.accuracy * (1 - best.expected.accuracy)
+    if apart.deviation == 0:
+        return slope * max(0.0, apart.logit)
+    # The mean of the positive part of a Gaussian.
+    ratio = apart.logit / apart.deviation
+    density = math.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+    share = (1 + math.erf(ratio / math.sqrt(2))) / 2
+    return slope * apart.deviation * (density + ratio * share)
+
+
+def _tenfold(setting: Setting, known: Belief, best: Option) -> Expected:
+    """What ten times the budget would add to the logit of the accuracy."""
+    richer = setting._replace(budget_flops=10 * setting.budget_flops)
+    option = _options(richer, known, (), richer.budget_flops)[0]
+    return known.compare(option.recipe, option.images, best.recipe, best.images, setting.about)

@@ -1,0 +1,238 @@
+"""A look of `auto` at a task: features of some images, heads on them, and what to do next."""
+
+import functools
+import importlib.resources
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctl_jax import heads, records
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment.auto import candidates, expectation, policy
+from ctl_jax.experiment.kinds import head
+from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.steps import Kind, Output, Step, content_id, register
+from ctl_jax.experiment.teamwork import Job
+from ctl_jax.finetune.step import Tree
+
+# Of a trial's inputs: the last look, and heads that were fitted and not taken.
+LOOKED, LOST = "looked", "lost"
+# The unit of `About.native`, in pixels.
+_UNIT = 64
+
+
+@functools.cache
+def prior() -> expectation.Prior:
+    """The prior that comes with the package; made by benchmarks/meta.py."""
+    folder = importlib.resources.files("ctl_jax.experiment.auto")
+    return expectation.read(folder.joinpath("prior.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _prior_id() -> str:
+    return content_id(prior().to_json())
+
+
+def make(
+    budget_flops: int,
+    found: Sequence[candidates.Candidate],
+    wish: head.Wish,
+    before: Step | None = None,
+    method: str = "",
+    images: int = 0,
+) -> Step:
+    """The step of a look.
+
+    Args:
+      budget_flops: what `auto` may spend on the task, all in all.
+      found: what it chooses from.
+      wish: a head on the network that is looked at; of the first look, which computes nothing, on
+        any.
+      before: the look before this one.
+      method: the candidate that is looked at.
+      images: how many training images.
+    """
+    params: dict[str, Any] = {
+        "task": dict(wish.task),
+        "multi_label": wish.multi_label,
+        "seed": wish.seed,
+        "budget_flops": budget_flops,
+        "candidates": [each.to_json() for each in found],
+        "prior": _prior_id(),
+        "method": method,
+        "images": images,
+        **wish.network,
+    }
+    inputs = {"weights": wish.start} if wish.start else {}
+    if before is not None:
+        inputs["before"] = before
+    if images:
+        inputs |= head.shards(wish, "train", images)
+    return Step("look", params, inputs)
+
+
+def flops(step: Step, place: Workplace) -> int:
+    """Of the fits, at most."""
+    params = step.params
+    classes, multi_label = params["task"]["num_classes"], params["multi_label"]
+    if not params["images"]:
+        return 0
+    width = _setting(step, 1).candidates[params["method"]].features
+    parts = policy.parts(params["images"], classes)
+    solver = policy.SOLVERS[False]
+    return sum(heads.flops(solver, part, width, classes, multi_label) for part in parts)
+
+
+def shapes(step: Step, place: Workplace) -> Tree:
+    """Those of its input: it makes no network of its own."""
+    return place.shapes(step.inputs.get("weights"))
+
+
+def restore(step: Step, place: Workplace) -> Tree:
+    """The variables of its input."""
+    return place.local_variables(step.inputs.get("weights"))
+
+
+def run(step: Step, place: Workplace, job: Job) -> Output:
+    """Fits heads on the images that there are, and decides.
+
+    Raises:
+      DamagedModel: features cannot be read back.
+    """
+    began, params = time.monotonic(), step.params
+    task = place.tasks[params["task"]["name"]]
+    looks: tuple[records.LookedAt, ...] = ()
+    if (earlier := step.inputs.get("before")) is not None:
+        before = place.result(earlier)
+        assert isinstance(before, records.LookRecord)
+        looks, native = before.looks, before.native_side
+    else:
+        # Its images are there then, also of a task that is made on first use.
+        place.loader.load(task.spec)
+        native = place.loader.native_side(task.spec)
+    if params["images"]:
+        looks = (*looks, _look(step, place))
+    setting, seen = _setting(step, native), list(map(_seen, looks))
+    found = policy.decide(prior(), setting, seen)
+    record = records.LookRecord(
+        id=step.id,
+        task=task.spec.name,
+        budget_flops=params["budget_flops"],
+        native_side=native,
+        looks=looks,
+        options=tuple(map(_option, found.options)),
+        next_method=found.look[0] if found.look else None,
+        next_images=found.look[1] if found.look else 0,
+        answers=tuple(records.HeadAnswer(**answer._asdict()) for answer in found.answers),
+        tenfold_logit=found.tenfold.logit,
+        tenfold_deviation=found.tenfold.deviation,
+        flops=looks[-1].fit_flops if params["images"] else 0,
+        spent_flops=policy.spent(setting, seen),
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record])
+
+
+def _setting(step: Step, native: int) -> policy.Setting:
+    params = step.params
+    found = map(candidates.from_json, params["candidates"])
+    return policy.Setting(
+        params["budget_flops"],
+        params["task"]["examples"]["train"],
+        expectation.About(params["task"]["num_classes"], native / _UNIT),
+        params["multi_label"],
+        {each.method: each for each in found},
+    )
+
+
+def _look(step: Step, place: Workplace) -> records.LookedAt:
+    params = step.params
+    classes, multi_label = params["task"]["num_classes"], params["multi_label"]
+    train = head.features(step, place, "train")
+    scores, spent, parts = [], 0, policy.parts(params["images"], classes)
+    for part in parts:
+        shards = head.first(train, part)
+        fitted = heads.fit(
+            policy.SOLVERS[False], shards, classes, multi_label=multi_label, seed=params["seed"]
+        )
+        spent += fitted.flops
+        labels = np.concatenate([shard.labels for shard in shards])
+        crossed = float(fitted.notes["cross_entropy"])
+        scores.append(expectation.entropy(label_entropy(labels, classes), crossed))
+    return records.LookedAt(
+        method=params["method"],
+        images=params["images"],
+        fitted=tuple(parts),
+        scores=tuple(scores),
+        fit_flops=spent,
+    )
+
+
+def label_entropy(labels: np.ndarray, classes: int) -> float:
+    """The entropy of the labels' frequencies in nats; of several labels the mean of theirs.
+
+    Args:
+      labels: int [n], or 0 and 1 [n, K].
+      classes: K.
+    """
+    if labels.ndim == 1:
+        # As if there were one more image, of all classes: no class is impossible.
+        share = (np.bincount(labels, minlength=classes) + 1 / classes) / (len(labels) + 1)
+        return float(-(share * np.log(share)).sum())
+    share = (labels.sum(0, dtype=np.int64) + 0.5) / (len(labels) + 1)
+    return float(-(share * np.log(share) + (1 - share) * np.log1p(-share)).mean())
+
+
+def _seen(look: records.LookedAt) -> policy.Look:
+    scores = list(zip(look.fitted, look.scores, strict=True))
+    return policy.Look(look.method, look.images, scores, look.fit_flops)
+
+
+def _option(option: policy.Option) -> records.HeadOption:
+    return records.HeadOption(
+        method=option.candidate.method,
+        solver=policy.SOLVERS[option.kernel],
+        images=option.images,
+        accuracy=option.expected.accuracy,
+        logit=option.expected.logit,
+        deviation=option.expected.deviation,
+    )
+
+
+def networks(record: records.LookRecord) -> Mapping[str, int]:
+    """Of how many images features were computed, by the network's name."""
+    found: dict[str, int] = {}
+    for look in record.looks:
+        found[look.method] = max(look.images, found.get(look.method, 0))
+    return found
+
+
+def searched(trial: Step, place: Workplace) -> Ledger:
+    """What a trial of `auto` spent besides what its head rests on."""
+    last, answers = trial.inputs.get(LOOKED), trial.params.get("auto")
+    if last is None or answers is None:
+        return Ledger()
+    record = place.result(last)
+    assert isinstance(record, records.LookRecord)
+    best = answers["answers"][answers["best"]]
+    known = {each["method"]: each for each in last.params["candidates"]}
+    images = dict(networks(record))
+    fits = sum(each.fit_flops for each in record.looks)
+    for name, step in trial.inputs.items():
+        if name.startswith(f"{LOST}/"):
+            result = place.result(step)
+            assert isinstance(result, records.HeadRecord)
+            fits += result.flops
+            method = answers["answers"][int(name.removeprefix(f"{LOST}/"))]["method"]
+            images[method] = max(result.examples, images.get(method, 0))
+    features = sum(
+        known[method]["fixed_flops"] + count * known[method]["image_flops"]
+        for method, count in images.items()
+        if method != best["method"]
+    )
+    return Ledger(search=fits + features)
+
+
+register("look", Kind(1, flops, run, shapes, restore))
