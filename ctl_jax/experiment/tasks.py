@@ -192,7 +192,6 @@ class TaskLoader:
                 self._loaded.popitem(last=False)
         return self._loaded[key]
 
-
     def native_side(self, spec: data.TaskSpec) -> int:
         """The median of the short sides of some training images as they are on disk, in pixels.
 

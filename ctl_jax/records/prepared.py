@@ -169,6 +169,7 @@ class LookRecord:
         id: Of the step.
         task: Name of the task.
         budget_flops: What may be spent, all in all.
+        seed: Of the order of images, as of the trial.
         native_side: Median short side of the task's images on disk, in pixels.
         looks: All looks so far, this one last; none before any feature was computed.
         options: The best head of each network that can be afforded, best first.
@@ -188,6 +189,7 @@ class LookRecord:
     id: str
     task: str
     budget_flops: int
+    seed: int
     native_side: int
     looks: tuple[LookedAt, ...]
     options: tuple[HeadOption, ...]

@@ -51,7 +51,9 @@ def steps(
         record = finished.record(step)
         assert isinstance(record, records.LookRecord)
         if record.next_method is None:
-            return _at_last(plan, point, budget_flops, {**inputs, look.LOOKED: step}, record, finished)
+            return _at_last(
+                plan, point, budget_flops, {**inputs, look.LOOKED: step}, record, finished
+            )
         method, images = record.next_method, record.next_images
         wish = _wish(plan, point, method, budget_flops)
         step = look.make(budget_flops, found, wish, step, method, images)

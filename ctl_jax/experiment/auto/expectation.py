@@ -205,7 +205,6 @@ class Belief:
         variance = (rows.own @ self.covariance @ rows.own.T).item()
         return Expected(mean.item(), math.sqrt(max(variance, 0.0)))
 
-
     def compare(
         self, recipe: Recipe, images: float, other: Recipe, others: float, about: About
     ) -> Expected:
@@ -216,7 +215,9 @@ class Belief:
         variance = float(own @ self.covariance @ own)
         if recipe != other:
             variance += 2 * float(self.recipe[ACCURACY])
-        return Expected(float(own @ self.mean + common @ self.common), math.sqrt(max(variance, 0.0)))
+        return Expected(
+            float(own @ self.mean + common @ self.common), math.sqrt(max(variance, 0.0))
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,16 +240,16 @@ class Prior(Belief):
             return self
         rows = _rows(seen, about)
         spread = rows.own @ self.covariance
-        alike = np.array([[a.recipe == b.recipe and a.score == b.score for b in seen] for a in seen])
+        alike = np.array(
+            [[a.recipe == b.recipe and a.score == b.score for b in seen] for a in seen]
+        )
         alone = self.noise[rows.score]
         alone = alone + self.sampling[rows.score] / np.array([each.images for each in seen])
         residual = alike * self.recipe[rows.score] + np.diag(alone)
         gain = np.linalg.solve(spread @ rows.own.T + residual, spread).T
         errors = rows.values - rows.own @ self.mean - rows.common @ self.common
         left = self.covariance - gain @ spread
-        return Belief(
-            self.mean + gain @ errors, (left + left.T) / 2, self.common, self.recipe
-        )
+        return Belief(self.mean + gain @ errors, (left + left.T) / 2, self.common, self.recipe)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which `read` makes a prior of; six digits."""

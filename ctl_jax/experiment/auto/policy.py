@@ -164,9 +164,7 @@ def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
     return Decision(options, None, answers, _tenfold(setting, known, best))
 
 
-def _options(
-    setting: Setting, known: Belief, looks: Sequence[Look], left: int
-) -> list[Option]:
+def _options(setting: Setting, known: Belief, looks: Sequence[Look], left: int) -> list[Option]:
     """What is affordable, best first; of equals the cheaper ones."""
     found = []
     for candidate in setting.candidates.values():

@@ -120,6 +120,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         id=step.id,
         task=task.spec.name,
         budget_flops=params["budget_flops"],
+        seed=params["seed"],
         native_side=native,
         looks=looks,
         options=tuple(map(_option, found.options)),
