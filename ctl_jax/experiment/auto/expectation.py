@@ -97,7 +97,7 @@ def entropy(classes_entropy: float, cross_entropy: float) -> float:
 
 
 def logit(accuracy: float, images: int) -> float:
-    """The score ACCURACY of a head that was tested on some images; finite also where all are right."""
+    """The score ACCURACY of a head, tested on some images; finite also where all are right."""
     share = (accuracy * images + 0.5) / (images + 1)
     return math.log(share / (1 - share))
 
@@ -265,9 +265,9 @@ def _rounded(value: float) -> float:
 
 def read(text: str) -> Prior:
     """The prior of a file's text."""
-    content = json.loads(text)
-    tasks = tuple(content.pop("tasks"))
-    return Prior(**{name: np.array(value) for name, value in content.items()}, tasks=tasks)
+    content: dict[str, Any] = json.loads(text)
+    arrays = {name: np.array(value) for name, value in content.items() if name != "tasks"}
+    return dataclasses.replace(Prior(**arrays), tasks=tuple(content["tasks"]))
 
 
 def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
@@ -283,6 +283,7 @@ def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
     width, shared = known[0].own.shape[1], known[0].common.shape[1]
     mean, covariance, common = np.zeros(width), np.eye(width), np.zeros(shared)
     noise = np.full(len(_SCORES), 0.05)
+    counts = np.bincount(np.concatenate([rows.score for rows in known]), minlength=len(_SCORES))
     fitted: list[np.ndarray] = []
     for _ in range(_ROUNDS):
         fitted, spread = [], _ASSUMED * _VARIANCE * np.eye(width)
@@ -304,14 +305,15 @@ def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
         apart = np.stack(fitted) - mean
         covariance = (spread + apart.T @ apart) / (len(known) + _ASSUMED)
         covariance = (covariance + covariance.T) / 2
-        noise = squares / [sum((rows.score == score).sum() for rows in known) for score in _SCORES]
+        noise = squares / counts
         common = np.linalg.solve(inner, outer)
-    errors = [
+    left_over = [
         rows.values - rows.common @ common - rows.own @ own
         for rows, own in zip(known, fitted, strict=True)
     ]
-    parts = [_parts(list(tasks.values()), errors, score) for score in _SCORES]
-    return Prior(mean, covariance, common, *np.array(parts).T, tasks=tuple(tasks))
+    parts = [_parts(list(tasks.values()), left_over, score) for score in _SCORES]
+    recipe, alone, sampling = np.array(parts).T
+    return Prior(mean, covariance, common, recipe, alone, sampling, tuple(tasks))
 
 
 def _parts(
