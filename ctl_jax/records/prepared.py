@@ -136,6 +136,7 @@ class HeadOption:
         accuracy: The expected accuracy.
         logit: The mean of its logit.
         deviation: The standard deviation of its logit.
+        flops: What it would take: features that are not there yet, and the fit.
     """
 
     method: str
@@ -144,6 +145,7 @@ class HeadOption:
     accuracy: float
     logit: float
     deviation: float
+    flops: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

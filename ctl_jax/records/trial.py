@@ -29,7 +29,8 @@ class TrialRecord:
         criterion: Of pruning, None where nothing is cut.
         reported_step: The step whose weights `dev` and `dev_test` are of.
         dev_top5: Top-5 accuracy on dev.
-        notes: What a solver chose, such as its coefficient.
+        notes: What a solver chose, such as its coefficient; of `auto` also "chosen", the name of
+            the method that it is.
         own_flops: FLOPs that the step of the trial computed itself, the rest of `ledger` being of
             steps that it may share; None where it computed all of them.
         diverged: Whether the loss stopped being finite; such a trial loses to any other.

@@ -10,7 +10,7 @@ is left, it pays for further networks whose expected gain is worth it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctl_jax import heads
 from ctl_jax.experiment.auto.candidates import Candidate
@@ -78,12 +78,14 @@ class Option(NamedTuple):
       kernel: whether it is of radial basis functions.
       images: how many.
       expected: its accuracy.
+      flops: what it would take: features that are not there yet, and the fit.
     """
 
     candidate: Candidate
     kernel: bool
     images: int
     expected: Expected
+    flops: int
 
     @property
     def recipe(self) -> Recipe:
@@ -175,7 +177,8 @@ def _options(setting: Setting, known: Belief, looks: Sequence[Look], left: int) 
             if images >= 2:
                 recipe = candidate.recipe._replace(kernel=kernel)
                 expected = known.expect(recipe, images, setting.about)
-                of_candidate.append(Option(candidate, kernel, images, expected))
+                flops = _cost(setting, candidate, kernel, images, there)
+                of_candidate.append(Option(candidate, kernel, images, expected, flops))
         if of_candidate:
             found.append(max(of_candidate, key=_order))
     return sorted(found, key=_order, reverse=True)

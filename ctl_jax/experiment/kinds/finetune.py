@@ -14,6 +14,7 @@ from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.kinds.look import searched
+from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
@@ -218,6 +219,10 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         record = place.result(head)
         assert isinstance(record, records.HeadRecord)
         fitted, notes = head.params, record.notes
+    if (auto := params.get("auto")) is not None:
+        answer = auto["answers"][auto["best"]]
+        chosen = parse_method(f"{answer['method']}+probe@{answer['solver']}")
+        notes = {**notes, "chosen": chosen.name}
     return {
         "id": step.id,
         "variant": place.config.stream.variant,

@@ -199,6 +199,7 @@ def _option(option: policy.Option) -> records.HeadOption:
         accuracy=option.expected.accuracy,
         logit=option.expected.logit,
         deviation=option.expected.deviation,
+        flops=option.flops,
     )
 
 
