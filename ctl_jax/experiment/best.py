@@ -1,6 +1,7 @@
 """Where the best models of a finished run are, by its records alone."""
 
 import json
+from collections.abc import Callable
 
 from ctl_jax import files, records
 from ctl_jax.errors import UserError
@@ -11,7 +12,8 @@ _RECORDS, _STEPS = "records.jsonl", "steps"
 def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path]:
     """The folder of the best model of each task of a finished run, for `models.load`.
 
-    The best is the winner on dev, of all trials that the run's records name.
+    The best is the winner on dev, of all trials that the run's records name; of a run of `auto` that
+    was interrupted, of those that it had so far.
 
     Args:
       workdir: the run's folder, local or `gs://bucket/path`.
@@ -30,9 +32,12 @@ def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path
         raise UserError(f"run {place}: no task {task!r}; expected one of {', '.join(names)}")
     found = {}
     for name in [task] if task else names:
-        if count := sum(each.task == name for each in left):
+        waited = [each for each in left if each.task == name]
+        # What `auto` has so far is a model, too.
+        so_far = [t for t in trials if t.task == name and any(map(_is_of(t), waited))]
+        if waited and len(so_far) != len(waited):
             raise UserError(
-                f"run {place}: {count} trials on task {name!r} are not done; expected a finished "
+                f"run {place}: {len(waited)} trials on task {name!r} are not done; expected a finished "
                 f"run (the command that began it goes on with it)"
             )
         best = records.winner(trial for trial in trials if trial.task == name)
@@ -45,6 +50,14 @@ def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path
             )
         found[name] = place / "models" / best.id
     return found
+
+
+def _is_of(trial: records.TrialRecord) -> Callable[[records.PendingRecord], bool]:
+    """Whether a trial is what there is so far of one that is not done."""
+    where = (trial.task, trial.method, trial.budget, trial.seed)
+    return lambda left: (
+        where == (left.task, left.method, left.budget, left.seed) and (left.learning_rate is None)
+    )
 
 
 def _trials(workdir: files.Path) -> tuple[list[records.TrialRecord], list[records.PendingRecord]]:

@@ -51,11 +51,19 @@ def keeping(strategy: Strategy, mode: str) -> Strategy:
     return wanted
 
 
+def is_so_far(trial: Step) -> bool:
+    """Whether a trial is what `auto` has so far, which a later one takes the place of."""
+    return bool(trial.params.get("auto", {}).get("so_far"))
+
+
 def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
-    """The rank of the best finished trial of each task, by the task's name."""
+    """The rank of the best finished trial of each task, by the task's name.
+
+    Of those of `auto` that a later one takes the place of, none.
+    """
     found: dict[str, Any] = {}
     for step in trials:
-        if step in finished:
+        if step in finished and not is_so_far(step):
             record = _result(finished, step)
             rank = records.rank(record)
             found[record.task] = min(rank, found.get(record.task, rank))
@@ -72,7 +80,7 @@ def winners(steps: Iterable[Step], finished: Finished) -> list[Step]:
     """The best trial of each task whose trials are all done and did not all diverge."""
     by_task: dict[str, list[Step]] = {}
     for step in steps:
-        if step.kind == TRIAL:
+        if step.kind == TRIAL and not is_so_far(step):
             by_task.setdefault(step.params["task"]["name"], []).append(step)
     found = []
     for trials in by_task.values():

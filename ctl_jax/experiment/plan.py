@@ -142,7 +142,7 @@ class Plan:
         if isinstance(measured, Step):
             return [measured]
         amount, pace = measured
-        return answer.steps(self, point, amount, pace, finished)
+        return answer.steps(answer.Case(self, point, amount, pace), finished)
 
     def _measured(
         self, point: Point, inputs: Mapping[str, Step], finished: Finished | None

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import cards, run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.kept_models import TRIAL, ranks
+from ctl_jax.experiment.kept_models import TRIAL, is_so_far, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -198,7 +198,9 @@ def _load_tasks(plan: Plan, console: rich.console.Console) -> None:
     if group.is_first():
         finished = place.store.finished()
         left, _ = steps.pending(steps.closure(plan.strategy(finished)), finished)
-        names = {step.params["task"]["name"] for step in left.values() if step.kind == TRIAL}
+        names = {
+            task["name"] for s in left.values() if isinstance(task := s.params.get("task"), dict)
+        }
     for name, info in place.tasks.items():
         if name in names:
             tables.print_loaded(console, info, place.loader.load(info.spec))
@@ -257,8 +259,9 @@ class _Tally:
         if isinstance(record, records.TrialRecord):
             self._done.add(step.id)
             number = f"[{len(self._done)}/{self._trials}] "
-            rank = records.rank(record)
-            self._best[record.task] = min(rank, self._best.get(record.task, rank))
+            if not is_so_far(step):
+                rank = records.rank(record)
+                self._best[record.task] = min(rank, self._best.get(record.task, rank))
         line = tables.outcome(record)
         self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
 
@@ -319,7 +322,8 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
             yield record
     yield from run_records.method_records(plan)
     said: set[str] = set()
-    for step in trials:
+    yield from _undecided(plan, finished)
+    for step in _counted(trials, finished):
         if step not in finished:
             yield run_records.pending_record(step)
             continue
@@ -333,3 +337,30 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
                     continue
                 said.add(text)
             yield record
+
+
+def _undecided(plan: Plan, finished: Finished) -> Iterator[records.PendingRecord]:
+    """The trials of `auto` that are wanted, and of which is not known yet what they are."""
+    for point in plan.points():
+        if point.method.is_auto and (last := plan.wanted(point, finished)[-1]).kind != TRIAL:
+            yield records.PendingRecord(
+                id=last.id,
+                task=point.task.spec.name,
+                method=point.method.name,
+                budget=str(point.budget),
+                seed=point.seed,
+                learning_rate=None,
+            )
+
+
+def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
+    """The trials without those of `auto` that later ones have taken the place of."""
+    last: dict[Any, Step] = {}
+    for step in trials:
+        if step in finished and "auto" in step.params:
+            params = step.params
+            key = (params["task"]["name"], params["budget"], params["seed"])
+            if key not in last or is_so_far(last[key]):
+                last[key] = step
+    stay = {step.id for step in last.values()}
+    return [step for step in trials if not is_so_far(step) or step.id in stay]

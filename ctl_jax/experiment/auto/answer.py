@@ -2,16 +2,21 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ctl_jax import records
 from ctl_jax.experiment import stretches, tunings
 from ctl_jax.experiment.auto import candidates
 from ctl_jax.experiment.auto.candidates import Candidate
+from ctl_jax.experiment.config import Config
+from ctl_jax.experiment.kept_models import TRIAL
 from ctl_jax.experiment.kinds import head, look
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.steps import Finished, Step
 from ctl_jax.experiment.strategies import Point
+
+# FLOPs that take long enough for a model of what is best so far: seconds of a CPU core.
+_LONG = 5 * 10**11
 
 
 class Plan(candidates.Costs, Protocol):
@@ -28,52 +33,82 @@ class Plan(candidates.Costs, Protocol):
     def candidates(self) -> Sequence[Candidate]:
         """Those of the run."""
 
+    @property
+    def config(self) -> Config: ...
 
-def steps(
-    plan: Plan,
-    point: Point,
-    budget_flops: int,
-    inputs: Mapping[str, Step],
-    finished: Finished | None,
-) -> list[Step]:
-    """The steps that are wanted so far, with what is below them; the trial at last.
 
-    Args:
+class Case(NamedTuple):
+    """A task that `auto` is to learn.
+
+    Attributes:
       plan: of the run.
-      point: whose method is `auto`.
+      point: where on its axes; its method is `auto`.
       budget_flops: what may be spent, all in all.
       inputs: of the trial: what measured the budget.
+    """
+
+    plan: Plan
+    point: Point
+    budget_flops: int
+    inputs: Mapping[str, Step]
+
+
+def steps(case: Case, finished: Finished | None) -> list[Step]:
+    """The steps that are wanted so far, with what is below them.
+
+    The last one is the trial, once it is known. Before it there may be trials of what is best so
+    far, whose models stay as long as it is not done: what an interrupted run has to show.
+
+    Args:
+      case: which task.
       finished: what is done; None: nothing is.
     """
-    found = _of_task(plan, point, budget_flops)
-    step = look.make(budget_flops, found, _wish(plan, point, found[0].method, budget_flops))
+    found, so_far = _of_task(case), list[Step]()
+    step = _look(case, found, None, found[0].method, 0)
     while finished is not None and step in finished:
         record = finished.record(step)
         assert isinstance(record, records.LookRecord)
+        if _is_worth_keeping(case, record):
+            so_far.append(_so_far(case, step, record))
+            if so_far[-1] not in finished:
+                return [*_kept(so_far), step]
         if record.next_method is None:
-            return _at_last(
-                plan, point, budget_flops, {**inputs, look.LOOKED: step}, record, finished
-            )
-        method, images = record.next_method, record.next_images
-        wish = _wish(plan, point, method, budget_flops)
-        step = look.make(budget_flops, found, wish, step, method, images)
-    return [step]
+            wanted = _at_last(case, step, record, finished)
+            is_done = wanted[-1].kind == TRIAL and wanted[-1] in finished
+            return [*(so_far if is_done else _kept(so_far)), *wanted]
+        step = _look(case, found, step, record.next_method, record.next_images)
+    return [*_kept(so_far), step]
 
 
-def _of_task(plan: Plan, point: Point, budget_flops: int) -> list[Candidate]:
+def _of_task(case: Case) -> list[Candidate]:
     """The candidates with what is spent on a task before the first image: corrections of cuts."""
-    found = []
-    for candidate in plan.candidates():
-        start = _wish(plan, point, candidate.method, budget_flops).start
-        fixed = stretches.spent(plan.place.charge(start, done=False))
-        found.append(candidate._replace(fixed_flops=fixed))
-    return found
+    plan, point = case.plan, case.point
+
+    def make() -> list[Candidate]:
+        found = []
+        for candidate in plan.candidates():
+            start = _wish(case, candidate.method).start
+            fixed = stretches.spent(plan.place.charge(start, done=False))
+            found.append(candidate._replace(fixed_flops=fixed))
+        return found
+
+    key = ("candidates", point.task.spec.name, point.seed, case.budget_flops)
+    return plan.place.once(key, make)
 
 
-def _wish(
-    plan: Plan, point: Point, network: str, budget_flops: int, solver: str = "ridge"
-) -> head.Wish:
-    return plan.wish(point._replace(method=_method(network, solver)), budget_flops)
+def _look(
+    case: Case, found: Sequence[Candidate], before: Step | None, method: str, images: int
+) -> Step:
+    key = (case.budget_flops, before and before.id, method, images)
+    return case.plan.place.once(
+        ("look", case.point.task.spec.name, case.point.seed, *key),
+        lambda: look.make(case.budget_flops, found, _wish(case, method), before, method, images),
+    )
+
+
+def _wish(case: Case, network: str, solver: str = "ridge") -> head.Wish:
+    point = case.point._replace(method=_method(network, solver))
+    return case.plan.wish(point, case.budget_flops)
 
 
 def _method(network: str, solver: str) -> Method:
@@ -81,34 +116,55 @@ def _method(network: str, solver: str) -> Method:
     return dataclasses.replace(parse_method(network), tuning=probe)
 
 
-def _at_last(
-    plan: Plan,
-    point: Point,
-    budget_flops: int,
-    inputs: Mapping[str, Step],
-    record: records.LookRecord,
-    finished: Finished,
-) -> list[Step]:
-    """The heads that are left to fit, and the trial of the best of them."""
-    fitted = [
-        head.make(
-            _wish(plan, point, each.method, budget_flops, each.solver),
-            each.images,
-            judged_on="left out",
-        )
-        for each in record.answers
-    ]
-    if not all(step in finished for step in fitted):
+def _head(case: Case, answer: records.HeadAnswer) -> Step:
+    wish = _wish(case, answer.method, answer.solver)
+    return head.make(wish, answer.images, judged_on="left out")
+
+
+def _is_worth_keeping(case: Case, record: records.LookRecord) -> bool:
+    """Whether what is best so far is made a model: it takes little beside what is still to come."""
+    left = record.budget_flops - record.spent_flops
+    return case.plan.config.keep_models != "none" and bool(record.looks) and left >= _LONG
+
+
+def _so_far(case: Case, step: Step, record: records.LookRecord) -> Step:
+    last = record.looks[-1]
+    answer = records.HeadAnswer(method=last.method, solver="ridge", images=last.images)
+    return _trial(case, step, [answer], 0, so_far=True)
+
+
+def _kept(trials: Sequence[Step]) -> list[Step]:
+    return [trial.kept() for trial in trials]
+
+
+def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finished) -> list[Step]:
+    """The heads that are left to fit; once they are, the trial of the best of them."""
+    fitted = [_head(case, answer) for answer in record.answers]
+    if not all(each in finished for each in fitted):
         # Of several workers each may take one.
-        return [inputs[look.LOOKED], *fitted]
-    entropies = [_entropy(finished.record(step)) for step in fitted]
-    best = entropies.index(min(entropies))
-    lost = {f"{look.LOST}/{n}": step for n, step in enumerate(fitted) if n != best}
-    answers = [dataclasses.asdict(each) for each in record.answers]
-    chosen = {"answers": answers, "best": best}
-    point = point._replace(method=_method(answers[best]["method"], answers[best]["solver"]))
-    inputs = {"weights": fitted[best], **inputs, **lost}
-    return [plan.answer(point, budget_flops, inputs, chosen)]
+        return [step, *fitted]
+    entropies = [_entropy(finished.record(each)) for each in fitted]
+    return [_trial(case, step, record.answers, entropies.index(min(entropies)))]
+
+
+def _trial(
+    case: Case,
+    step: Step,
+    answers: Sequence[records.HeadAnswer],
+    best: int,
+    *,
+    so_far: bool = False,
+) -> Step:
+    """The trial of the best of some heads, which the others and the looks are charged to."""
+    fitted = [_head(case, answer) for answer in answers]
+    lost = {f"{look.LOST}/{n}": each for n, each in enumerate(fitted) if n != best}
+    inputs = {"weights": fitted[best], **case.inputs, look.LOOKED: step, **lost}
+    chosen: dict[str, Any] = {"answers": list(map(dataclasses.asdict, answers)), "best": best}
+    if so_far:
+        chosen["so_far"] = True
+    method = _method(answers[best].method, answers[best].solver)
+    point = case.point._replace(method=method)
+    return case.plan.answer(point, case.budget_flops, inputs, chosen)
 
 
 def _entropy(record: records.Record) -> float:
