@@ -12,8 +12,8 @@ _RECORDS, _STEPS = "records.jsonl", "steps"
 def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path]:
     """The folder of the best model of each task of a finished run, for `models.load`.
 
-    The best is the winner on dev, of all trials that the run's records name; of a run of `auto` that
-    was interrupted, of those that it had so far.
+    The best is the winner on dev, of all trials that the run's records name; where `auto` was
+    interrupted, of those that it had so far.
 
     Args:
       workdir: the run's folder, local or `gs://bucket/path`.
@@ -34,11 +34,11 @@ def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path
     for name in [task] if task else names:
         waited = [each for each in left if each.task == name]
         # What `auto` has so far is a model, too.
-        so_far = [t for t in trials if t.task == name and any(map(_is_of(t), waited))]
+        so_far = [trial for trial in trials if any(map(_is_of(trial), waited))]
         if waited and len(so_far) != len(waited):
             raise UserError(
-                f"run {place}: {len(waited)} trials on task {name!r} are not done; expected a finished "
-                f"run (the command that began it goes on with it)"
+                f"run {place}: {len(waited)} trials on task {name!r} are not done; expected a "
+                f"finished run (the command that began it goes on with it)"
             )
         best = records.winner(trial for trial in trials if trial.task == name)
         if best.diverged:

@@ -137,8 +137,7 @@ class Plan:
         """What a point wants so far: its trial, or what has to be done before that is known."""
         if not point.method.is_auto:
             return [self.trial(point, finished=finished)]
-        inputs = {"weights": self.pretraining} if self.pretraining else {}
-        measured = self._measured(point, inputs, finished)
+        measured = self._measured(point, _weights(self.pretraining), finished)
         if isinstance(measured, Step):
             return [measured]
         amount, pace = measured
@@ -177,7 +176,7 @@ class Plan:
         start = weights or self.start(method, point.task, point.seed)
         if start and _is_open(method) and (finished is None or start not in finished):
             return start
-        inputs = {"weights": start} if start else {}
+        inputs = _weights(start)
         measured = self._measured(point, inputs, finished)
         if isinstance(measured, Step):
             return measured
@@ -218,6 +217,24 @@ class Plan:
         trial = self._trial(point, budget_flops, inputs)
         params = {**trial.params, "method": tunings.AUTO, "auto": chosen}
         return dataclasses.replace(trial, params=params)
+
+    def trained(
+        self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
+    ) -> Step:
+        """The trial of `auto` whose network is trained whole.
+
+        Args:
+          point: with the method of that, and a learning rate.
+          budget_flops: what `auto` may spend.
+          inputs: what it was chosen by.
+          chosen: plain values that say so, and what was "spent" before.
+        """
+        start = self.start(point.method)
+        return self.answer(point, budget_flops, {**inputs, **_weights(start)}, chosen)
+
+    def epoch_flops(self, task: TaskInfo) -> int:
+        """Of an epoch of training the whole network."""
+        return round(self._dense_epoch(task))
 
     def _corrected(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
         """What a method starts from, after a cut perhaps corrected."""
@@ -471,6 +488,11 @@ def _that_do_something(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that do nothing, so that ids are what they were before these keys."""
     later = ("label_smoothing", "ema", "mixup")
     return {key: value for key, value in settings.items() if value or key not in later}
+
+
+def _weights(start: Step | None) -> dict[str, Step]:
+    """The input of a step that starts from what another one made."""
+    return {"weights": start} if start else {}
 
 
 def _is_open(method: Method) -> bool:

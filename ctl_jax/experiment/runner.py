@@ -17,6 +17,7 @@ from ctl_jax.experiment import cards, run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
 from ctl_jax.experiment.kept_models import TRIAL, is_so_far, ranks
+from ctl_jax.experiment.kinds.look import TRAINED
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -363,4 +364,5 @@ def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
             if key not in last or is_so_far(last[key]):
                 last[key] = step
     stay = {step.id for step in last.values()}
-    return [step for step in trials if not is_so_far(step) or step.id in stay]
+    lost = {s.inputs[TRAINED].id for s in trials if TRAINED in s.inputs}
+    return [s for s in trials if s.id not in lost and (not is_so_far(s) or s.id in stay)]

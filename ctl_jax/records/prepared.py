@@ -179,6 +179,7 @@ class LookRecord:
         next_images: On how many images.
         answers: The heads that are fitted at last, where there is no next look; of them that one is
             taken whose cross-entropy on images that are left out of its fit is the least.
+        trains: Whether the whole network is trained with what is left after that.
         tenfold_logit: What ten times the budget is expected to add to the logit of the accuracy.
         tenfold_deviation: The standard deviation of that.
         flops: What the fits of this look cost.
@@ -198,6 +199,7 @@ class LookRecord:
     next_method: str | None
     next_images: int
     answers: tuple[HeadAnswer, ...]
+    trains: bool
     tenfold_logit: float
     tenfold_deviation: float
     flops: int

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ctl_jax import records
 from ctl_jax.experiment import stretches, tunings
-from ctl_jax.experiment.auto import candidates
+from ctl_jax.experiment.auto import candidates, policy
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config
 from ctl_jax.experiment.kept_models import TRIAL
@@ -14,6 +14,7 @@ from ctl_jax.experiment.kinds import head, look
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.steps import Finished, Step
 from ctl_jax.experiment.strategies import Point
+from ctl_jax.experiment.tasks import TaskInfo
 
 # FLOPs that take long enough for a model of what is best so far: seconds of a CPU core.
 _LONG = 5 * 10**11
@@ -32,6 +33,14 @@ class Plan(candidates.Costs, Protocol):
 
     def candidates(self) -> Sequence[Candidate]:
         """Those of the run."""
+
+    def epoch_flops(self, task: TaskInfo) -> int:
+        """Of an epoch of training the whole network."""
+
+    def trained(
+        self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
+    ) -> Step:
+        """The trial of `auto` whose network is trained whole."""
 
     @property
     def config(self) -> Config: ...
@@ -73,9 +82,11 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
             if so_far[-1] not in finished:
                 return [*_kept(so_far), step]
         if record.next_method is None:
-            wanted = _at_last(case, step, record, finished)
-            is_done = wanted[-1].kind == TRIAL and wanted[-1] in finished
-            return [*(so_far if is_done else _kept(so_far)), *wanted]
+            *before, last = _at_last(case, step, record, finished)
+            so_far += (each for each in before if each.kind == TRIAL)
+            others = [each for each in before if each.kind != TRIAL]
+            is_done = last.kind == TRIAL and last in finished
+            return [*(so_far if is_done else _kept(so_far)), *others, last]
         step = _look(case, found, step, record.next_method, record.next_images)
     return [*_kept(so_far), step]
 
@@ -102,7 +113,15 @@ def _look(
     key = (case.budget_flops, before and before.id, method, images)
     return case.plan.place.once(
         ("look", case.point.task.spec.name, case.point.seed, *key),
-        lambda: look.make(case.budget_flops, found, _wish(case, method), before, method, images),
+        lambda: look.make(
+            case.budget_flops,
+            case.plan.epoch_flops(case.point.task),
+            found,
+            _wish(case, method),
+            before,
+            method,
+            images,
+        ),
     )
 
 
@@ -138,13 +157,51 @@ def _kept(trials: Sequence[Step]) -> list[Step]:
 
 
 def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finished) -> list[Step]:
-    """The heads that are left to fit; once they are, the trial of the best of them."""
+    """The heads that are left to fit; once they are, the trial of the best of them.
+
+    Where the whole network is trained, too, that trial comes before the last one.
+    """
     fitted = [_head(case, answer) for answer in record.answers]
     if not all(each in finished for each in fitted):
         # Of several workers each may take one.
         return [step, *fitted]
-    entropies = [_entropy(finished.record(each)) for each in fitted]
-    return [_trial(case, step, record.answers, entropies.index(min(entropies)))]
+    results = [_result(finished.record(each)) for each in fitted]
+    entropies = [float(each.notes["cross_entropy"]) for each in results]
+    best = entropies.index(min(entropies))
+    if not record.trains:
+        return [_trial(case, step, record.answers, best)]
+    before = _trial(case, step, record.answers, best, so_far=True)
+    if before not in finished:
+        return [step, before]
+    lost = {answer.method: each for answer, each in zip(record.answers, results, strict=True)}
+    spent = look.spent_on(step, record, lost) + sum(each.flops for each in results)
+    trained = _trained(case, step, record, fitted, spent)
+    if trained not in finished:
+        return [before, trained]
+    scores = [_score(finished.record(each)) for each in (trained, before)]
+    images = case.point.task.examples["dev"]
+    if scores[0] is not None and scores[1] is not None:
+        if policy.is_better(scores[0], scores[1], images):
+            return [before, trained]
+    return [before, _trial(case, step, record.answers, best, trained=trained)]
+
+
+def _trained(
+    case: Case, step: Step, record: records.LookRecord, fitted: Sequence[Step], spent: int
+) -> Step:
+    """The trial that trains the whole network with what is left."""
+    rates = sorted(case.plan.config.finetune.learning_rates)
+    point = case.point._replace(
+        method=Method(),
+        learning_rate=rates[len(rates) // 2],
+        batch_size=case.plan.config.finetune.batch_size,
+        mixup=case.plan.config.finetune.mixup,
+    )
+    answers = list(map(dataclasses.asdict, record.answers))
+    inputs = {**case.inputs, look.LOOKED: step}
+    inputs |= {f"{look.LOST}/{number}": each for number, each in enumerate(fitted)}
+    chosen = {"answers": answers, "best": None, "spent": spent}
+    return case.plan.trained(point, case.budget_flops, inputs, chosen)
 
 
 def _trial(
@@ -154,10 +211,13 @@ def _trial(
     best: int,
     *,
     so_far: bool = False,
+    trained: Step | None = None,
 ) -> Step:
-    """The trial of the best of some heads, which the others and the looks are charged to."""
+    """The trial of the best of some heads, which all that was not taken is charged to."""
     fitted = [_head(case, answer) for answer in answers]
     lost = {f"{look.LOST}/{n}": each for n, each in enumerate(fitted) if n != best}
+    if trained is not None:
+        lost[look.TRAINED] = trained
     inputs = {"weights": fitted[best], **case.inputs, look.LOOKED: step, **lost}
     chosen: dict[str, Any] = {"answers": list(map(dataclasses.asdict, answers)), "best": best}
     if so_far:
@@ -167,7 +227,12 @@ def _trial(
     return case.plan.answer(point, case.budget_flops, inputs, chosen)
 
 
-def _entropy(record: records.Record) -> float:
-    """The cross-entropy of a head on images that were left out of its fit."""
+def _result(record: records.Record) -> records.HeadRecord:
     assert isinstance(record, records.HeadRecord)
-    return float(record.notes["cross_entropy"])
+    return record
+
+
+def _score(record: records.Record) -> float | None:
+    """On dev; None where it diverged."""
+    assert isinstance(record, records.TrialRecord)
+    return record.dev

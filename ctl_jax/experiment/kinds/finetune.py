@@ -13,8 +13,7 @@ from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
-from ctl_jax.experiment.kinds.look import searched
-from ctl_jax.experiment.methods import parse_method
+from ctl_jax.experiment.kinds.look import heads_tried, searched
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
@@ -126,7 +125,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
         own, of_maps = spent_by(stretches, result.steps), spent_on_maps(stretches, result.steps)
-        ledger = place.charge(step.inputs.get("weights"), done=True)
+        ledger = place.charge(step.inputs.get("weights"), done=True) + searched(step, place)
         ledger = ledger.add("extract", of_maps).add("train", own - of_maps)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
@@ -219,10 +218,8 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         record = place.result(head)
         assert isinstance(record, records.HeadRecord)
         fitted, notes = head.params, record.notes
-    if (auto := params.get("auto")) is not None:
-        answer = auto["answers"][auto["best"]]
-        chosen = parse_method(f"{answer['method']}+probe@{answer['solver']}")
-        notes = {**notes, "chosen": chosen.name}
+    if "auto" in params:
+        notes = {**notes, **heads_tried(step)}
     return {
         "id": step.id,
         "variant": place.config.stream.variant,

@@ -12,13 +12,15 @@ from ctl_jax import heads, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment.auto import candidates, expectation, policy
 from ctl_jax.experiment.kinds import head
+from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, content_id, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune.step import Tree
 
-# Of a trial's inputs: the last look, and heads that were fitted and not taken.
-LOOKED, LOST = "looked", "lost"
+# Of a trial's inputs: the last look, and what was not taken: heads that were fitted, and a network
+# that was trained.
+LOOKED, LOST, TRAINED = "looked", "lost", "trained"
 # The unit of `About.native`, in pixels.
 _UNIT = 64
 
@@ -37,6 +39,7 @@ def _prior_id() -> str:
 
 def make(
     budget_flops: int,
+    epoch_flops: int,
     found: Sequence[candidates.Candidate],
     wish: head.Wish,
     before: Step | None = None,
@@ -47,6 +50,7 @@ def make(
 
     Args:
       budget_flops: what `auto` may spend on the task, all in all.
+      epoch_flops: of an epoch of training the whole network.
       found: what it chooses from.
       wish: a head on the network that is looked at; of the first look, which computes nothing, on
         any.
@@ -59,6 +63,7 @@ def make(
         "multi_label": wish.multi_label,
         "seed": wish.seed,
         "budget_flops": budget_flops,
+        "epoch_flops": epoch_flops,
         "candidates": [each.to_json() for each in found],
         "prior": _prior_id(),
         "method": method,
@@ -127,6 +132,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         next_method=found.look[0] if found.look else None,
         next_images=found.look[1] if found.look else 0,
         answers=tuple(records.HeadAnswer(**answer._asdict()) for answer in found.answers),
+        trains=found.trains,
         tenfold_logit=found.tenfold.logit,
         tenfold_deviation=found.tenfold.deviation,
         flops=looks[-1].fit_flops if params["images"] else 0,
@@ -144,6 +150,7 @@ def _setting(step: Step, native: int) -> policy.Setting:
         params["task"]["examples"]["train"],
         expectation.About(params["task"]["num_classes"], native / _UNIT),
         params["multi_label"],
+        params["epoch_flops"],
         {each.method: each for each in found},
     )
 
@@ -203,38 +210,66 @@ def _option(option: policy.Option) -> records.HeadOption:
     )
 
 
-def networks(record: records.LookRecord) -> Mapping[str, int]:
-    """Of how many images features were computed, by the network's name."""
-    found: dict[str, int] = {}
-    for look in record.looks:
-        found[look.method] = max(look.images, found.get(look.method, 0))
+def searched(trial: Step, place: Workplace) -> Ledger:
+    """What a trial of `auto` spent besides what it rests on."""
+    last, chosen = trial.inputs.get(LOOKED), trial.params.get("auto")
+    if last is None or chosen is None:
+        return Ledger()
+    answers = chosen["answers"]
+    taken = answers[chosen["best"]]["method"] if chosen["best"] is not None else None
+    heads_lost = {
+        int(name.removeprefix(f"{LOST}/")): place.result(step)
+        for name, step in trial.inputs.items()
+        if name.startswith(f"{LOST}/")
+    }
+    lost = {n: record for n, record in heads_lost.items() if isinstance(record, records.HeadRecord)}
+    flops = spent_on(last, place.result(last), {answers[n]["method"]: lost[n] for n in lost}, taken)
+    found = Ledger(search=flops + sum(record.flops for record in lost.values()))
+    if (other := trial.inputs.get(TRAINED)) is not None:
+        record = place.result(other)
+        assert isinstance(record, records.TrialRecord)
+        found += Ledger(search=record.ledger.train, validate=record.ledger.validate)
     return found
 
 
-def searched(trial: Step, place: Workplace) -> Ledger:
-    """What a trial of `auto` spent besides what its head rests on."""
-    last, answers = trial.inputs.get(LOOKED), trial.params.get("auto")
-    if last is None or answers is None:
-        return Ledger()
-    record = place.result(last)
+def spent_on(
+    last: Step,
+    record: records.Record,
+    lost: Mapping[str, records.HeadRecord],
+    taken: str | None = None,
+) -> int:
+    """FLOPs of features that were computed, and of fits for looks.
+
+    Args:
+      last: the last look.
+      record: its.
+      lost: heads that were fitted and not taken, by the network's name.
+      taken: the network whose features count elsewhere; None where none is.
+    """
     assert isinstance(record, records.LookRecord)
-    best = answers["answers"][answers["best"]]
     known = {each["method"]: each for each in last.params["candidates"]}
-    images = dict(networks(record))
-    fits = sum(each.fit_flops for each in record.looks)
-    for name, step in trial.inputs.items():
-        if name.startswith(f"{LOST}/"):
-            result = place.result(step)
-            assert isinstance(result, records.HeadRecord)
-            fits += result.flops
-            method = answers["answers"][int(name.removeprefix(f"{LOST}/"))]["method"]
-            images[method] = max(result.examples, images.get(method, 0))
+    images = {method: head_record.examples for method, head_record in lost.items()}
+    for each in record.looks:
+        images[each.method] = max(each.images, images.get(each.method, 0))
     features = sum(
         known[method]["fixed_flops"] + count * known[method]["image_flops"]
         for method, count in images.items()
-        if method != best["method"]
+        if method != taken
     )
-    return Ledger(search=fits + features)
+    return features + sum(each.fit_flops for each in record.looks)
+
+
+def heads_tried(trial: Step) -> dict[str, Any]:
+    """What the notes of a trial of `auto` say: which method it is, and the heads it was among.
+
+    Returns:
+      "chosen", the method's name, and "heads", the ids of heads by the methods that they make.
+    """
+    answers, best = trial.params["auto"]["answers"], trial.params["auto"]["best"]
+    names = [parse_method(f"{each['method']}+probe@{each['solver']}").name for each in answers]
+    steps = [trial.inputs["weights" if n == best else f"{LOST}/{n}"] for n in range(len(answers))]
+    heads = {name: step.id for name, step in zip(names, steps, strict=True)}
+    return {"chosen": "dense" if best is None else names[best], "heads": heads}
 
 
 register("look", Kind(1, flops, run, shapes, restore))
