@@ -44,7 +44,7 @@ def facts(plan: Plan, found: report.Best) -> card.Facts:
         options=network.options,
         image_size=trial.image_size or plan.config.data.image_size,
         preprocess=network.preprocess,
-        method=trial.method,
+        method=records.full_method(trial),
         cut=_cut(found),
         budget=text.budgets([Budget.parse(trial.budget)])[0],
         learning_rate=trial.learning_rate,

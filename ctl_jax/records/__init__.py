@@ -20,7 +20,15 @@ from ctl_jax.records.prepared import (
 )
 from ctl_jax.records.reading import TYPES, Record, from_json, is_product
 from ctl_jax.records.schema import to_json
-from ctl_jax.records.trial import PURPOSES, SEARCHED, TrialRecord, rank, searched, winner
+from ctl_jax.records.trial import (
+    PURPOSES,
+    SEARCHED,
+    TrialRecord,
+    full_method,
+    rank,
+    searched,
+    winner,
+)
 from ctl_jax.records.types import (
     DevRecord,
     EvaluateRecord,
@@ -67,6 +75,7 @@ __all__ = [
     "column",
     "derived",
     "from_json",
+    "full_method",
     "is_product",
     "rank",
     "row",

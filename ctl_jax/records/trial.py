@@ -30,7 +30,7 @@ class TrialRecord:
         reported_step: The step whose weights `dev` and `dev_test` are of.
         dev_top5: Top-5 accuracy on dev.
         notes: What a solver chose, such as its coefficient; of `auto` also "chosen", the name of
-            the method that it is.
+            the method that it is, and "heads", the ids of heads that were fitted, by their methods.
         own_flops: FLOPs that the step of the trial computed itself, the rest of `ledger` being of
             steps that it may share; None where it computed all of them.
         diverged: Whether the loss stopped being finite; such a trial loses to any other.
@@ -123,6 +123,12 @@ def trial(best: TrialRecord, lost: Sequence[TrialRecord]) -> str:
 def searched(trial: TrialRecord) -> int:
     """Returns the FLOPs of a trial that are of the search where it lost."""
     return sum(getattr(trial.ledger, purpose) for purpose in SEARCHED)
+
+
+def full_method(trial: TrialRecord) -> str:
+    """Returns the method's name; of `auto` with what it chose, as `auto: dense@48px+probe`."""
+    chosen = trial.notes.get("chosen")
+    return f"{trial.method}: {chosen}" if chosen else trial.method
 
 
 def rank(trial: TrialRecord) -> tuple[bool, float, float, str]:

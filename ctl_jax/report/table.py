@@ -18,6 +18,7 @@ from ctl_jax.records import (
     EvaluateRecord,
     ExtractRecord,
     HeadRecord,
+    LookRecord,
     MethodRecord,
     MissingTask,
     PaceRecord,
@@ -34,7 +35,7 @@ from ctl_jax.records import (
 from ctl_jax.report.budgets import Axis, axis
 
 # Of steps that trials may share.
-Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | AdaptRecord
+Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | LookRecord | AdaptRecord
 
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ctl_jax import text
-from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord, searched
+from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord, full_method, searched
 from ctl_jax.report import costs
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.table import Table, read
@@ -21,8 +21,8 @@ class Best(NamedTuple):
         trial: Made the model.
         test: Its evaluation.
         spent: FLOPs of all that was done on the task, by purpose: "train", "extract" and "validate"
-            of this trial, "search" of the others, "prune" of all, "test", and "pretrain" where this
-            run pretrained (for all of its tasks together).
+            of this trial, "search" of the others and of `auto`, "prune" of all, "test", and
+            "pretrain" where this run pretrained (for all of its tasks together).
         shared: How much of it was not computed, since trials share steps; "" of nothing.
     """
 
@@ -70,7 +70,7 @@ def _spent(table: Table, trial: TrialRecord, test: EvaluateRecord) -> dict[str, 
         "train": trial.ledger.train,
         "extract": trial.ledger.extract,
         "validate": trial.ledger.validate,
-        "search": sum(map(searched, others)),
+        "search": trial.ledger.search + sum(map(searched, others)),
         "prune": trial.ledger.prune + sum(other.ledger.prune for other in others),
         "test": test.flops,
         "pretrain": table.pretrain.flops if table.pretrain else 0,
@@ -86,7 +86,7 @@ def facts(found: Best, model: str) -> list[tuple[str, str]]:
         model: Name of the run's network.
     """
     trial, test = found.trial, found.test
-    what = f"{trial.method} of {model}, budget {labels([trial.budget])[0]}"
+    what = f"{full_method(trial)} of {model}, budget {labels([trial.budget])[0]}"
     if trial.learning_rate is not None:
         what += f", learning rate {trial.learning_rate:g}"
     counted = f"{test.examples:,} images"
