@@ -18,12 +18,14 @@ et al., Deep Learning Scaling is Predictable, Empirically, 2017 (arXiv:1712.0040
 """
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 ACCURACY, ENTROPY = 0, 1
 _SCORES = (ACCURACY, ENTROPY)
@@ -119,7 +121,8 @@ def _square(value: float) -> float:
     return inside**2 + 2 * _FAR * (abs(value) - inside)
 
 
-def describe(recipe: Recipe, images: float, about: About) -> list[float]:
+@functools.lru_cache(1 << 14)
+def describe(recipe: Recipe, images: float, about: About) -> tuple[float, ...]:
     """The numbers that a score is linear in."""
     size, depth, cut = _coordinates(recipe)
     kernel, many = float(recipe.kernel), _many(images)
@@ -128,7 +131,7 @@ def describe(recipe: Recipe, images: float, about: About) -> list[float]:
     of_cut = [cut, cut * size, cut * depth, cut * many, kernel, kernel * many]
     of_images = [many, _square(many), size * many, depth * many]
     of_classes = [classes, classes * many, classes * size, classes * depth]
-    return [*of_recipe, *of_cut, *of_images, *of_classes, fine, fine * size, fine * many]
+    return *of_recipe, *of_cut, *of_images, *of_classes, fine, fine * size, fine * many
 
 
 # Around which recipes some are near to each other: (size, depth, cut) as `_coordinates` has them.
@@ -144,10 +147,15 @@ _RADII = (0.3, 0.6, 0.4)
 
 def _near(recipe: Recipe, images: float) -> np.ndarray:
     """How near a recipe is to each of `_CENTRES`, and that times how many images there are."""
-    apart = (np.array(_coordinates(recipe)) - _CENTRES) / _RADII
-    near = np.exp(-np.square(apart).sum(axis=1))
-    near /= max(1.0, near.sum())
+    near = _nearness(_coordinates(recipe))
     return np.concatenate([near, near * _many(images)])
+
+
+@functools.lru_cache(1 << 10)
+def _nearness(coordinates: tuple[float, float, float]) -> np.ndarray:
+    apart = (np.array(coordinates) - _CENTRES) / _RADII
+    near = np.exp(-np.square(apart).sum(axis=1))
+    return near / max(1.0, near.sum())
 
 
 def _of_score(score: int, row: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -266,8 +274,9 @@ def _rounded(value: float) -> float:
 def read(text: str) -> Prior:
     """The prior of a file's text."""
     content: dict[str, Any] = json.loads(text)
-    arrays = {name: np.array(value) for name, value in content.items() if name != "tasks"}
-    return dataclasses.replace(Prior(**arrays), tasks=tuple(content["tasks"]))
+    tasks = tuple(content.pop("tasks"))
+    fields: dict[str, Any] = {name: np.array(value) for name, value in content.items()}
+    return Prior(**fields, tasks=tasks)
 
 
 def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
@@ -280,31 +289,32 @@ def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
         accuracies and entropies.
     """
     known = [_rows(seen, about) for about, seen in tasks.values()]
+    moments = [_moments(rows) for rows in known]
     width, shared = known[0].own.shape[1], known[0].common.shape[1]
-    mean, covariance, common = np.zeros(width), np.eye(width), np.zeros(shared)
-    noise = np.full(len(_SCORES), 0.05)
+    mean, covariance = np.zeros(width), np.eye(width)
+    common: np.ndarray = np.zeros(shared)
+    noise: np.ndarray = np.full(len(_SCORES), 0.05)
     counts = np.bincount(np.concatenate([rows.score for rows in known]), minlength=len(_SCORES))
     fitted: list[np.ndarray] = []
     for _ in range(_ROUNDS):
         fitted, spread = [], _ASSUMED * _VARIANCE * np.eye(width)
         squares, inner, outer = np.zeros(len(_SCORES)), np.eye(shared) / _COMMON, np.zeros(shared)
-        for rows in known:
-            scaled = rows.own / noise[rows.score][:, None]
+        for each in moments:
             # The inverse of covariance^-1 + own' own / noise.
-            left = np.linalg.inv(np.eye(width) + covariance @ (rows.own.T @ scaled)) @ covariance
-            besides = rows.values - rows.common @ common
-            own = mean + left @ (scaled.T @ (besides - rows.own @ mean))
+            precision = _blocks(each.own / noise[:, None, None])
+            left = np.linalg.solve(np.eye(width) + covariance @ precision, covariance)
+            besides = each.own_value - _product(each.own_common, common)
+            own = mean + left @ ((besides / noise[:, None]).ravel() - precision @ mean)
             fitted.append(own)
             spread += left
-            errors = (besides - rows.own @ own) ** 2
-            errors += np.einsum("ij,jk,ik->i", rows.own, left, rows.own)
-            squares += [errors[rows.score == score].sum() for score in _SCORES]
-            inner += rows.common.T @ (rows.common / noise[rows.score][:, None])
-            outer += rows.common.T @ ((rows.values - rows.own @ own) / noise[rows.score])
+            squares += each.squares(own, common, left)
+            inner += _blocks(each.common / noise[:, None, None])
+            unexplained = each.common_value - _product(each.own_common.swapaxes(1, 2), own)
+            outer += (unexplained / noise[:, None]).ravel()
         mean = np.mean(fitted, axis=0)
         apart = np.stack(fitted) - mean
-        covariance = (spread + apart.T @ apart) / (len(known) + _ASSUMED)
-        covariance = (covariance + covariance.T) / 2
+        spread += apart.T @ apart
+        covariance = (spread + spread.T) / (2 * (len(known) + _ASSUMED))
         noise = squares / counts
         common = np.linalg.solve(inner, outer)
     left_over = [
@@ -314,6 +324,59 @@ def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
     parts = [_parts(list(tasks.values()), left_over, score) for score in _SCORES]
     recipe, alone, sampling = np.array(parts).T
     return Prior(mean, covariance, common, recipe, alone, sampling, tuple(tasks))
+
+
+class _Moments(NamedTuple):
+    """Sums over a task's scores, of each of the two by itself: [2, ...].
+
+    Attributes:
+      own: of the products of its own numbers, [2, d, d].
+      own_common: of these with the common ones, [2, d, e].
+      common: of those among themselves, [2, e, e].
+      own_value, common_value: of both with the values, [2, d] and [2, e].
+      value: of the values' squares, [2].
+    """
+
+    own: np.ndarray
+    own_common: np.ndarray
+    common: np.ndarray
+    own_value: np.ndarray
+    common_value: np.ndarray
+    value: np.ndarray
+
+    def squares(self, own: np.ndarray, common: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """Expected squared errors, [2], the coefficients of a task being known but for `left`."""
+        own, common = own.reshape(len(_SCORES), -1), common.reshape(len(_SCORES), -1)
+        found = self.value - 2 * (own * self.own_value).sum(1)
+        found -= 2 * (common * self.common_value).sum(1)
+        found += np.einsum("si,sij,sj->s", own, self.own, own)
+        found += np.einsum("si,sij,sj->s", common, self.common, common)
+        found += 2 * np.einsum("si,sij,sj->s", own, self.own_common, common)
+        inside = left.reshape(*own.shape, *own.shape)
+        return found + np.einsum("sij,sjsi->s", self.own, inside)
+
+
+def _moments(rows: _Rows) -> _Moments:
+    found = []
+    for score in _SCORES:
+        chosen = rows.score == score
+        own, common = (
+            np.split(each[chosen], len(_SCORES), axis=1)[score] for each in (rows.own, rows.common)
+        )
+        values = rows.values[chosen]
+        of_own = own.T @ own, own.T @ common, common.T @ common
+        found.append((*of_own, own.T @ values, common.T @ values, values @ values))
+    return _Moments(*map(np.array, zip(*found, strict=True)))
+
+
+def _blocks(of_scores: np.ndarray) -> np.ndarray:
+    """The matrix with [2, d, d] along its diagonal."""
+    return scipy.linalg.block_diag(*of_scores)
+
+
+def _product(of_scores: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """[2, d, e] times a vector of 2 e: [2, d]."""
+    return np.einsum("sij,sj->si", of_scores, vector.reshape(len(_SCORES), -1))
 
 
 def _parts(
