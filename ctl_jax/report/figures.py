@@ -5,13 +5,13 @@ import dataclasses
 import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from ctl_jax import text
 from ctl_jax.report.budgets import Axis, labels
@@ -161,6 +161,87 @@ def training(
             )
             beside.set_ylabel(f"{metric} (dev)")
         return png(figure, axes)
+
+
+class Expectation(NamedTuple):
+    """A score that is expected.
+
+    Attributes:
+        flops: What an image takes.
+        score: The score.
+        low: The lower end of its 80% interval.
+        high: Its upper end.
+        is_seen: Whether there was a look.
+        is_chosen: Whether it was chosen.
+    """
+
+    flops: float
+    score: float
+    low: float
+    high: float
+    is_seen: bool
+    is_chosen: bool
+
+
+def expectations(
+    title: str, metric: str, points: Sequence[Expectation], measured: float | None
+) -> bytes:
+    """Draws expected scores against the FLOPs of an image, each with its interval.
+
+    Args:
+        title: Title of the figure.
+        metric: Name of the score.
+        points: What is expected, at least one.
+        measured: The score that was measured on dev, a line; None where there is none.
+
+    Returns:
+        A PNG.
+    """
+    with canvas(title) as (figure, axes):
+        others = [point for point in points if not point.is_chosen]
+        chosen = [point for point in points if point.is_chosen]
+        _expected(axes, others, "expected", color="#999999", marker="o")
+        _expected(axes, chosen, "chosen", color=_COLOURS[3], marker="*", markersize=11, zorder=4)
+        if seen := [(point.flops, point.score) for point in points if point.is_seen]:
+            x, y = zip(*seen, strict=True)
+            axes.plot(
+                x,
+                y,
+                color=_COLOURS[0],
+                marker="o",
+                markersize=16,
+                markerfacecolor="none",
+                markeredgewidth=1.6,
+                linestyle="none",
+                label="looked at",
+            )
+        if measured is not None:
+            label = f"on dev ({text.metric(measured)})"
+            axes.axhline(measured, color=_BLACK, linewidth=1.2, linestyle="--", label=label)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: text.si(flops)))
+        axes.set_xlabel("FLOPs of an image: features, and its share of the fit (log scale)")
+        axes.set_ylabel(f"{metric}, 80% interval of what is expected")
+        return png(figure, axes)
+
+
+def _expected(axes: Axes, points: Sequence[Expectation], label: str, **style: Any) -> None:
+    if points:
+        scores = [point.score for point in points]
+        down = [max(0.0, point.score - point.low) for point in points]
+        up = [max(0.0, point.high - point.score) for point in points]
+        axes.errorbar(
+            [point.flops for point in points],
+            scores,
+            yerr=[down, up],
+            label=label,
+            linestyle="none",
+            elinewidth=1.1,
+            capsize=2,
+            **style,
+        )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from ctl_jax import text
 from ctl_jax.errors import UserError
 from ctl_jax.records import DevRecord, RunTask, TrainRecord
-from ctl_jax.report import figures, groups
+from ctl_jax.report import choices, figures, groups
+from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, Point, Values, task_curves
 from ctl_jax.report.table import Table
 from ctl_jax.report.winners import Best, of_table
@@ -81,6 +82,8 @@ def draw_all(results: Results) -> dict[str, bytes]:
     best = of_table(results.table)
     drawn |= {task_figure(task.name): _of_task(results, task) for task in results.table.tasks}
     drawn |= {training_figure(each.task.name): _of_training(results, each) for each in best}
+    chosen = choices.of_table(results.table)
+    drawn |= {choice_figure(each.task.name): _of_choice(each) for each in chosen}
     return {name: image for name, image in drawn.items() if image is not None}
 
 
@@ -144,6 +147,28 @@ def _of_training(results: Results, best: Best) -> bytes | None:
         scores[best.trial.spent_flops] = best.trial.dev
     title = f"Training of the best model: {best.task.title}"
     return figures.training(title, losses, scores, best.test.metric)
+
+
+def choice_figure(task: str) -> str:
+    """Returns the name of the figure of what `auto` chose from."""
+    return f"auto_{task}"
+
+
+def _of_choice(choice: choices.Choice) -> bytes | None:
+    points = [
+        figures.Expectation(
+            option.flops / option.images,
+            option.accuracy,
+            *choices.expected(option),
+            is_seen=choice.is_seen(option),
+            is_chosen=option.method == choice.network,
+        )
+        for option in choice.last.options
+    ]
+    if not points:
+        return None
+    title = f"What auto chose from: {choice.task.title}, {labels([choice.trial.budget])[0]}"
+    return figures.expectations(title, choice.metric, points, choice.trial.dev)
 
 
 def _curves(

@@ -12,10 +12,16 @@ import jinja2
 
 from ctl_jax import text
 from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import costs, figures, frontier, groups, sections
+from ctl_jax.report import choices, costs, figures, frontier, groups, sections
 from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
-from ctl_jax.report.gallery import FIGURES, Results, task_figure, training_figure
+from ctl_jax.report.gallery import (
+    FIGURES,
+    Results,
+    choice_figure,
+    task_figure,
+    training_figure,
+)
 from ctl_jax.report.grids import grid, percent, relative_grid
 from ctl_jax.report.table import Table
 from ctl_jax.report.winners import facts, of_table
@@ -86,6 +92,8 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
             (each.task.title, training_figure(each.task.name), facts(each, run.model))
             for each in of_table(table)
         ],
+        "choices": [_choice(choice) for choice in choices.of_table(table)],
+        "caveat": choices.CAVEAT,
         "methods": [_method(table, method) for method in methods],
         "tasks": [_task(table, rows, task) for task in table.tasks],
         "won": [_won(name, counts) for name, counts in _settings(table)],
@@ -194,6 +202,33 @@ def _versus(compared: Mapping[str, frontier.Versus]) -> list[tuple[str, ...]]:
         (_label(budget), each.trained, each.fitted, each.difference.shown, str(each.tasks))
         for budget, each in compared.items()
     ]
+
+
+def _choice(choice: choices.Choice) -> dict[str, Any]:
+    """Returns what the template shows of what `auto` did on a task."""
+    body = []
+    for option in choice.last.options:
+        low, high = choices.expected(option)
+        is_chosen = option.method == choice.network
+        solver = choice.trial.solver or "training"
+        body.append(
+            (
+                option.method,
+                option.solver,
+                f"{option.images:,}",
+                text.flops(option.flops),
+                f"{text.metric(option.accuracy)} ({low:.2f} to {high:.2f})",
+                "yes" if choice.is_seen(option) else "",
+                (solver if solver != option.solver else "yes") if is_chosen else "",
+            )
+        )
+    return {
+        "title": choice.task.title,
+        "paragraph": choices.paragraph(choice),
+        "figure": choice_figure(choice.task.name),
+        "metric": choice.metric,
+        "body": body,
+    }
 
 
 def _label(budget: str) -> str:

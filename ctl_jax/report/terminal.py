@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import text
-from ctl_jax.report import costs, frontier, winners
+from ctl_jax.report import choices, costs, frontier, winners
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
@@ -25,8 +25,8 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
         workdir: Folder of the run, where the best models are.
 
     Returns:
-        A table, below it what is missing, unfinished or diverged, and the best models where they
-        were evaluated. No newline at the end.
+        A table, below it what is missing, unfinished or diverged, how `auto` chose, and the best
+        models where they were evaluated. No newline at the end.
 
     Raises:
         UserError: The records are incomplete or contradict each other.
@@ -47,7 +47,8 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
     if several:
         shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
     shown += _told(table, found_rows)
-    return "\n".join(shown + _warnings(table) + winners.lines(table, workdir))
+    shown += _warnings(table) + choices.lines(table)
+    return "\n".join(shown + winners.lines(table, workdir))
 
 
 def _told(table: Table, found_rows: Sequence[Mapping[str, Any]]) -> list[str]:
