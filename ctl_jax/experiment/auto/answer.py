@@ -178,11 +178,8 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
     trained = _trained(case, step, record, fitted, spent)
     if trained not in finished:
         return [before, trained]
-    scores = [_score(finished.record(each)) for each in (trained, before)]
-    images = case.point.task.examples["dev"]
-    if scores[0] is not None and scores[1] is not None:
-        if policy.is_better(scores[0], scores[1], images):
-            return [before, trained]
+    if _is_better(case, finished.record(trained), finished.record(before)):
+        return [before, trained]
     return [before, _trial(case, step, record.answers, best, trained=trained)]
 
 
@@ -232,7 +229,12 @@ def _result(record: records.Record) -> records.HeadRecord:
     return record
 
 
-def _score(record: records.Record) -> float | None:
-    """On dev; None where it diverged."""
-    assert isinstance(record, records.TrialRecord)
-    return record.dev
+def _is_better(case: Case, trained: records.Record, fitted: records.Record) -> bool:
+    """Whether a trained network is taken; one that diverged is not."""
+    assert isinstance(trained, records.TrialRecord)
+    assert isinstance(fitted, records.TrialRecord)
+    if trained.dev is None or fitted.dev is None:
+        return False
+    task = case.point.task
+    epochs = trained.steps * case.plan.config.finetune.batch_size / task.examples["train"]
+    return policy.is_better(trained.dev, fitted.dev, task.examples["dev"], epochs)

@@ -33,12 +33,14 @@ _MOST_FIT = 0.03
 # What is better by less is no reason to change over, nor to compute anything.
 MARGIN, WORTH = 0.004, 0.002
 # Epochs of training the whole network that the rest of the budget must pay for once heads are
-# fitted on all images, so that it is trained, too. Measured: with fewer it never was as good.
-EPOCHS = 15
+# fitted on all images, so that it is trained, too. Networks that know little, such as small ones,
+# gain by a few epochs already; those that know much, by many, if at all.
+EPOCHS = 3
 # How much of a budget that pays for that may go into further heads.
 _MOST_HEADS = 0.2
-# Before any is trained, the mean and the deviation of what that is expected to add to the accuracy.
-_TRAINED, _APART = 0.005, 0.05
+# What training is expected to add to the accuracy, before any is seen: so much at EPOCHS, so much
+# from `_MANY` epochs on, between them in proportion to their logarithm; and the deviation of that.
+_MANY, _FEW_ADD, _MANY_ADD, _DEVIATION = 15, -0.05, 0.005, 0.05
 # Ways to fit a head, by `Recipe.kernel`.
 SOLVERS = {False: "ridge", True: "kernel"}
 
@@ -181,7 +183,7 @@ def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
     return Decision(options, None, answers, trains, _tenfold(setting, known, best))
 
 
-def is_better(trained: float, fitted: float, images: int) -> bool:
+def is_better(trained: float, fitted: float, images: int, epochs: float) -> bool:
     """Whether a trained network is taken instead of the one with a fitted head.
 
     What was measured on dev counts as much as dev has images; of few, what is expected counts more.
@@ -190,11 +192,14 @@ def is_better(trained: float, fitted: float, images: int) -> bool:
       trained: the score of the one on dev.
       fitted: of the other one.
       images: that dev has.
+      epochs: how long it was trained.
     """
+    part = math.log(max(epochs, EPOCHS) / EPOCHS) / math.log(_MANY / EPOCHS)
+    expected = _FEW_ADD + min(1.0, part) * (_MANY_ADD - _FEW_ADD)
     share = (images * fitted + 1) / (images + 2)
     # As if half of what they get wrong were the same images.
     noise = share * (1 - share) / images
-    return _TRAINED / _APART**2 + (trained - fitted) / noise > 0
+    return expected / _DEVIATION**2 + (trained - fitted) / noise > 0
 
 
 def _options(setting: Setting, known: Belief, looks: Sequence[Look], left: int) -> list[Option]:
