@@ -20,6 +20,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["ctl_jax", "ctl_jax.*"]),
     package_data={
         "ctl_jax.data": ["nevis22/*.csv"],
+        "ctl_jax.experiment.auto": ["prior.json"],
         "ctl_jax.report": ["*.html"],
         "ctl_jax": ["py.typed"],
     },

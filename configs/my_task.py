@@ -4,11 +4,13 @@
     --config.images=/data/flowers --config.weights=resnet50.a1_in1k.safetensors \\
     --config.budget=2e12
 
-It tries each method below, with those that make training steps each learning rate, all within the
-budget, and keeps the one that is best on dev; evaluates that on test; and prints what it is, what
-it is worth, what a prediction costs, and where it lies. Without weights it pretrains a small
-network on synthetic images first, and without images it learns a synthetic task: about a minute on
-two CPU cores.
+`auto` looks at the images within the budget, and learns them by what is best for it: a part of the
+network, at a size of images, with a head on its features, or the whole network trained. It says
+what it tried, what that cost, what it chose and why, and what ten times the budget would add;
+evaluates the model on test; and prints what it is, what it is worth, what a prediction costs, and
+where it lies. Interrupted, it leaves the best so far, and the same command goes on. Without weights
+it pretrains a small network on synthetic images first, and without images it learns a synthetic
+task: about a minute on two CPU cores.
 """
 
 from ctl_jax import experiment
@@ -23,7 +25,7 @@ def get_config():
     # A folder CLASS/FILE or SPLIT/CLASS/FILE, a zip or tar of one, a table, or a data set by name;
     # several, joined by "+", are several tasks.
     config.stream.variant = "signs"
-    # Training FLOPs of each trial. At 64 pixels a step of a ResNet-50 costs 0.07 TFLOP.
+    # FLOPs that may be spent on each task. At 64 pixels a step of a ResNet-50 costs 0.07 TFLOP.
     config.budgets.amounts = experiment.following(
         config, "weights", lambda file: ("2e12",) if file else ("1e11",)
     )
@@ -45,13 +47,10 @@ def get_config():
     config.pretrain.task = unless_given("embedded_source")
     config.pretrain.steps = 500
 
-    # Which is best depends on the task and on the budget: heads that are fitted on features where
-    # it pays for few passes over the images (of a network without half of its filters where they
-    # are far from those it was trained on), finetuning where it pays for many. Networks that take
-    # images of any size are worth trying at a smaller one where it is small, and at a larger one
-    # where it pays for more than one pass: dense@48px+probe, dense@96px+probe. Where it pays for
-    # few images, the first of a network's stages are enough: dense@2stages@48px+probe.
-    config.methods = ("dense", "probe", "probe@kernel", "filters@0.5:lsq+probe", "dense+lp_ft")
+    # Others beside it, or instead, are each tried within the whole budget; the best on dev is kept:
+    # --config.methods=auto,dense,probe,filters@0.5:lsq@2stages@48px+probe. It has the middle one of
+    # the learning rates, where it trains; other methods that do are tried with each.
+    config.methods = ("auto",)
     config.finetune.learning_rates = experiment.following(
         config, "weights", lambda file: (0.01, 0.03) if file else (0.05, 0.2)
     )

@@ -251,7 +251,8 @@ class Config:
         ("dense", "filters@0.5"),
         "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO or all@RATIO, "
         "perhaps of its first stages alone, at a size of images, as in dense@2stages@48px, and "
-        "+TUNING; or a tuning alone, such as probe.",
+        "+TUNING; or a tuning alone, such as probe; or auto, which finds what is best for the "
+        "budget, within the budget.",
         rules.METHODS,
         canonical=rules.canonical_methods,
     )
