@@ -145,7 +145,7 @@ def parse_method(name: str) -> Method:
         raise UserError(
             f"config.methods: {name.strip()!r}: images of {int(size[2])} pixels; expected 8 to 1024"
         )
-    if plus and tuning == tunings.AUTO and network != "dense":
+    if plus and tuning == tunings.AUTO and before != "dense":
         raise UserError(
             f"config.methods: {name.strip()!r}: auto chooses the network itself; expected it alone"
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import Method, parse_method
 from ctl_jax.experiment.methods import Cut
-from ctl_jax.experiment.tunings import FULL, TUNINGS, Tuning, choices
+from ctl_jax.experiment.tunings import AUTO, FULL, TUNINGS, Tuning, choices
 from ctl_jax.pruning import SCOPES
 
 
@@ -38,6 +38,7 @@ from ctl_jax.pruning import SCOPES
         ("freeze@2", Method(tuning=Tuning("freeze", (2,))), "dense+freeze@2"),
         ("scratch+lp_ft", Method("random", tuning=Tuning("lp_ft")), "scratch+lp_ft"),
         ("probe", Method(tuning=Tuning("probe")), "probe"),
+        (" dense + auto ", Method(tuning=Tuning("auto")), "auto"),
         ("dense+probe@taps@ridge", Method(tuning=Tuning("probe")), "probe"),
         (
             "probe@last@logistic",
@@ -98,6 +99,7 @@ def methods(draw):
     start += draw(st.sampled_from(["", "@2stages", " @ 3 stages"]))
     start += draw(st.sampled_from(["", "@48px", " @ 0224 px"]))
     name = draw(st.sampled_from(sorted(TUNINGS)))
+    start = "dense" if name == AUTO else start
     parameters = list(inspect.signature(TUNINGS[name]).parameters.values())[1:]
     given = [p for p in parameters if p.kind is not p.KEYWORD_ONLY or draw(st.booleans())]
     values = [draw(_argument(parameter)) for parameter in given]
@@ -185,3 +187,13 @@ def test_a_ratio_is_read_back(ratio):
 def test_a_ratio_that_drops_nothing_or_everything(name):
     with pytest.raises(UserError, match=rf"{name}.* between 0 and 1"):
         parse_method(name)
+
+
+@pytest.mark.parametrize(
+    "network", ["scratch", "filters@0.5", "scratch:all@.5", "dense@48px", "dense@2stages"]
+)
+def test_auto_stands_alone(network):
+    with pytest.raises(UserError, match=rf"'{network}\+auto': auto chooses .* expected it alone$"):
+        parse_method(f"{network}+auto")
+    assert parse_method("auto").is_auto
+    assert not parse_method("probe").is_auto
