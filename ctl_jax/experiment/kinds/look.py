@@ -33,7 +33,8 @@ def prior() -> expectation.Prior:
 
 
 @functools.cache
-def _prior_id() -> str:
+def prior_id() -> str:
+    """What tells it from others."""
     return content_id(prior().to_json())
 
 
@@ -65,7 +66,7 @@ def make(
         "budget_flops": budget_flops,
         "epoch_flops": epoch_flops,
         "candidates": [each.to_json() for each in found],
-        "prior": _prior_id(),
+        "prior": prior_id(),
         "method": method,
         "images": images,
         **wish.network,
