@@ -9,7 +9,7 @@ was fitted on, and its scores: `entropy` (see `auto.expectation`) of images left
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,8 +165,15 @@ def setting(task: Task, budget_flops: int) -> policy.Setting:
         name: candidate._replace(fixed_flops=_correction(candidate.fixed_flops, budget_flops))
         for name, candidate in task.candidates.items()
     }
-    about = task.about, task.multi_label
-    return policy.Setting(budget_flops, task.examples, *about, candidates)
+    return policy.Setting(
+        budget_flops,
+        task.examples,
+        task.about,
+        task.multi_label,
+        # Curves are of heads: no budget pays for training the network.
+        epoch_flops=budget_flops,
+        candidates=candidates,
+    )
 
 
 def _correction(flops: int, budget_flops: int) -> int:
@@ -225,10 +232,13 @@ def _look(task: Task, known: policy.Setting, method: str, images: int) -> policy
     return policy.Look(method, images, [(part, curve.at(part)[0]) for part in parts], flops)
 
 
-def single(found: Sequence[Mapping[Recipe, float]]) -> Recipe:
-    """The recipe that is best by the mean, of those that are there for all tasks."""
-    there = set.intersection(*map(set, found))
-    return max(sorted(there), key=lambda recipe: sum(each[recipe] for each in found))
+def single(found: Sequence[Mapping[Recipe, float]], there: Container[Recipe]) -> Recipe:
+    """The recipe that is best by the mean, of those that all tasks have, and that are `there`."""
+    of_all = sorted(set.intersection(*map(set, found)))
+    return max(
+        (recipe for recipe in of_all if recipe in there),
+        key=lambda recipe: sum(each[recipe] for each in found),
+    )
 
 
 class Result(NamedTuple):
@@ -271,10 +281,10 @@ def crossvalidate(
     for of_network in by_network.values():
         budgets = [int(teraflops * 1e12 * task.network_flops / FORWARD) for task in of_network]
         every = [outcomes(task, budget) for task, budget in zip(of_network, budgets, strict=True)]
-        best = single(every)
+        best = single(every, every[0])
         for n, (task, budget) in enumerate(zip(of_network, budgets, strict=True)):
             chosen = auto(priors[task.network, task.name], task, budget)
-            other = single([*every[:n], *every[n + 1 :]])
-            values = max(every[n].values()), every[n][best], every[n].get(other, 0.0)
+            other = single([*every[:n], *every[n + 1 :]], every[n])
+            values = max(every[n].values()), every[n][best], every[n][other]
             found.append(Result(task.network, task.name, *values, *chosen))
     return found

@@ -31,6 +31,8 @@ ACCURACY, ENTROPY = 0, 1
 _SCORES = (ACCURACY, ENTROPY)
 # Rounds of EM. What is assumed of the coefficients' variances before any task, as if seen on two.
 _ROUNDS, _ASSUMED, _VARIANCE = 60, 2.0, 0.02
+# The least variance of a score: sums of squares are not told better from each other.
+_LEAST_NOISE = 1e-5
 # Variance of what near recipes have in common on all tasks besides what is linear.
 _COMMON = 0.05
 # From here on squares go on as straight lines: no curve turns where nothing was seen.
@@ -315,7 +317,7 @@ def learn(tasks: Mapping[str, tuple[About, Sequence[Seen]]]) -> Prior:
         apart = np.stack(fitted) - mean
         spread += apart.T @ apart
         covariance = (spread + spread.T) / (2 * (len(known) + _ASSUMED))
-        noise = squares / counts
+        noise = np.maximum(squares / counts, _LEAST_NOISE)
         common = np.linalg.solve(inner, outer)
     left_over = [
         rows.values - rows.common @ common - rows.own @ own
@@ -370,7 +372,6 @@ def _moments(rows: _Rows) -> _Moments:
 
 
 def _blocks(of_scores: np.ndarray) -> np.ndarray:
-    """The matrix with [2, d, d] along its diagonal."""
     return scipy.linalg.block_diag(*of_scores)
 
 
