@@ -16,7 +16,7 @@ def _none(steps: list[Step], finished: Finished) -> set[str]:
 
 
 def _all(steps: list[Step], finished: Finished) -> set[str]:
-    trials = (step for step in steps if step.kind == TRIAL)
+    trials = (step for step in steps if step.kind == TRIAL and not is_so_far(step))
     return {s.id for s in trials if s not in finished or not _result(finished, s).diverged}
 
 

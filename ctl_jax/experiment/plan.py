@@ -278,7 +278,7 @@ class Plan:
         if images < 1:
             least = share - left + head.cost_of_one(wish, self.place)
             raise UserError(
-                f"{self._named(point.budget, 0)}: expected enough for one image, which costs "
+                f"{self.named(point.budget, 0)}: expected enough for one image, which costs "
                 f"{least:,} FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
                 + (f", of a share of {phase.share:g}" if len(phases) > 1 else "")
             )
@@ -467,16 +467,16 @@ class Plan:
                 whose += f" in phase {number}, which has a share of {stretch.share:.2g}"
             if stretch.updates < 1:
                 raise UserError(
-                    f"{self._named(point.budget, 0)}: expected at least one step, which costs "
+                    f"{self.named(point.budget, 0)}: expected at least one step, which costs "
                     f"{cost:,} {whose}"
                 )
             if stretch.updates > MAX_STEPS:
                 raise UserError(
-                    f"{self._named(point.budget, -1)}: expected at most {MAX_STEPS:,} steps, each "
+                    f"{self.named(point.budget, -1)}: expected at most {MAX_STEPS:,} steps, each "
                     f"of which costs {cost:,} {whose}"
                 )
 
-    def _named(self, budget: Budget, end: int) -> str:
+    def named(self, budget: Budget, end: int) -> str:
         """A budget as the config has it."""
         if self.config.budgets.amounts:
             return f"config.budgets.amounts='{budget}'"

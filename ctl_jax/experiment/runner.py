@@ -341,9 +341,12 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
 
 
 def _undecided(plan: Plan, finished: Finished) -> Iterator[records.PendingRecord]:
-    """The trials of `auto` that are wanted, and of which is not known yet what they are."""
+    """The trials of `auto` that are not done: of most is not known yet what they are."""
     for point in plan.points():
-        if point.method.is_auto and (last := plan.wanted(point, finished)[-1]).kind != TRIAL:
+        if not point.method.is_auto:
+            continue
+        last = plan.wanted(point, finished)[-1]
+        if last.kind != TRIAL or last not in finished:
             yield records.PendingRecord(
                 id=last.id,
                 task=point.task.spec.name,
@@ -355,14 +358,14 @@ def _undecided(plan: Plan, finished: Finished) -> Iterator[records.PendingRecord
 
 
 def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
-    """The trials without those of `auto` that later ones have taken the place of."""
+    """The trials; of those of `auto` the last one that is done, of each task, budget and seed."""
+    lost = {step.inputs[TRAINED].id for step in trials if TRAINED in step.inputs}
     last: dict[Any, Step] = {}
     for step in trials:
-        if step in finished and "auto" in step.params:
+        if "auto" in step.params and step in finished and step.id not in lost:
             params = step.params
             key = (params["task"]["name"], params["budget"], params["seed"])
             if key not in last or is_so_far(last[key]):
                 last[key] = step
     stay = {step.id for step in last.values()}
-    lost = {s.inputs[TRAINED].id for s in trials if TRAINED in s.inputs}
-    return [s for s in trials if s.id not in lost and (not is_so_far(s) or s.id in stay)]
+    return [step for step in trials if "auto" not in step.params or step.id in stay]

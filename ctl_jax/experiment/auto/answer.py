@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ctl_jax import records
+from ctl_jax import heads, records
+from ctl_jax.compute import Budget
+from ctl_jax.errors import UserError
 from ctl_jax.experiment import stretches, tunings
 from ctl_jax.experiment.auto import candidates, policy
 from ctl_jax.experiment.auto.candidates import Candidate
@@ -15,6 +17,7 @@ from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.steps import Finished, Step
 from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo
+from ctl_jax.finetune.step import MAX_STEPS
 
 # FLOPs that take long enough for a model of what is best so far: seconds of a CPU core.
 _LONG = 5 * 10**11
@@ -41,6 +44,9 @@ class Plan(candidates.Costs, Protocol):
         self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
     ) -> Step:
         """The trial of `auto` whose network is trained whole."""
+
+    def named(self, budget: Budget, end: int) -> str:
+        """A budget as the config has it."""
 
     @property
     def config(self) -> Config: ...
@@ -71,6 +77,9 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
     Args:
       case: which task.
       finished: what is done; None: nothing is.
+
+    Raises:
+      UserError: the budget pays for no head, or for more steps than can be made.
     """
     found, so_far = _of_task(case), list[Step]()
     step = _look(case, found, None, found[0].method, 0)
@@ -80,15 +89,15 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
         if _is_worth_keeping(case, record):
             so_far.append(_so_far(case, step, record))
             if so_far[-1] not in finished:
-                return [*_kept(so_far), step]
+                return [*_kept(case, so_far), step]
         if record.next_method is None:
             *before, last = _at_last(case, step, record, finished)
             so_far += (each for each in before if each.kind == TRIAL)
             others = [each for each in before if each.kind != TRIAL]
             is_done = last.kind == TRIAL and last in finished
-            return [*(so_far if is_done else _kept(so_far)), *others, last]
+            return [*(so_far if is_done else _kept(case, so_far)), *others, last]
         step = _look(case, found, step, record.next_method, record.next_images)
-    return [*_kept(so_far), step]
+    return [*_kept(case, so_far), step]
 
 
 def _of_task(case: Case) -> list[Candidate]:
@@ -101,10 +110,47 @@ def _of_task(case: Case) -> list[Candidate]:
             start = _wish(case, candidate.method).start
             fixed = stretches.spent(plan.place.charge(start, done=False))
             found.append(candidate._replace(fixed_flops=fixed))
+        _check(case, found)
         return found
 
     key = ("candidates", point.task.spec.name, point.seed, case.budget_flops)
     return plan.place.once(key, make)
+
+
+def _check(case: Case, found: Sequence[Candidate]) -> None:
+    """Raises a UserError where the budget pays for no head, or for more steps than can be made."""
+    plan, task, budget = case.plan, case.point.task, case.point.budget
+    examples, whose = task.examples["train"], f"FLOPs for {{!r}} on task {task.spec.name!r}"
+    if examples < policy.FEWEST:
+        raise UserError(
+            f"task {task.spec.name!r}: {examples} training images; expected at least "
+            f"{policy.FEWEST} for 'auto'"
+        )
+    least, method = min(
+        (each.fixed_flops + policy.FEWEST * each.image_flops + fit, each.method)
+        for each in found
+        for fit in _fits(task, policy.FEWEST, each.features)
+    )
+    if least > case.budget_flops:
+        raise UserError(
+            f"{plan.named(budget, 0)}: expected enough for {policy.FEWEST} images, which cost "
+            f"{least:,} {whose.format(method)}"
+        )
+    step = plan.epoch_flops(task) * plan.config.finetune.batch_size // examples
+    if case.budget_flops > MAX_STEPS * step:
+        raise UserError(
+            f"{plan.named(budget, -1)}: expected at most {MAX_STEPS:,} steps, each of which costs "
+            f"{step:,} {whose.format('auto')}"
+        )
+
+
+def _fits(task: TaskInfo, images: int, features: int) -> list[int]:
+    """FLOPs of fitting a head, by each solver."""
+    multi_label = task.spec.kind == "multi_label"
+    return [
+        heads.flops(solver, images, features, task.num_classes, multi_label)
+        for solver in policy.SOLVERS.values()
+    ]
 
 
 def _look(
@@ -152,7 +198,10 @@ def _so_far(case: Case, step: Step, record: records.LookRecord) -> Step:
     return _trial(case, step, [answer], 0, so_far=True)
 
 
-def _kept(trials: Sequence[Step]) -> list[Step]:
+def _kept(case: Case, trials: Sequence[Step]) -> list[Step]:
+    """The trials whose models stay, where any do."""
+    if case.plan.config.keep_models == "none":
+        return list(trials)
     return [trial.kept() for trial in trials]
 
 

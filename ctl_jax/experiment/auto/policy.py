@@ -28,6 +28,8 @@ from ctl_jax.experiment.auto.expectation import (
 # of a part of it.
 SHARES = (0.12, 0.35)
 _LEAST, _LEAST_PART = 40, 20
+# The fewest images that a head is fitted on.
+FEWEST = 2
 # How much of the budget the fit of a look may take.
 _MOST_FIT = 0.03
 # What is better by less is no reason to change over, nor to compute anything.
@@ -210,7 +212,7 @@ def _options(setting: Setting, known: Belief, looks: Sequence[Look], left: int) 
         of_candidate = []
         for kernel in SOLVERS:
             images = affordable(setting, candidate, kernel, left, there)
-            if images >= 2:
+            if images >= FEWEST:
                 recipe = candidate.recipe._replace(kernel=kernel)
                 expected = known.expect(recipe, images, setting.about)
                 flops = _cost(setting, candidate, kernel, images, there)
