@@ -277,7 +277,10 @@ def _next_look(
             _fit(setting, best.candidate, False, part)
             for part in parts(images, setting.about.classes)
         )
-        if fits <= _MOST_FIT * setting.budget_flops:
+        if fits > _MOST_FIT * setting.budget_flops:
+            continue
+        # There is a head that what is left then still pays for.
+        if fits + _cost(setting, best.candidate, False, images, there) <= left:
             return best.candidate.method, images
     return None
 
@@ -299,25 +302,24 @@ def _answers(
     if best.images < setting.examples:
         return
     others = [option for option in options if option.candidate != best.candidate]
-    tried = [best.recipe]
+    tried = [(best.candidate, best.kernel)]
     for option in [best, *others]:
         for kernel in SOLVERS:
-            recipe = option.candidate.recipe._replace(kernel=kernel)
-            there = _there(looks, option.candidate)
-            if any(recipe == each for each in tried):
+            candidate = option.candidate
+            if (candidate, kernel) in tried:
                 continue
-            if any(recipe._replace(kernel=False) == each._replace(kernel=False) for each in tried):
+            if any(candidate == each for each, _ in tried):
                 # Its features are there then.
-                cost = _fit(setting, option.candidate, kernel, best.images)
+                cost = _fit(setting, candidate, kernel, best.images)
             else:
-                cost = _cost(setting, option.candidate, kernel, best.images, there)
+                cost = _cost(setting, candidate, kernel, best.images, _there(looks, candidate))
             if cost > left:
                 continue
-            if _gain(setting, known, best, recipe) < WORTH:
+            if _gain(setting, known, best, candidate.recipe._replace(kernel=kernel)) < WORTH:
                 continue
             left -= cost
-            tried.append(recipe)
-            yield Answer(option.candidate.method, SOLVERS[kernel], best.images)
+            tried.append((candidate, kernel))
+            yield Answer(candidate.method, SOLVERS[kernel], best.images)
 
 
 def _gain(setting: Setting, known: Belief, best: Option, recipe: Recipe) -> float:

@@ -217,7 +217,11 @@ def searched(trial: Step, place: Workplace) -> Ledger:
     if last is None or chosen is None:
         return Ledger()
     answers = chosen["answers"]
-    taken = answers[chosen["best"]]["method"] if chosen["best"] is not None else None
+    taken = None
+    if chosen["best"] is not None:
+        best = place.result(trial.inputs["weights"])
+        assert isinstance(best, records.HeadRecord)
+        taken = answers[chosen["best"]]["method"], best.examples
     heads_lost = {
         int(name.removeprefix(f"{LOST}/")): place.result(step)
         for name, step in trial.inputs.items()
@@ -237,7 +241,7 @@ def spent_on(
     last: Step,
     record: records.Record,
     lost: Mapping[str, records.HeadRecord],
-    taken: str | None = None,
+    taken: tuple[str, int] | None = None,
 ) -> int:
     """FLOPs of features that were computed, and of fits for looks.
 
@@ -245,18 +249,21 @@ def spent_on(
       last: the last look.
       record: its.
       lost: heads that were fitted and not taken, by the network's name.
-      taken: the network whose features count elsewhere; None where none is.
+      taken: the network whose features count elsewhere, and of how many images; None where none
+        is.
     """
     assert isinstance(record, records.LookRecord)
     known = {each["method"]: each for each in last.params["candidates"]}
     images = {method: head_record.examples for method, head_record in lost.items()}
     for each in record.looks:
         images[each.method] = max(each.images, images.get(each.method, 0))
-    features = sum(
-        known[method]["fixed_flops"] + count * known[method]["image_flops"]
-        for method, count in images.items()
-        if method != taken
-    )
+    elsewhere, there = taken or ("", 0)
+    features = 0
+    for method, count in images.items():
+        fixed = known[method]["fixed_flops"]
+        if method == elsewhere:
+            fixed, count = 0, max(0, count - there)
+        features += fixed + count * known[method]["image_flops"]
     return features + sum(each.fit_flops for each in record.looks)
 
 
