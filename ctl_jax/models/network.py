@@ -271,13 +271,18 @@ def reduction(module: nn.Module, variables: Variables, image_size: int) -> int:
     sides = [image_size]
 
     def read(layer: nn.Module, x: jax.Array, calls: Sequence[taps.Call]) -> Any:
-        maps = [call.value.shape for call in calls if call.value.ndim == 4]
-        sides.extend(shape[1] for shape in maps[-1:])
+        # The end of attention reads [B, N, heads, D], which is no map.
+        maps = [call.value for call in calls if call.kind is not nn.DenseGeneral]
+        sides.extend(value.shape[1] for value in maps if value.ndim == 4)
         return np.zeros((*x.shape[:-1], 1), x.dtype)
 
+    def see(variables: Variables, image: jax.Array) -> None:
+        # Here, since calls inside another trace are not seen.
+        with taps.at_head(module, read), layers.normalising(lambda path: False):
+            _run(module, variables, image)
+
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    with taps.at_head(module, read), layers.normalising(lambda path: False):
-        jax.eval_shape(functools.partial(_run, module), variables, image)
+    jax.eval_shape(see, variables, image)
     return image_size // max(1, sides[-1])
 
 

@@ -186,6 +186,25 @@ def test_features_are_what_the_head_reads(small, images):
     chex.assert_trees_all_close(APPLY(module, variables, images), logits, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("resnet20", {}, 4),
+        ("resnet20", {"stages": (1, 1)}, 2),
+        ("resnet18", {}, 32),
+        ("resnet18", {"stages": (1, 1)}, 8),
+        ("vgg11", {}, 16),
+        ("convnext_tiny", {}, 32),
+        ("vit_ti16", {"depth": 1}, 1),
+        ("mixer_s16", {"depth": 1}, 1),
+    ],
+)
+def test_by_how_much_the_last_map_is_smaller_than_the_images(name, options, expected):
+    module = models.create(name, 1, **options)
+    shapes = jax.eval_shape(lambda key: models.init(module, key, 64), KEY)
+    assert models.reduction(module, shapes, 64) == expected
+
+
 def test_with_head(small, images):
     module, variables = small
     headed = models.with_head(variables, 11)
