@@ -89,16 +89,18 @@ def saturated(table: Table) -> dict[str, str]:
     A head has been fitted on all images then, and no step follows.
     """
     budgets = list(table.budgets)
-    # Task, seed and budget to the images that heads were fitted on.
+    # Method and budget to task, seed, full name, and the images that a head was fitted on.
     fitted: dict[str, dict[str, set[Any]]] = {}
     for trial in table.trials:
         at = fitted.setdefault(trial.method, {}).setdefault(trial.budget, set())
-        at.add((trial.task, trial.seed, None if trial.steps else trial.examples))
+        # Of `auto`, which may fit another head on as many.
+        name = records.full_method(trial)
+        at.add((trial.task, trial.seed, name, None if trial.steps else trial.examples))
     found = {}
     for method, by_budget in fitted.items():
         last = by_budget.get(budgets[-1], set())
         same = [budget for budget in budgets if by_budget.get(budget) == last]
-        if len(same) > 1 and all(examples is not None for _, _, examples in last):
+        if len(same) > 1 and all(examples is not None for *_, examples in last):
             found[method] = same[0]
     return {method: found[method] for method in table.methods if method in found}
 

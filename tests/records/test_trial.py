@@ -37,3 +37,9 @@ def test_the_winner_is_better_than_all_others(make_trial, outcomes, order):
     shuffled = list(trials)
     order.shuffle(shuffled)
     assert records.winner(shuffled) is ranked[0] is best
+
+
+def test_the_full_name_of_auto_says_what_it_chose(make_trial):
+    chosen = make_trial(method="auto", notes={"chosen": "filters@0.5:lsq@48px+probe"})
+    assert records.full_method(chosen) == "auto: filters@0.5:lsq@48px+probe"
+    assert records.full_method(make_trial(method="dense", notes={})) == "dense"

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -221,3 +222,109 @@ def _probed(**axes: Any) -> list[dict[str, Any]]:
 def make_probed() -> Callable[..., list[dict[str, Any]]]:
     """Returns the function that makes a run's records in which `probe` is one of the methods."""
     return _probed
+
+
+def _looks(task: str, seed: int, budget: int, accuracy: float) -> list[dict[str, Any]]:
+    """Two looks, of which the second one is the last, and the heads after them."""
+    option = {"solver": "kernel", "images": 400, "deviation": 0.4, "flops": budget // 2}
+    logit = math.log(accuracy / (1 - accuracy))
+    options = (
+        records.HeadOption(method="dense@48px", accuracy=accuracy, logit=logit, **option),
+        records.HeadOption(method="dense", accuracy=accuracy - 0.1, logit=logit - 0.5, **option),
+    )
+    seen = records.LookedAt(
+        method="dense@48px", images=60, fitted=(60, 30), scores=(0.5, 0.2), fit_flops=10**8
+    )
+    answers = [
+        records.HeadAnswer(method="dense@48px", solver=solver, images=1200)
+        for solver in ("kernel", "ridge")
+    ]
+    common: dict[str, Any] = {
+        "task": task,
+        "budget_flops": budget,
+        "seed": seed,
+        "native_side": 64,
+        "options": options,
+        "trains": False,
+        "wall_s": 1.0,
+    }
+    made: list[records.Record] = [
+        records.LookRecord(
+            **common,
+            id=f"first {task} {seed} {budget}",
+            looks=(),
+            next_method="dense@48px",
+            next_images=60,
+            answers=(),
+            tenfold_logit=0.0,
+            tenfold_deviation=0.0,
+            flops=0,
+            spent_flops=0,
+        ),
+        records.LookRecord(
+            **common,
+            id=f"last {task} {seed} {budget}",
+            looks=(seen,),
+            next_method=None,
+            next_images=0,
+            answers=tuple(answers),
+            tenfold_logit=0.3,
+            tenfold_deviation=0.5,
+            flops=10**8,
+            spent_flops=budget // 10,
+        ),
+        *(
+            records.HeadRecord(
+                id=f"{solver} {task} {seed} {budget}",
+                task=task,
+                solver=solver,
+                head="taps",
+                examples=1200,
+                features=8,
+                **dict.fromkeys(("dev", "dev_test", "dev_top5", "dev_test_top5")),
+                metric="accuracy",
+                notes={"cross_entropy": entropy},
+                flops=7,
+                extract_flops=1,
+                wall_s=1.0,
+            )
+            for solver, entropy in (("kernel", 0.727), ("ridge", 0.789))
+        ),
+    ]
+    return [records.to_json(record) for record in made]
+
+
+def _chosen(**axes: Any) -> list[dict[str, Any]]:
+    """Records with `auto` beside the other methods; its trials took 80% of their budgets."""
+    lines = _records(**axes)
+    (run,) = (line for line in lines if line["type"] == "run")
+    first, rate = run["methods"][0], run["learning_rates"][0]
+    run["methods"] = [*run["methods"], "auto"]
+    for trial in [line for line in lines if line["type"] == "trial"]:
+        if trial["method"] != first or trial["learning_rate"] != rate:
+            continue
+        task, seed, budget = trial["task"], trial["seed"], trial["budget_flops"]
+        name = "dense@48px+probe"
+        heads = {
+            f"{name}@kernel": f"kernel {task} {seed} {budget}",
+            name: f"ridge {task} {seed} {budget}",
+        }
+        ledger = dict.fromkeys(trial["ledger"], 0)
+        ledger |= {"extract": 7 * budget // 10, "search": budget // 10, "validate": 10**9}
+        score = 0.8 + 0.01 * _unit(budget)
+        lines.append(
+            trial
+            | {"id": f"auto-{trial['id']}", "method": "auto", "solver": "kernel", "steps": 0}
+            | {"examples": 1200, "image_size": 48, "flops_per_step": None, "batch_size": None}
+            | {"learning_rate": None, "dev": score, "dev_test": score, "ledger": ledger}
+            | {"spent_flops": 8 * budget // 10, "own_flops": 0}
+            | {"notes": {"chosen": f"{name}@kernel", "heads": heads}}
+        )
+        lines += _looks(task, seed, budget, 0.7)
+    return json.loads(json.dumps(lines))
+
+
+@pytest.fixture(scope="session")
+def make_chosen() -> Callable[..., list[dict[str, Any]]]:
+    """Returns the function that makes a run's records in which `auto` is one of the methods."""
+    return _chosen

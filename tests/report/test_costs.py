@@ -92,3 +92,32 @@ def test_methods_without_rates_are_no_part_of_the_search_over_rates(make_probed)
 def test_a_budget_beyond_all_images_changes_nothing(make_probed):
     table = read(make_probed(methods=("dense",)))
     assert costs.saturated(table) == {"probe": list(table.budgets)[1]}
+
+
+def test_looks_are_steps_and_their_fits_are_computed(make_chosen):
+    records = make_chosen(tasks=("digits",), seeds=(0,), methods=("dense",))
+    found = costs.sharing(read(records))
+    looks = [r for r in records if r["type"] == "look"]
+    heads = [r for r in records if r["type"] == "head"]
+    assert found.steps == len(looks) + len(heads)
+    own = [r for r in records if r["type"] == "trial" and r["method"] == "dense"]
+    assert found.computed == _spent(own, *own[0]["ledger"]) + sum(r["flops"] for r in looks + heads)
+
+
+def test_what_auto_looked_at_is_search(make_chosen):
+    records = make_chosen(seeds=(0,))
+    ledger = costs.ledger(read(records))
+    own = [r for r in records if r["type"] == "trial" and r["method"] == "auto"]
+    assert ledger["auto"]["search"] == _spent(own, "search") > 0
+    assert ledger["auto"]["extract"] == _spent(own, "extract")
+
+
+def test_another_network_on_as_many_images_is_a_change(make_chosen):
+    records = make_chosen(tasks=("digits",), methods=("dense",))
+    trials = [r for r in records if r["type"] == "trial" and r["method"] == "auto"]
+    budgets = list(read(records).budgets)
+    assert costs.saturated(read(records)) == {"auto": budgets[0]}
+    for trial in trials:
+        if trial["budget"] == budgets[0]:
+            trial["notes"]["chosen"] = "dense@32px+probe"
+    assert costs.saturated(read(records)) == {"auto": budgets[1]}

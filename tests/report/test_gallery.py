@@ -52,3 +52,16 @@ def test_the_example_adds_a_figure_to_a_finished_run(figures, make_records, tmp_
     drawn = (tmp_path / "figures" / "flops_by_purpose.png").read_bytes()
     assert drawn.startswith(b"\x89PNG")
     assert "stacked bars" in (tmp_path / "report.html").read_text()
+
+
+def test_what_auto_chose_from_is_drawn_a_task(make_chosen, tmp_path):
+    records = make_chosen(tasks=("digits",), seeds=(0,))
+    report.write(records, tmp_path)
+    drawn = (tmp_path / "figures" / "auto_digits.png").read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    # Where nothing could be afforded there is nothing to draw.
+    for record in records:
+        if record["type"] == "look":
+            record["options"] = []
+    report.write(records, tmp_path / "none")
+    assert not (tmp_path / "none" / "figures" / "auto_digits.png").exists()

@@ -335,3 +335,38 @@ def test_probes_beside_finetuned_networks(make_probed, page):
     ledger = text[text.index("Every FLOP that was spent") :]
     head = ("train", "extract", "validate", "search", "prune", "pretrain")
     assert f"Method {' '.join(head)} Sum" in ledger
+
+
+def test_how_auto_chose_is_shown(make_chosen, page, tmp_path):
+    got = page(make_chosen())
+    assert "auto" in got.ids
+    for words in (
+        "How auto chose",
+        "what counts is the measured score",
+        "Of the 2 networks that it could afford it expected most of dense@48px (0.700)",
+        "Networks that auto could afford (2)",
+        "Network Head Images FLOPs Expected accuracy (80% interval) Looked at Chosen",
+        "and what auto looked at or fitted and did not take.",
+        "What auto looks at and does not take is of its budget, too",
+    ):
+        assert words in got.text
+    assert re.search(
+        r"dense@48px kernel 400 \d+ GFLOP 0\.700 \(0\.58 to 0\.80\) yes yes dense kernel", got.text
+    )
+    # A figure a task beside those that there are without it.
+    assert len(list(tmp_path.glob("figures/auto_*.png"))) == 3
+    assert got.tags.count("img") == 3 + 2 + 3
+
+
+def test_a_head_of_another_solver_than_expected_is_named(make_chosen, page):
+    records = make_chosen(tasks=("digits",), budgets=(10**11,), seeds=(0,))
+    (trial,) = (r for r in records if r["type"] == "trial" and r["method"] == "auto")
+    trial.update(solver="ridge")
+    trial["notes"]["chosen"] = "dense@48px+probe"
+    assert "(0.58 to 0.80) yes ridge dense kernel" in page(records).text
+
+
+def test_without_auto_nothing_is_said_of_it(make_records, page):
+    got = page(make_records())
+    assert "auto" not in got.ids
+    assert "auto looked at" not in got.text

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ctl_jax.errors import UserError
-from ctl_jax.records import TaskRecord, to_json
+from ctl_jax.records import LookRecord, TaskRecord, to_json
 from ctl_jax.report.table import read
 
 
@@ -176,3 +176,20 @@ def test_records_of_before_are_read(make_records, of_before):
     assert [(each.task, each.method, each.budget, each.seed) for each in left] == [
         tuple(records[-1][key] for key in ("task", "method", "budget", "seed"))
     ]
+
+
+def test_looks_are_read_in_any_order(make_chosen):
+    records = make_chosen(tasks=("digits",))
+    looks = [r for r in records if r["type"] == "look"]
+    assert len(looks) == 2 * 3 * 2
+    table = read(records)
+    assert sum(isinstance(each, LookRecord) for each in table.prepared) == len(looks)
+    assert read([*reversed(records), *looks]) == table
+
+
+def test_a_look_recorded_twice_must_agree(make_chosen):
+    records = make_chosen(tasks=("digits",))
+    look = next(r for r in records if r["type"] == "look")
+    read([*records, look | {"wall_s": 9.0}])
+    with pytest.raises(UserError, match=r"look .* recorded twice with different spent_flops"):
+        read([*records, look | {"spent_flops": 1}])

@@ -62,3 +62,13 @@ def test_probes_are_compared_and_what_they_share_is_said(make_probed):
     assert "it is behind up to 400 GFLOP." in said
     assert "all images from 400 GFLOP on, where a larger budget changes nothing: probe." in said
     assert "Charged to trials as if each were alone: " in said
+
+
+def test_how_auto_chose_is_said(make_chosen):
+    text = report.summary(make_chosen())
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 80
+    said = " ".join(text.split())
+    assert said.count("auto looked at dense@48px on 60 images") == 3
+    assert said.count("Ten times the budget (another ") == 3
+    assert "what counts is the measured score." in said

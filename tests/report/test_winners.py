@@ -112,3 +112,15 @@ def test_evaluations_differ_in_time_alone(lines):
 )
 def test_stages_of_the_same_widths_are_joined(by_stage, text):
     assert widths(by_stage) == text
+
+
+def test_of_auto_it_says_what_was_chosen_and_what_was_looked_at(make_chosen, lines):
+    found = make_chosen(tasks=("digits",), seeds=(0,), budgets=(10**11,), methods=("dense",))
+    (auto,) = (r for r in found if r["type"] == "trial" and r["method"] == "auto")
+    test = next(r for r in lines if r["type"] == "evaluate" and r["task"] == "digits")
+    (best,) = report.best([*found, test | {"trial": auto["id"]}])
+    others = [r for r in found if r["type"] == "trial" and r is not auto]
+    lost = sum(r["ledger"][p] for r in others for p in records.SEARCHED)
+    assert best.spent["search"] == auto["ledger"]["search"] + lost
+    text = report.summary([*found, test | {"trial": auto["id"]}])
+    assert "auto: dense@48px+probe@kernel of resnet18 (2, 2, 2, 2), budget 100 GFLOP" in text
