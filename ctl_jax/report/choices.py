@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ctl_jax import records, text
-from ctl_jax.records import HeadOption, HeadRecord, LookRecord, RunTask, TrialRecord
+from ctl_jax.records import HeadOption, HeadRecord, LookedAt, LookRecord, RunTask, TrialRecord
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.groups import metric
 from ctl_jax.report.table import Table
@@ -33,14 +33,15 @@ class Look(NamedTuple):
         method: The network's name.
         images: Whose features there were then.
         flops: What the look took: the features that were not there yet, and fits.
-        entropy: The cross-entropy on images that were left out of the fit, as a share of that of a
+        entropies: Of the network, and of its first stages where heads were fitted on those, too:
+            the cross-entropy on images that were left out of the fit, as a share of that of a
             guess that knows how frequent each class is.
     """
 
     method: str
     images: int
     flops: int
-    entropy: float
+    entropies: Mapping[str, float]
 
 
 class Head(NamedTuple):
@@ -102,8 +103,8 @@ class Choice:
         return metric(self.task)
 
     def is_seen(self, option: HeadOption) -> bool:
-        """Whether there was a look at an option's network."""
-        return any(look.method == option.method for look in self.looks)
+        """Whether there was a look at an option's network, perhaps within a deeper one."""
+        return any(option.method in look.entropies for look in self.looks)
 
 
 def of_table(table: Table) -> list[Choice]:
@@ -145,7 +146,7 @@ def _choice(
             look.method,
             look.images,
             spent[number] - spent.get(number - 1, 0),
-            math.exp(-look.scores[0]),
+            _entropies(look),
         )
         for number, look in enumerate(last.looks, start=1)
         if number in spent
@@ -156,6 +157,12 @@ def _choice(
     }
     fitted = [Head(name, entropies.get(name)) for name in tried]
     return Choice(task, trial, last, looks, fitted, _gain(task, trial, last))
+
+
+def _entropies(look: LookedAt) -> dict[str, float]:
+    """The cross-entropies by network, each of the head that was fitted on the most images."""
+    by_images = sorted(zip(look.fitted, look.of, look.scores, strict=True))
+    return {network: math.exp(-score) for _, network, score in by_images}
 
 
 def _gain(task: RunTask, trial: TrialRecord, last: LookRecord) -> Gain | None:
@@ -199,10 +206,18 @@ def _looked(choice: Choice) -> str:
     parts = [
         f"at {look.method} on {look.images:,} images ({text.flops(look.flops)}, "
         f"{100 * look.flops / choice.last.budget_flops:.0f}% of the budget; cross-entropy on "
-        f"left-out images {look.entropy:.2f} of a guess's)"
+        f"left-out images {_of_guess(look)})"
         for look in choice.looks
     ]
     return f"auto looked {', then '.join(parts)}."
+
+
+def _of_guess(look: Look) -> str:
+    said = f"{look.entropies[look.method]:.2f} of a guess's"
+    inside = [
+        f"{share:.2f} of {name}" for name, share in look.entropies.items() if name != look.method
+    ]
+    return f"{said}, {', '.join(inside)}" if inside else said
 
 
 def _weighed(choice: Choice) -> str:

@@ -233,7 +233,12 @@ def _looks(task: str, seed: int, budget: int, accuracy: float) -> list[dict[str,
         records.HeadOption(method="dense", accuracy=accuracy - 0.1, logit=logit - 0.5, **option),
     )
     seen = records.LookedAt(
-        method="dense@48px", images=60, fitted=(60, 30), scores=(0.5, 0.2), fit_flops=10**8
+        method="dense@48px",
+        images=60,
+        of=("dense@48px", "dense@48px"),
+        fitted=(60, 30),
+        scores=(0.5, 0.2),
+        fit_flops=10**8,
     )
     answers = [
         records.HeadAnswer(method="dense@48px", solver=solver, images=1200)

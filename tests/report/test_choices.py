@@ -35,7 +35,8 @@ def test_facts_are_of_the_records(lines):
     assert (choice.method, choice.network) == ("dense@48px+probe@kernel", "dense@48px")
     (look,) = choice.looks
     assert (look.method, look.images, look.flops) == ("dense@48px", 60, BUDGET // 10)
-    assert look.entropy == pytest.approx(math.exp(-0.5))
+    # Of the head that was fitted on the most images.
+    assert look.entropies == pytest.approx({"dense@48px": math.exp(-0.5)})
     assert [tuple(head) for head in choice.heads] == [
         ("dense@48px+probe@kernel", 0.727),
         ("dense@48px+probe", 0.789),
@@ -56,6 +57,16 @@ def test_a_look_costs_what_was_spent_since_the_one_before(lines):
     last |= {"answers": [], "next_method": "dense@48px", "next_images": 160}
     found = _only([second, *lines]).looks
     assert [look.flops for look in found] == [BUDGET // 10, BUDGET // 4 - BUDGET // 10]
+
+
+def test_what_is_inside_of_a_network_is_seen_with_it(lines):
+    (look,) = _last(lines)["looks"]
+    look.update(of=["dense@48px", "dense@1stages@48px"], fitted=[60, 60], scores=[0.5, 0.2])
+    _last(lines)["options"][1]["method"] = "dense@1stages@48px"
+    choice = _only(lines)
+    assert [choice.is_seen(option) for option in choice.last.options] == [True, True]
+    words = "left-out images 0.61 of a guess's, 0.82 of dense@1stages@48px)."
+    assert words in choices.paragraph(choice)
 
 
 def test_the_gain_is_of_the_score_that_was_measured(lines):
