@@ -132,7 +132,8 @@ def describe(recipe: Recipe, images: float, about: About) -> tuple[float, ...]:
     of_recipe = [1.0, size, _square(size), depth, _square(depth), size * depth]
     of_cut = [cut, cut * size, cut * depth, cut * many, kernel, kernel * many]
     of_images = [many, _square(many), size * many, depth * many]
-    of_classes = [classes, classes * many, classes * size, classes * depth]
+    # By which sizes and depths differ between numbers of classes cannot be told from few tasks.
+    of_classes = [classes, classes * many]
     return *of_recipe, *of_cut, *of_images, *of_classes, fine, fine * size, fine * many
 
 
