@@ -11,7 +11,7 @@ from ctl_jax import records, text
 from ctl_jax.records import HeadOption, HeadRecord, LookedAt, LookRecord, RunTask, TrialRecord
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.groups import metric
-from ctl_jax.report.table import Table
+from ctl_jax.report.table import Table, place
 
 # What has to be said wherever expected scores are shown.
 CAVEAT = (
@@ -75,7 +75,8 @@ class Choice:
         last: Its last look.
         looks: All looks that computed something, first to last.
         heads: Those that were fitted at last.
-        gain: None where that was not asked yet: the run was interrupted, and goes on.
+        is_finished: Whether nothing of it is left to do; else the trial is the best so far.
+        gain: Of what is finished.
     """
 
     task: RunTask
@@ -83,6 +84,7 @@ class Choice:
     last: LookRecord
     looks: Sequence[Look]
     heads: Sequence[Head]
+    is_finished: bool
     gain: Gain | None
 
     @property
@@ -111,7 +113,7 @@ def of_table(table: Table) -> list[Choice]:
     """Returns what `auto` did on each task, in the run's order; of several budgets at the best."""
     chains = _chains(table)
     heads = {each.id: each for each in table.prepared if isinstance(each, HeadRecord)}
-    found = []
+    pending, found = {place(each) for each in table.pending}, []
     for task in table.tasks:
         trials = {
             trial.id: where
@@ -122,7 +124,8 @@ def of_table(table: Table) -> list[Choice]:
         }
         if trials:
             trial = records.winner(trial for trial in table.trials if trial.id in trials)
-            found.append(_choice(task, trial, chains[trials[trial.id]], heads))
+            is_finished = place(trial) not in pending
+            found.append(_choice(task, trial, chains[trials[trial.id]], heads, is_finished))
     return found
 
 
@@ -137,7 +140,11 @@ def _chains(table: Table) -> dict[tuple[str, int, int], list[LookRecord]]:
 
 
 def _choice(
-    task: RunTask, trial: TrialRecord, chain: Sequence[LookRecord], heads: Mapping[str, HeadRecord]
+    task: RunTask,
+    trial: TrialRecord,
+    chain: Sequence[LookRecord],
+    heads: Mapping[str, HeadRecord],
+    is_finished: bool,
 ) -> Choice:
     last = chain[-1]
     spent = {len(record.looks): record.spent_flops for record in chain}
@@ -156,7 +163,8 @@ def _choice(
         name: heads[id].notes.get("cross_entropy") for name, id in tried.items() if id in heads
     }
     fitted = [Head(name, entropies.get(name)) for name in tried]
-    return Choice(task, trial, last, looks, fitted, _gain(task, trial, last))
+    gain = _gain(task, trial, last) if is_finished else None
+    return Choice(task, trial, last, looks, fitted, is_finished, gain)
 
 
 def _entropies(look: LookedAt) -> dict[str, float]:
@@ -166,7 +174,7 @@ def _entropies(look: LookedAt) -> dict[str, float]:
 
 
 def _gain(task: RunTask, trial: TrialRecord, last: LookRecord) -> Gain | None:
-    if trial.dev is None or not last.answers:
+    if trial.dev is None:
         return None
     # As if there were one more image, half right: that of a score of 1 is finite, too.
     images = task.dev_examples or 1
@@ -241,16 +249,15 @@ def _first(choice: Choice) -> str:
 
 
 def _fitted(choice: Choice) -> str:
-    trial, heads = choice.trial, {head.method: head for head in choice.heads}
-    if not choice.last.answers:
-        step = f"{choice.last.next_method} on {choice.last.next_images:,} images"
-        return f"It was interrupted before a look at {step}; so far it has {choice.method}."
+    trial, last, heads = choice.trial, choice.last, {head.method: head for head in choice.heads}
+    if not choice.is_finished:
+        return f"It is not finished: {_next(last)}; so far it has {choice.method}."
     chosen = _with_entropy(heads[choice.method]) if choice.method in heads else choice.method
     others = [_with_entropy(head) for name, head in heads.items() if name != choice.method]
-    images = trial.examples or choice.last.answers[0].images
+    images = trial.examples or last.answers[0].images
     all_of = "all " if images == choice.task.train_examples else ""
     said = f"It fitted {_count(len(heads))} on {all_of}{images:,} images"
-    if choice.last.trains:
+    if last.trains:
         said += f" ({', '.join(map(_with_entropy, choice.heads))})"
         said += ", trained the whole network with what was left, and took "
         return f"{said}{choice.method}, the better by dev."
@@ -259,6 +266,13 @@ def _fitted(choice: Choice) -> str:
     else:
         said += f": {choice.method}"
     return f"{said}."
+
+
+def _next(last: LookRecord) -> str:
+    if last.next_method is not None:
+        return f"next it looks at {last.next_method} on {last.next_images:,} images"
+    heads = f"it fits {_count(len(last.answers))}"
+    return f"{heads}, and trains the whole network with what is left" if last.trains else heads
 
 
 def _count(heads: int) -> str:

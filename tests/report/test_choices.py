@@ -174,12 +174,23 @@ def test_one_head_one_network_and_no_look(lines):
     assert "It fitted one head on all 1,200 images: dense@48px+probe@kernel." in said
 
 
-def test_an_interrupted_run_says_what_is_next(lines):
-    _last(lines).update(answers=[], next_method="dense", next_images=100)
-    choice = _only(lines)
-    said = choices.paragraph(choice)
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (
+            {"answers": [], "next_method": "dense", "next_images": 1000},
+            "next it looks at dense on 1,000 images",
+        ),
+        ({}, "it fits 2 heads"),
+        ({"trains": True}, "it fits 2 heads, and trains the whole network with what is left"),
+    ],
+)
+def test_an_interrupted_run_says_what_is_next(lines, pending, last, words):
+    _last(lines).update(last)
+    choice = _only([*lines, pending(_trial(lines) | {"id": "the last one"})])
     assert choice.gain is None
-    assert "interrupted before a look at dense on 100 images; so far it has dense@48px+pr" in said
+    said = choices.paragraph(choice)
+    assert f"It is not finished: {words}; so far it has dense@48px+probe@kernel." in said
     assert "Ten times" not in said
 
 
