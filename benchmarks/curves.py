@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctl_jax import files, heads
+from ctl_jax import files
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.auto import policy
 from ctl_jax.experiment.auto.candidates import Candidate
@@ -91,6 +91,11 @@ class Task(NamedTuple):
         """Training images, as far as curves go."""
         return max(curve.images[-1] for curve in self.curves.values())
 
+    def at(self, recipe: Recipe, images: int) -> tuple[float, float]:
+        """Both scores of a recipe; where only a linear head was measured, that one's."""
+        there = recipe if recipe in self.curves else recipe._replace(kernel=False)
+        return self.curves[there].at(images)
+
 
 class Chosen(NamedTuple):
     """What `auto` comes to.
@@ -162,7 +167,11 @@ def seen(task: Task) -> list[Seen]:
 def setting(task: Task, budget_flops: int) -> policy.Setting:
     """What `auto` knows of a task."""
     candidates = {
-        name: candidate._replace(fixed_flops=_correction(candidate.fixed_flops, budget_flops))
+        name: candidate._replace(
+            fixed_flops=_correction(candidate.fixed_flops, budget_flops),
+            # Which of its features they are does not matter here.
+            inside=dict.fromkeys(_inside(candidate, task), (0, 0)),
+        )
         for name, candidate in task.candidates.items()
     }
     return policy.Setting(
@@ -174,6 +183,16 @@ def setting(task: Task, budget_flops: int) -> policy.Setting:
         epoch_flops=budget_flops,
         candidates=candidates,
     )
+
+
+def _inside(candidate: Candidate, task: Task) -> list[str]:
+    """The candidates that are a network's first stages alone."""
+    size, depth, cut, _ = candidate.recipe
+    return [
+        name
+        for name, (_, recipe, *_) in task.candidates.items()
+        if (recipe.size, recipe.cut) == (size, cut) and recipe.depth < depth
+    ]
 
 
 def _correction(flops: int, budget_flops: int) -> int:
@@ -195,7 +214,7 @@ def outcomes(task: Task, budget_flops: int) -> dict[Recipe, float]:
 
 
 def _accuracy(task: Task, recipe: Recipe, images: int) -> float:
-    _, logit = task.curves[recipe].at(images)
+    _, logit = task.at(recipe, images)
     return 1 / (1 + math.exp(-logit))
 
 
@@ -215,7 +234,7 @@ def auto(prior: Prior, task: Task, budget_flops: int) -> Chosen:
     for answer in decision.answers:
         recipe = known.candidates[answer.method].recipe
         recipe = recipe._replace(kernel=answer.solver == policy.SOLVERS[True])
-        entropy, _ = task.curves[recipe].at(answer.images)
+        entropy, _ = task.at(recipe, answer.images)
         heads_fitted.append((entropy, _accuracy(task, recipe, answer.images), recipe))
     if not heads_fitted:
         raise UserError(f"{budget_flops:,} FLOPs: expected enough for two images of {task.name!r}")
@@ -224,12 +243,11 @@ def auto(prior: Prior, task: Task, budget_flops: int) -> Chosen:
 
 
 def _look(task: Task, known: policy.Setting, method: str, images: int) -> policy.Look:
-    candidate, classes = known.candidates[method], task.about.classes
-    parts = policy.parts(images, classes)
-    curve = task.curves[candidate.recipe]
-    sizes = ((part, candidate.features, classes, task.multi_label) for part in parts)
-    flops = sum(heads.flops(policy.SOLVERS[False], *size) for size in sizes)
-    return policy.Look(method, images, [(part, curve.at(part)[0]) for part in parts], flops)
+    candidate, scores = known.candidates[method], []
+    for name, count in policy.fits(candidate, images, task.about.classes):
+        if (curve := task.curves.get(known.candidates[name].recipe)) is not None:
+            scores.append((name, count, curve.at(count)[0]))
+    return policy.Look(method, images, scores, policy.fit_flops(known, candidate, images))
 
 
 def single(found: Sequence[Mapping[Recipe, float]], there: Container[Recipe]) -> Recipe:

@@ -24,7 +24,7 @@ from ctl_jax.models import depth, layers, own
 from ctl_jax.models.stages import stages
 
 # Of more stages than these the three at the quarters of the way are tapped.
-_MOST_STAGES = 7
+MOST_STAGES = 7
 # Tokens that may stand before those of a square of patches.
 _PREFIXES = (0, 1, 2, 5)
 # In the place of a path: what is averaged to the last features.
@@ -102,7 +102,7 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
         if title.startswith("stage")
     ]
     found = [group for group in found if group]
-    if len(found) > _MOST_STAGES:
+    if len(found) > MOST_STAGES:
         return _quarters([group[0] for group in found]) + end
     taps = [group[0] for group in found[1:]]
     # Of a shortened network what would enter the next stage: more than its mean and its maxima.
@@ -136,7 +136,7 @@ def _of_commonest(calls: Sequence[Call]) -> list[Call]:
 
 def _quarters(calls: Sequence[Call]) -> list[Call]:
     """Of many blocks those at one, two and three quarters of the way; of few all."""
-    if len(calls) <= _MOST_STAGES:
+    if len(calls) <= MOST_STAGES:
         return list(calls)
     return [calls[round(len(calls) * quarter / 4)] for quarter in (1, 2, 3)]
 

@@ -112,7 +112,8 @@ class LookedAt:
     Attributes:
         method: The network's name, as methods have it, without a tuning.
         images: Training images whose features were computed.
-        fitted: Numbers of them that heads were fitted on.
+        of: What each head was fitted on: this network, or its first stages alone.
+        fitted: Numbers of the images that they were fitted on.
         scores: For each, how many nats the cross-entropy on images that were left out is below the
             labels' own entropy, as a logarithm; see `experiment.auto.expectation`.
         fit_flops: What fitting these heads cost.
@@ -120,6 +121,7 @@ class LookedAt:
 
     method: str
     images: int
+    of: tuple[str, ...]
     fitted: tuple[int, ...]
     scores: tuple[float, ...]
     fit_flops: int

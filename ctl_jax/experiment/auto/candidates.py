@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ctl_jax import models
@@ -12,7 +13,7 @@ from ctl_jax.experiment.auto.expectation import Recipe
 from ctl_jax.experiment.methods import Cut, Method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Step
-from ctl_jax.models import depth
+from ctl_jax.models import depth, taps
 
 # Sides of images, as multiples of `config.data.image_size`.
 _SIZES = (0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -39,6 +40,8 @@ class Candidate(NamedTuple):
       image_flops: of a forward pass of an image, without a head.
       features: numbers of an image.
       fixed_flops: what is spent before the first image.
+      inside: by the names of candidates that are its first stages alone, at the same size with the
+        same cut: which of its features are theirs, from and to.
     """
 
     method: str
@@ -46,15 +49,18 @@ class Candidate(NamedTuple):
     image_flops: int
     features: int
     fixed_flops: int = 0
+    inside: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which `from_json` reads."""
-        return {**self._asdict(), "recipe": self.recipe._asdict()}
+        inside = {name: list(columns) for name, columns in self.inside.items()}
+        return {**self._asdict(), "recipe": self.recipe._asdict(), "inside": inside}
 
 
 def from_json(content: Mapping[str, Any]) -> Candidate:
     """The candidate that `to_json` gave."""
-    return Candidate(**{**content, "recipe": Recipe(**content["recipe"])})
+    inside = {name: tuple(columns) for name, columns in content["inside"].items()}
+    return Candidate(**{**content, "recipe": Recipe(**content["recipe"]), "inside": inside})
 
 
 class Costs(Protocol):
@@ -74,7 +80,8 @@ def find(plan: Costs) -> list[Candidate]:
     base, made, there = place.config.data.image_size, _made_for(place), _sizes(place)
     whole = {size: place.forward(None, 0, size) for size in there}
     found = {}
-    for method in [*_whole(plan, there), *_cuts(plan, there)]:
+    methods = [*_whole(plan, there), *_cuts(plan, there)]
+    for method in methods:
         size = method.image_size or base
         start = plan.start(method)
         flops = place.forward(start, 0, size)
@@ -86,8 +93,33 @@ def find(plan: Costs) -> list[Candidate]:
             method.cut.ratio if method.cut else 0.0,
         )
         features = place.features(start, "taps", size)
-        found[method.name] = Candidate(method.name, recipe, flops, features)
+        inside = dict(_inside(plan, method, methods))
+        found[method.name] = Candidate(method.name, recipe, flops, features, inside=inside)
     return list(found.values())
+
+
+def _inside(
+    plan: Costs, method: Method, others: Sequence[Method]
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The candidates that are a network's first stages alone, and where their features are.
+
+    Behind its last features a network has its taps, in the order of its stages: those of its first
+    stages alone are the first ones. Their own last features are means of what their last tap has.
+    """
+    place = plan.place
+    if len(depth.numbers(place.whole["params"])) > taps.MOST_STAGES:
+        return
+    start, size = plan.start(method), method.image_size or place.config.data.image_size
+    begin = place.features(start, "last", size)
+    for other in others:
+        if dataclasses.replace(other, stages=method.stages) != method or not other.stages:
+            continue
+        if method.stages and other.stages >= method.stages:
+            continue
+        shorter = plan.start(other)
+        width = place.features(shorter, "taps", size) - place.features(shorter, "last", size)
+        if 0 < width <= place.features(start, "taps", size) - begin:
+            yield other.name, (begin, begin + width)
 
 
 def _made_for(place: Workplace) -> int:

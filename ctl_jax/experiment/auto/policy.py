@@ -24,14 +24,14 @@ from ctl_jax.experiment.auto.expectation import (
     Seen,
 )
 
-# Shares of the images of a network after which there is a look; the fewest images of a look, and
+# The share of the images of a network after which there is a look; the fewest images of a look, and
 # of a part of it.
-SHARES = (0.12, 0.35)
+SHARE = 0.2
 _LEAST, _LEAST_PART = 40, 20
 # The fewest images that a head is fitted on.
 FEWEST = 2
 # How much of the budget the fit of a look may take.
-_MOST_FIT = 0.03
+_MOST_FIT = 0.05
 # What is better by less is no reason to change over, nor to compute anything.
 MARGIN, WORTH = 0.004, 0.002
 # Epochs of training the whole network that the rest of the budget must pay for once heads are
@@ -73,13 +73,14 @@ class Look(NamedTuple):
     Attributes:
       method: a candidate's name.
       images: whose features were computed.
-      scores: of heads on some of them: (images, ENTROPY).
+      scores: of heads on some of them, on its features or on those of its first stages alone: the
+        candidate's name, the number of images, ENTROPY.
       fit_flops: what fitting these took.
     """
 
     method: str
     images: int
-    scores: Sequence[tuple[int, float]]
+    scores: Sequence[tuple[str, int, float]]
     fit_flops: int
 
 
@@ -149,17 +150,34 @@ def spent(setting: Setting, looks: Sequence[Look]) -> int:
 def belief(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Belief:
     """What is expected after some looks."""
     seen = [
-        Seen(setting.candidates[look.method].recipe, images, ENTROPY, score)
+        Seen(setting.candidates[method].recipe, images, ENTROPY, score)
         for look in looks
-        for images, score in look.scores
+        for method, images, score in look.scores
     ]
     return prior.after(seen, setting.about)
 
 
 def parts(images: int, classes: int) -> list[int]:
-    """Numbers of the first images of a look that a head is fitted on."""
+    """Numbers of images, up to some, that tell how good a head is on images left out of its fit."""
     least = max(_LEAST_PART, 2 * classes)
-    return [part for part in (images, images // 2, images // 4) if part >= least]
+    return [part for part in (images, images // 2) if part >= least]
+
+
+def fits(candidate: Candidate, images: int, classes: int) -> list[tuple[str, int]]:
+    """The heads of a look: on the features of which candidate, and on how many images.
+
+    On all of them and on halves of them, for how much images tell; and, since it costs no image,
+    on the first stages alone.
+    """
+    counts = parts(images, classes)
+    inside = [(name, images) for name in candidate.inside] if counts else []
+    return [*((candidate.method, count) for count in counts), *inside]
+
+
+def fit_flops(setting: Setting, candidate: Candidate, images: int) -> int:
+    """FLOPs of the heads of a look, at most."""
+    heads_fitted = fits(candidate, images, setting.about.classes)
+    return sum(_fit(setting, candidate, False, count) for _, count in heads_fitted)
 
 
 def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
@@ -174,7 +192,7 @@ def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
     if not options:
         return Decision((), None, (), False, Expected(0.0, 0.0))
     best = _chosen(options, looks)
-    look = _next_look(setting, best, looks, left)
+    look = _next_look(setting, best, looks)
     if look is not None:
         return Decision(options, look, (), False, Expected(0.0, 0.0))
     left -= best.flops
@@ -265,24 +283,16 @@ def _chosen(options: Sequence[Option], looks: Sequence[Look]) -> Option:
     return options[0]
 
 
-def _next_look(
-    setting: Setting, best: Option, looks: Sequence[Look], left: int
-) -> tuple[str, int] | None:
-    there = _there(looks, best.candidate)
-    for share in SHARES:
-        images = math.ceil(share * best.images)
-        if images <= there or images < _LEAST or not parts(images, setting.about.classes):
-            continue
-        fits = sum(
-            _fit(setting, best.candidate, False, part)
-            for part in parts(images, setting.about.classes)
-        )
-        if fits > _MOST_FIT * setting.budget_flops:
-            continue
-        # There is a head that what is left then still pays for.
-        if fits + _cost(setting, best.candidate, False, images, there) <= left:
-            return best.candidate.method, images
-    return None
+def _next_look(setting: Setting, best: Option, looks: Sequence[Look]) -> tuple[str, int] | None:
+    """A look at what is best so far, unless there was one, or it would tell or pay too little."""
+    images = math.ceil(SHARE * best.images)
+    if _there(looks, best.candidate) or images < _LEAST:
+        return None
+    if not fits(best.candidate, images, setting.about.classes):
+        return None
+    if fit_flops(setting, best.candidate, images) > _MOST_FIT * setting.budget_flops:
+        return None
+    return best.candidate.method, images
 
 
 def _answers(

@@ -82,13 +82,10 @@ def make(
 def flops(step: Step, place: Workplace) -> int:
     """Of the fits, at most."""
     params = step.params
-    classes, multi_label = params["task"]["num_classes"], params["multi_label"]
     if not params["images"]:
         return 0
-    width = _setting(step, 1).candidates[params["method"]].features
-    parts = policy.parts(params["images"], classes)
-    solver = policy.SOLVERS[False]
-    return sum(heads.flops(solver, part, width, classes, multi_label) for part in parts)
+    setting = _setting(step, 1)
+    return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
 
 
 def shapes(step: Step, place: Workplace) -> Tree:
@@ -159,10 +156,15 @@ def _setting(step: Step, native: int) -> policy.Setting:
 def _look(step: Step, place: Workplace) -> records.LookedAt:
     params = step.params
     classes, multi_label = params["task"]["num_classes"], params["multi_label"]
+    candidate = _setting(step, 1).candidates[params["method"]]
     train = head.features(step, place, "train")
-    scores, spent, parts = [], 0, policy.parts(params["images"], classes)
-    for part in parts:
-        shards = head.first(train, part)
+    scores, spent, wanted = [], 0, policy.fits(candidate, params["images"], classes)
+    for name, images in wanted:
+        columns = slice(*candidate.inside.get(name, (None,)))
+        shards = [
+            heads.Shard(shard.features[:, columns], shard.labels)
+            for shard in head.first(train, images)
+        ]
         fitted = heads.fit(
             policy.SOLVERS[False], shards, classes, multi_label=multi_label, seed=params["seed"]
         )
@@ -173,7 +175,8 @@ def _look(step: Step, place: Workplace) -> records.LookedAt:
     return records.LookedAt(
         method=params["method"],
         images=params["images"],
-        fitted=tuple(parts),
+        of=tuple(name for name, _ in wanted),
+        fitted=tuple(images for _, images in wanted),
         scores=tuple(scores),
         fit_flops=spent,
     )
@@ -195,7 +198,7 @@ def label_entropy(labels: np.ndarray, classes: int) -> float:
 
 
 def _seen(look: records.LookedAt) -> policy.Look:
-    scores = list(zip(look.fitted, look.scores, strict=True))
+    scores = list(zip(look.of, look.fitted, look.scores, strict=True))
     return policy.Look(look.method, look.images, scores, look.fit_flops)
 
 
