@@ -162,10 +162,15 @@ def _most(task: TaskInfo, candidate: Candidate, given: argparse.Namespace) -> in
 def fit_all(plan: Plan, given: argparse.Namespace, path: files.Path) -> None:
     """Fits the heads that there are no lines for yet, and writes these."""
     place = plan.place
-    known = {_key(line) for line in curves.lines(path)} if path.exists() else set()
+    known: set[Any] = set()
+    if path.exists():
+        # Without a line that a killed process left half-written.
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+        known = {_key(line) for line in curves.lines(path)}
     whole = place.forward(None, 0, given.image_size)
     for case in cases(plan, given):
-        info, spec = case.task, case.task.spec
+        info, spec, candidate = case.task, case.task.spec, case.candidate
         # So that its images are there.
         place.loader.load(spec)
         about = {
@@ -175,7 +180,11 @@ def fit_all(plan: Plan, given: argparse.Namespace, path: files.Path) -> None:
             "native_side": place.loader.native_side(spec),
             "classes": info.num_classes,
             "multi_label": spec.kind == "multi_label",
-            **case.candidate.to_json(),
+            "method": candidate.method,
+            "recipe": candidate.recipe._asdict(),
+            "image_flops": candidate.image_flops,
+            "features": candidate.features,
+            "fixed_flops": candidate.fixed_flops,
         }
         left = [
             line
@@ -189,7 +198,7 @@ def fit_all(plan: Plan, given: argparse.Namespace, path: files.Path) -> None:
                 for line in left:
                     scores = fit(line, head.first(train, line["images"]), test)
                     file.write(json.dumps({**line, **scores}) + "\n")
-            print(f"{spec.name}: {case.candidate.method}, {len(left)} heads", flush=True)
+            print(f"{spec.name}: {candidate.method}, {len(left)} heads", flush=True)
 
 
 def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
