@@ -92,7 +92,7 @@ class Expected(NamedTuple):
     @property
     def accuracy(self) -> float:
         """The mean of the accuracy, by MacKay's approximation (1992)."""
-        return _sigmoid(self.logit / math.sqrt(1 + math.pi * self.deviation**2 / 8))
+        return 1 / (1 + math.exp(-self.logit / math.sqrt(1 + math.pi * self.deviation**2 / 8)))
 
 
 def entropy(classes_entropy: float, cross_entropy: float) -> float:
@@ -104,10 +104,6 @@ def logit(accuracy: float, images: int) -> float:
     """The score ACCURACY of a head, tested on some images; finite also where all are right."""
     share = (accuracy * images + 0.5) / (images + 1)
     return math.log(share / (1 - share))
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
 
 
 def _coordinates(recipe: Recipe) -> tuple[float, float, float]:
