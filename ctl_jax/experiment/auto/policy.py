@@ -192,7 +192,7 @@ def decide(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Decision:
     if not options:
         return Decision((), None, (), False, Expected(0.0, 0.0))
     best = _chosen(options, looks)
-    look = _next_look(setting, best, looks)
+    look = _next_look(setting, best, looks, left)
     if look is not None:
         return Decision(options, look, (), False, Expected(0.0, 0.0))
     left -= best.flops
@@ -283,14 +283,21 @@ def _chosen(options: Sequence[Option], looks: Sequence[Look]) -> Option:
     return options[0]
 
 
-def _next_look(setting: Setting, best: Option, looks: Sequence[Look]) -> tuple[str, int] | None:
+def _next_look(
+    setting: Setting, best: Option, looks: Sequence[Look], left: int
+) -> tuple[str, int] | None:
     """A look at what is best so far, unless there was one, or it would tell or pay too little."""
     images = math.ceil(SHARE * best.images)
     if _there(looks, best.candidate) or images < _LEAST:
         return None
     if not fits(best.candidate, images, setting.about.classes):
         return None
-    if fit_flops(setting, best.candidate, images) > _MOST_FIT * setting.budget_flops:
+    cost = fit_flops(setting, best.candidate, images)
+    # A head on these images has to be affordable then.
+    if cost > min(
+        _MOST_FIT * setting.budget_flops,
+        left - _cost(setting, best.candidate, False, images, 0),
+    ):
         return None
     return best.candidate.method, images
 

@@ -89,10 +89,10 @@ def settings(draw) -> Setting:
 
 def looked(setting: Setting, method: str, images: int, scores) -> Look:
     """A look that costs the most that it may."""
-    width, (classes, _) = setting.candidates[method].features, setting.about
-    parts = policy.parts(images, classes)
-    costs = [heads.flops("ridge", n, width, classes, setting.multi_label) for n in parts]
-    return Look(method, images, [(n, next(scores)) for n in parts], sum(costs))
+    candidate = setting.candidates[method]
+    fits = policy.fits(candidate, images, setting.about.classes)
+    spent = policy.fit_flops(setting, candidate, images)
+    return Look(method, images, [(*fit, next(scores)) for fit in fits], spent)
 
 
 def to_the_end(setting: Setting, scores, known: Prior):
@@ -101,7 +101,7 @@ def to_the_end(setting: Setting, scores, known: Prior):
     while (decision := policy.decide(known, setting, looks)).look is not None:
         method, images = decision.look
         # There is something new to see, of images that there are.
-        assert images > max((look.images for look in looks if look.method == method), default=0)
+        assert all(look.method != method for look in looks)
         assert images < setting.examples
         looks.append(looked(setting, method, images, scores))
         assert looks[-1].scores
@@ -198,7 +198,7 @@ def following(decision) -> str:
 
 def test_what_was_begun_goes_on_unless_another_is_better_by_enough():
     setting = a_setting(SMALL, LARGE, budget_flops=10**11)
-    looks = [Look(SMALL.method, 200, [(100, 0.2), (200, 0.5)], 0)]
+    looks = [Look(SMALL.method, 200, [(SMALL.method, 100, 0.2), (SMALL.method, 200, 0.5)], 0)]
     passed_over = set()
     for size in np.linspace(-0.05, 0.1, 61):
         known = prior(1e-6, size=float(size))
@@ -214,41 +214,82 @@ def test_what_was_begun_goes_on_unless_another_is_better_by_enough():
     assert better >= policy.MARGIN
 
 
-def test_looks_are_shares_of_the_images_that_can_be_afforded():
+def test_a_look_is_at_a_share_of_the_images_that_can_be_afforded():
     setting = a_setting(SMALL, budget_flops=10**11, examples=10**6)
-    known, looks = prior(), []
-    for share in policy.SHARES:
-        best = policy.decide(known, setting, looks).options[0]
-        method, images = policy.decide(known, setting, looks).look
-        assert (method, images) == (SMALL.method, math.ceil(share * best.images))
-        looks.append(looked(setting, method, images, itertools.repeat(0.5)))
-    decision = policy.decide(known, setting, looks)
+    decision = policy.decide(prior(), setting, [])
+    images = math.ceil(policy.SHARE * decision.options[0].images)
+    assert decision.look == (SMALL.method, images)
+    assert not decision.answers
+    # There is one of each network.
+    looks = [looked(setting, SMALL.method, images, itertools.repeat(0.5))]
+    decision = policy.decide(prior(), setting, looks)
     assert decision.look is None
     (answer,) = decision.answers
-    assert answer.images == decision.options[0].images < setting.examples
+    assert images < answer.images == decision.options[0].images < setting.examples
     # A few images are not worth a look; nor those that many classes need.
     few = setting._replace(budget_flops=10**8)
-    assert policy.decide(known, few, []).look is None
-    assert policy.decide(known, few, []).answers
-    many = setting._replace(about=About(1000, 1.0))
-    assert policy.decide(known, many, []).look is None
+    assert policy.decide(prior(), few, []).look is None
+    assert policy.decide(prior(), few, []).answers
+    many = setting._replace(about=About(20_000, 1.0))
+    assert policy.decide(prior(), many, []).look is None
+
+
+def test_a_look_leaves_enough_for_a_head():
+    """Where other networks were looked at before, whatever that told."""
+    inside = {f"dense@{count}stages": (0, 1) for count in range(20)}
+    many = a_candidate("dense@32px", SMALL.recipe, 10**4, 1000)._replace(inside=inside)
+    parts = [a_candidate(name, SMALL.recipe, 10**12) for name in inside]
+    setting = a_setting(many, LARGE, *parts, budget_flops=10**11, examples=10**6)
+    known = prior(1e-6, size=-1.0)
+    for left in np.geomspace(10**8, 10**11, 20):
+        before = [Look(LARGE.method, 1, [], 10**11 - LARGE.image_flops - int(left))]
+        decision = policy.decide(known, setting, before)
+        if decision.look is None:
+            continue
+        looks = [*before, looked(setting, *decision.look, itertools.repeat(0.5))]
+        assert policy.spent(setting, looks) <= setting.budget_flops
+        assert policy.decide(known, setting, looks).options
 
 
 @pytest.mark.parametrize(
     ("images", "classes", "expected"),
-    [(100, 10, [100, 50, 25]), (100, 20, [100, 50]), (40, 2, [40, 20]), (19, 2, []), (99, 50, [])],
+    [(100, 10, [100, 50]), (100, 30, [100]), (40, 2, [40, 20]), (19, 2, []), (99, 50, [])],
 )
-def test_parts_have_two_images_of_each_class(images, classes, expected):
+def test_heads_of_a_look_have_two_images_of_each_class(images, classes, expected):
+    inside = {"dense@1stages": (10, 20), "dense@2stages": (10, 30)}
+    candidate = LARGE._replace(inside=inside)
     assert policy.parts(images, classes) == expected
+    own = [("dense", count) for count in expected]
+    assert policy.fits(LARGE, images, classes) == own
+    stages = [(name, images) for name in inside] if expected else []
+    assert policy.fits(candidate, images, classes) == own + stages
+
+
+def test_a_look_tells_of_first_stages_too():
+    stages = a_candidate("dense@1stages", LARGE.recipe._replace(depth=0.5), 2 * 10**6)
+    whole = LARGE._replace(inside={stages.method: (10, 20)})
+    setting = a_setting(whole, stages)
+    seen = [
+        Look(LARGE.method, 100, [(name, 100, score)], 0)
+        for name, score in (("dense", 0.2), ("dense@1stages", 2.0))
+    ]
+    known = [policy.belief(prior(), setting, looks) for looks in ([], seen[:1], seen[1:])]
+    first, of_whole, of_stages = (
+        belief.expect(stages.recipe, 100, ABOUT).logit
+        - belief.expect(LARGE.recipe, 100, ABOUT).logit
+        for belief in known
+    )
+    assert of_whole < of_stages
+    assert first < of_stages
 
 
 def test_features_of_a_network_are_spent_once():
     fixed = SMALL._replace(fixed_flops=7)
     setting = a_setting(fixed, LARGE)
     looks = [
-        Look(SMALL.method, 50, [(50, 0.0)], 3),
-        Look(LARGE.method, 40, [(40, 0.0)], 5),
-        Look(SMALL.method, 90, [(90, 0.0)], 11),
+        Look(SMALL.method, 50, [(SMALL.method, 50, 0.0)], 3),
+        Look(LARGE.method, 40, [(LARGE.method, 40, 0.0)], 5),
+        Look(SMALL.method, 90, [(SMALL.method, 90, 0.0)], 11),
     ]
     expected = 7 + 90 * SMALL.image_flops + 40 * LARGE.image_flops + 3 + 5 + 11
     assert policy.spent(setting, looks) == expected
@@ -257,7 +298,9 @@ def test_features_of_a_network_are_spent_once():
 
 def test_further_heads_where_they_may_be_better():
     setting = a_setting(SMALL, LARGE, budget_flops=10**10)
-    unsure = policy.decide(prior(0.5), setting, [Look(LARGE.method, 999, [(999, 0.5)], 0)])
+    unsure = policy.decide(
+        prior(0.5), setting, [Look(LARGE.method, 999, [(LARGE.method, 999, 0.5)], 0)]
+    )
     answers = unsure.answers
     assert len(answers) > 1
     assert {answer.images for answer in answers} == {setting.examples}
@@ -270,13 +313,15 @@ def test_further_heads_where_they_may_be_better():
     # nor where it is known that they are worse.
     certain = prior(1e-9, size=2.0, kernel=-2.0)
     certain = Prior(**{**vars(certain), "recipe": np.full(2, 1e-9)})
-    decision = policy.decide(certain, setting, [Look(LARGE.method, 999, [(999, 0.5)], 0)])
+    decision = policy.decide(
+        certain, setting, [Look(LARGE.method, 999, [(LARGE.method, 999, 0.5)], 0)]
+    )
     assert [(each.method, each.solver) for each in decision.answers] == [(LARGE.method, "ridge")]
 
 
 def test_the_network_is_trained_from_so_many_epochs_on():
     setting = a_setting(SMALL, budget_flops=10**10)
-    looks = [Look(SMALL.method, 999, [(999, 0.5)], 0)]
+    looks = [Look(SMALL.method, 999, [(SMALL.method, 999, 0.5)], 0)]
     decision = policy.decide(prior(), setting, looks)
     assert decision.options[0].images == setting.examples
     assert not decision.trains
