@@ -103,7 +103,7 @@ def test_without_weights_the_run_pretrains_and_says_so(images, tmp_path, capsys)
         (
             "my_task",
             ["--config.budget=1e3"],
-            "config.budget='1000 flops': expected at least one step",
+            "config.budget='1000 flops': expected enough for 2 images",
         ),
         ("my_task", ["--config.budget=lots"], "config.budget: budget 'lots': expected an amount"),
         ("my_task", ["--config.images=/nowhere/x"], "config.images='/nowhere/x': "),

@@ -259,7 +259,10 @@ def _fitted(choice: Choice) -> str:
     said = f"It fitted {_count(len(heads))} on {all_of}{images:,} images"
     if last.trains:
         said += f" ({', '.join(map(_with_entropy, choice.heads))})"
-        said += ", trained the whole network with what was left, and took "
+        said += ", trained the whole network with what was left"
+        if (dev := trial.notes.get("trained")) is not None:
+            said += f" ({text.metric(dev)} on dev)"
+        said += ", and took "
         return f"{said}{choice.method}, the better by dev."
     if others:
         said += f", and took {chosen}, better on left-out images than {', '.join(others)}"
