@@ -29,3 +29,40 @@ RECORD = records.TrialRecord(
     ledger=compute.Ledger(),
     wall_s=1.0,
 )
+
+HEAD = records.HeadRecord(
+    id="",
+    task="",
+    solver="ridge",
+    head="taps",
+    examples=100,
+    features=8,
+    metric="accuracy",
+    dev=0.5,
+    dev_test=0.5,
+    dev_top5=None,
+    dev_test_top5=None,
+    notes={"cross_entropy": 1.0},
+    flops=1,
+    extract_flops=1,
+    wall_s=1.0,
+)
+
+LOOK = records.LookRecord(
+    id="",
+    task="",
+    budget_flops=9,
+    seed=0,
+    native_side=64,
+    looks=(),
+    options=(),
+    next_method=None,
+    next_images=0,
+    answers=(),
+    trains=False,
+    tenfold_logit=0.0,
+    tenfold_deviation=0.0,
+    flops=0,
+    spent_flops=0,
+    wall_s=1.0,
+)
