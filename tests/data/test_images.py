@@ -290,3 +290,16 @@ def test_pixels_are_resized_as_files_are(interpolation):
     np.testing.assert_array_equal(found, images.decode(file.getvalue(), 16, interpolation))
     assert (found == images.resize(pixels, 16)).all() == (interpolation == images.INTERPOLATION)
     assert images.resize(found, 16) is found
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_short_side_of_an_image(kind: str) -> None:
+    for size in ((30, 20), (20, 40)):
+        assert images.short_side(encode(Image.new("RGB", size), kind)) == 20
+
+
+def test_the_short_side_is_told_without_the_pixels() -> None:
+    assert images.short_side(png_header(3000, 4000)) == 3000
+    for content in (b"", b"no image"):
+        with pytest.raises(OSError, match=r"image"):
+            images.short_side(content)

@@ -86,3 +86,26 @@ def test_a_runs_folder_stands_for_its_one_model(workdir, tmp_path):
     for other in (run / "models" / "x", run / "none"):
         assert weights_path(str(other)) == str(other)
     assert weights_path("hf:timm/resnet50.a1_in1k") == "hf:timm/resnet50.a1_in1k"
+
+
+def test_what_auto_has_so_far_is_a_model(workdir):
+    """Of each trial of it that is not done; of others there is none before they are."""
+    so_far = [
+        dataclasses.replace(done("a", id, dev), method="auto", seed=seed)
+        for id, dev, seed in (("x", 0.5, 0), ("y", 0.7, 1))
+    ]
+    left = [
+        dataclasses.replace(pending("a"), method="auto", seed=seed, learning_rate=None)
+        for seed in (0, 1)
+    ]
+    run = workdir([*so_far, *left], ["x", "y"])
+    assert best_models(run) == {"a": run / "models/y"}
+    for other in (
+        dataclasses.replace(left[0], seed=2),
+        dataclasses.replace(left[0], budget="8 flops"),
+        dataclasses.replace(left[0], method="probe"),
+    ):
+        text = "".join(json.dumps(records.to_json(line)) + "\n" for line in [*so_far, other])
+        (run / "records.jsonl").write_text(text)
+        with pytest.raises(UserError, match="1 trials on task 'a' are not done"):
+            best_models(run)

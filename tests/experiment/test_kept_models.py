@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ctl_jax import records
-from ctl_jax.experiment.kept_models import keeping, ranks, winners
+from ctl_jax.experiment.kept_models import is_so_far, keeping, ranks, winners
 from ctl_jax.experiment.steps import Step
 
 from .samples import RECORD
@@ -71,3 +71,17 @@ def test_the_best_so_far_of_each_task():
     found = ranks(STEPS[:4], Finished(a1=0.5, a2=0.7, b1=None))
     assert set(found) == {"a", "b"}
     assert found["a"] < records.rank(Finished(a1=0.5).record(trial("a1"))) < found["b"]
+
+
+def test_what_auto_has_so_far_is_no_winner_and_does_not_stay():
+    so_far = dataclasses.replace(
+        trial("a3"), params={**trial("a3").params, "auto": {"so_far": True}}
+    )
+    last = dataclasses.replace(trial("a1"), params={**trial("a1").params, "auto": {"best": 0}})
+    assert [is_so_far(step) for step in (so_far, last, trial("a2"))] == [True, False, False]
+    finished = Finished(a1=0.5, a3=0.9)
+    assert names(winners([so_far, last], finished)) == ["a1"]
+    assert ranks([so_far, last], finished) == ranks([last], finished)
+    for mode, expected in (("none", []), ("best", ["a1"]), ("all", ["a1"])):
+        found = keeping(lambda finished: [so_far, last], mode)(finished)
+        assert names(step for step in found if step.keep) == expected

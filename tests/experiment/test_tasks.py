@@ -141,3 +141,20 @@ def test_tasks_that_are_missing(settings):
     config = validate(settings)
     with pytest.raises(UserError, match=r"^config\.data\.dirs: 'folder:/nowhere' is not a folder"):
         find_tasks(config.stream, TaskLoader(config.data))
+
+
+def test_the_size_of_images_as_they_are_on_disk(settings, folder):
+    """The median of short sides, of those that are images."""
+    loader = loader_of(settings)
+    (spec,) = find_tasks(validate(settings).stream, loader)[0]
+    assert loader.native_side(spec) == 8
+    train = folder / "pacs/train"
+    for number in range(12):
+        Image.new("RGB", (40, 20 + number)).save(train / "a" / f"{number}.png")
+    for number in range(4):
+        (train / "b" / f"{number}.png").write_bytes(b"no image")
+    # 8 of 8 pixels, and 12 of 20 to 31.
+    assert loader_of(settings).native_side(spec) == 21
+    for path in train.rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert loader_of(settings).native_side(spec) == settings.data.image_size
