@@ -1,20 +1,23 @@
 """Runs of `auto`: what they spend, what they leave when they are stopped, and what goes on."""
 
 import collections
+import dataclasses
 import io
 import itertools
 import json
 import shutil
 
+import numpy as np
 import pytest
 import rich.console
 
 from ctl_jax import experiment, finetune, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import best, parse_method
+from ctl_jax.experiment import best, parse_method, plan
 from ctl_jax.experiment.auto import answer, candidates, policy
 from ctl_jax.experiment.queue import Claim
+from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 
 BUDGET = 2e9
 
@@ -277,3 +280,32 @@ def test_the_whole_network_is_trained_and_the_better_one_taken(
 def test_a_budget_that_pays_for_nothing_or_too_much(small, tmp_path, budget, message):
     with pytest.raises(UserError, match=rf"^config.budgets.amounts='\S+ flops': {message}"):
         run(changed(small, budget=budget), tmp_path, plan_only=True)
+
+
+def test_several_labels_an_image(small, tmp_path, thirds, monkeypatch):
+    task = thirds("multi_label")
+    examples = {name: len(split) for name, split in task.splits.items()}
+    info = TaskInfo(task.spec, task.num_classes, examples, task.fingerprint)
+
+    def load(loader, spec, *, image_size=16, whole=False):
+        index = np.arange(image_size) * 16 // image_size
+        splits = {
+            name: dataclasses.replace(split, images=split.images[:, index][:, :, index])
+            for name, split in task.splits.items()
+        }
+        return dataclasses.replace(task, splits=splits)
+
+    monkeypatch.setattr(plan, "find_tasks", lambda settings, loader: ((task.spec,), ()))
+    monkeypatch.setattr(TaskLoader, "info", lambda loader, spec, whole=False: info)
+    monkeypatch.setattr(TaskLoader, "native_side", lambda loader, spec: 16)
+    monkeypatch.setattr(TaskLoader, "load", load)
+    # All images, each half of them alone for the look.
+    monkeypatch.setattr(policy, "SHARE", 0.9)
+    monkeypatch.setattr(policy, "_LEAST", 1)
+    run(changed(small, budget=1e8), tmp_path)
+    lines = read(tmp_path)
+    (trial,) = lines["trial"]
+    assert trial.metric == "mAP"
+    assert charged(trial) <= trial.budget_flops
+    assert trial.dev > 0.6
+    assert any(look.looks for look in lines["look"])
