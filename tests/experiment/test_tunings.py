@@ -108,6 +108,11 @@ def test_lora_and_l2_sp_have_a_rank_and_a_strength():
             wrong.phases(found)
 
 
+def test_auto_costs_most_alike_a_probe():
+    found = network(NAMES[0])
+    assert Tuning("auto").phases(found) == Tuning("probe").phases(found)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -135,6 +140,7 @@ def test_a_second_tuning_of_a_name_is_refused():
 
 def test_all_tunings_are_tested_here():
     assert set(TUNINGS) == {
+        "auto",
         "full",
         "linear_probe",
         "head_bn",

@@ -55,7 +55,6 @@ def test_sizes_first_stages_and_cuts(make):
     [
         # Made for 32 pixels: none is larger,
         ("resnet20", 32, {"width": 4, "stages": (1, 1)}, {8, 16, 24, 32}),
-        ("resnet20", 16, {"width": 4, "stages": (1, 1)}, {8, 16, 24, 32}),
         # and for 224.
         ("resnet18", 32, {"width": 8, "stages": (1, 1, 1)}, {32, 48, 64}),
         ("resnet18", 224, {"width": 8, "stages": (1, 1, 1)}, {56, 80, 112, 168, 224}),

@@ -125,7 +125,6 @@ def cost(setting: Setting, looks, answers) -> int:
     return found
 
 
-@hypothesis.settings(max_examples=300)
 @hypothesis.given(settings(), st.lists(st.floats(-2, 4), min_size=1, max_size=9))
 def test_whatever_is_seen_no_more_is_spent_than_the_budget(setting, scores):
     looks, decision = to_the_end(setting, itertools.cycle(scores), prior(0.2))
