@@ -20,8 +20,9 @@ _SIZES = (0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
 # Networks whose last map is smaller than the images by so much or more were made for 224 pixels,
 # others for 32 (CIFAR's).
 _REDUCED, _LARGE, _SMALL = 16, 224, 32
-# Sizes at which nothing was measured: a smaller share of what the network was made for.
-_LEAST_SHARE = 1 / 8
+# Sizes beyond which nothing was measured: a smaller share of what the network was made for; and
+# more than that, but for small ones, which gain up to so many pixels.
+_LEAST_SHARE, _MOST_SMALL = 1 / 8, 64
 # Shares of a forward pass that first stages alone take, as near as there are such.
 _DEPTHS = (0.25, 0.55)
 # Cuts, each at these sizes (multiples as above), of a whole network and of the deepest part.
@@ -135,7 +136,8 @@ def _sizes(place: Workplace) -> list[int]:
     found = [base]
     for multiple in _SIZES:
         size = round(base * multiple / 8) * 8
-        if size != base and max(8, _LEAST_SHARE * made) <= size <= made and _runs(place, size):
+        is_known = max(8, _LEAST_SHARE * made) <= size <= max(made, _MOST_SMALL)
+        if size != base and is_known and _runs(place, size):
             found.append(size)
     return sorted(found)
 

@@ -53,8 +53,8 @@ def test_sizes_first_stages_and_cuts(make):
 @pytest.mark.parametrize(
     ("name", "image_size", "model", "sizes"),
     [
-        # Made for 32 pixels: none is larger,
-        ("resnet20", 32, {"width": 4, "stages": (1, 1)}, {8, 16, 24, 32}),
+        # Made for 32 pixels: none is larger than 64,
+        ("resnet20", 32, {"width": 4, "stages": (1, 1)}, {8, 16, 24, 32, 48, 64}),
         # and for 224.
         ("resnet18", 32, {"width": 8, "stages": (1, 1, 1)}, {32, 48, 64}),
         ("resnet18", 224, {"width": 8, "stages": (1, 1, 1)}, {56, 80, 112, 168, 224}),
