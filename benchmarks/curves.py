@@ -35,6 +35,8 @@ FORWARD = 510_001_152
 SIDE = 64
 # Images by which a cut is corrected, at most a tenth of the budget; see `experiment.plan`.
 _CORRECTED_BY, _SHARE = (256, 64, 32, 16), 10
+# Recipes of a random search, and how often it is repeated.
+_DRAWN, _REPEATED = 4, 200
 
 
 class Curve(NamedTuple):
@@ -242,6 +244,24 @@ def auto(prior: Prior, task: Task, budget_flops: int) -> Chosen:
     return Chosen(accuracy, recipe, len(looks))
 
 
+def random_search(task: Task, budget_flops: int) -> float:
+    """The mean accuracy of the best of some recipes that are drawn, which share the budget evenly.
+
+    The best is the one whose head does best on images that are left out of its fit.
+    """
+    known = setting(task, budget_flops // _DRAWN)
+    there = []
+    for candidate in known.candidates.values():
+        for kernel in policy.SOLVERS:
+            recipe = candidate.recipe._replace(kernel=kernel)
+            images = policy.affordable(known, candidate, kernel, known.budget_flops, 0)
+            if images >= 2 and recipe in task.curves:
+                there.append((task.at(recipe, images)[0], _accuracy(task, recipe, images)))
+    random = np.random.default_rng(0)
+    drawn = (random.permutation(len(there))[:_DRAWN] for _ in range(_REPEATED))
+    return float(np.mean([max(there[n] for n in some)[1] for some in drawn]))
+
+
 def _look(task: Task, known: policy.Setting, method: str, images: int) -> policy.Look:
     candidate, scores = known.candidates[method], []
     for name, count in policy.fits(candidate, images, task.about.classes):
@@ -268,7 +288,8 @@ class Result(NamedTuple):
       best_single: of the recipe that was best for all tasks of the network.
       single: of the one that was best for the others.
       auto: of what `auto` takes.
-      recipe: that is.
+      random: of a random search.
+      recipe: of `auto`.
       looks: how many there were before.
     """
 
@@ -278,6 +299,7 @@ class Result(NamedTuple):
     best_single: float
     single: float
     auto: float
+    random: float
     recipe: Recipe
     looks: int
 
@@ -304,5 +326,7 @@ def crossvalidate(
             chosen = auto(priors[task.network, task.name], task, budget)
             other = single([*every[:n], *every[n + 1 :]], every[n])
             values = max(every[n].values()), every[n][best], every[n][other]
-            found.append(Result(task.network, task.name, *values, *chosen))
+            random = random_search(task, budget)
+            named = task.network, task.name
+            found.append(Result(*named, *values, chosen.accuracy, random, *chosen[1:]))
     return found

@@ -309,6 +309,7 @@ def _table(network: str, found: Mapping[float, Sequence[curves.Result]]) -> list
         row("best single recipe in hindsight", mean(lambda x: x.best_single)),
         row("best single recipe of the other tasks", mean(lambda x: x.single)),
         row("auto", mean(lambda x: x.auto)),
+        row("random search of four recipes", mean(lambda x: x.random)),
         row("ratio of the single one to hindsight", mean(lambda x: x.single / x.hindsight)),
         row("ratio of auto to hindsight", mean(lambda x: x.auto / x.hindsight)),
         row("the least such", lambda column: f"{min(x.auto / x.hindsight for x in column):.3f}"),

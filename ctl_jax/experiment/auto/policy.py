@@ -31,9 +31,9 @@ _LEAST, _LEAST_PART = 40, 20
 # The fewest images that a head is fitted on.
 FEWEST = 2
 # How much of the budget the fit of a look may take.
-_MOST_FIT = 0.05
+_MOST_FIT = 0.03
 # What is better by less is no reason to change over, nor to compute anything.
-MARGIN, WORTH = 0.004, 0.002
+MARGIN, WORTH = 0.001, 0.002
 # Epochs of training the whole network that the rest of the budget must pay for once heads are
 # fitted on all images, so that it is trained, too. Networks that know little, such as small ones,
 # gain by a few epochs already; those that know much, by many, if at all.
