@@ -6,6 +6,7 @@ from typing import Any
 
 from ctl_jax import records
 from ctl_jax.experiment.kinds import evaluate
+from ctl_jax.experiment.kinds.look import TRAINED
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 
 TRIAL = "finetune"
@@ -16,7 +17,7 @@ def _none(steps: list[Step], finished: Finished) -> set[str]:
 
 
 def _all(steps: list[Step], finished: Finished) -> set[str]:
-    trials = (step for step in steps if step.kind == TRIAL and not is_so_far(step))
+    trials = counted(steps)
     return {s.id for s in trials if s not in finished or not _result(finished, s).diverged}
 
 
@@ -51,6 +52,14 @@ def keeping(strategy: Strategy, mode: str) -> Strategy:
     return wanted
 
 
+def counted(steps: Iterable[Step]) -> list[Step]:
+    """The trials among some steps without those of `auto` that others have taken the place of."""
+    trials = [step for step in steps if step.kind == TRIAL]
+    of_auto = [step.params["auto"] for step in trials if "auto" in step.params]
+    lost = {chosen[TRAINED]["id"] for chosen in of_auto if TRAINED in chosen}
+    return [step for step in trials if step.id not in lost and not is_so_far(step)]
+
+
 def is_so_far(trial: Step) -> bool:
     """Whether a trial is what `auto` has so far, which a later one takes the place of."""
     return bool(trial.params.get("auto", {}).get("so_far"))
@@ -62,8 +71,8 @@ def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
     Of those of `auto` that a later one takes the place of, none.
     """
     found: dict[str, Any] = {}
-    for step in trials:
-        if step in finished and not is_so_far(step):
+    for step in counted(trials):
+        if step in finished:
             record = _result(finished, step)
             rank = records.rank(record)
             found[record.task] = min(rank, found.get(record.task, rank))
@@ -79,9 +88,8 @@ def _result(finished: Finished, trial: Step) -> records.TrialRecord:
 def winners(steps: Iterable[Step], finished: Finished) -> list[Step]:
     """The best trial of each task whose trials are all done and did not all diverge."""
     by_task: dict[str, list[Step]] = {}
-    for step in steps:
-        if step.kind == TRIAL and not is_so_far(step):
-            by_task.setdefault(step.params["task"]["name"], []).append(step)
+    for step in counted(steps):
+        by_task.setdefault(step.params["task"]["name"], []).append(step)
     found = []
     for trials in by_task.values():
         if all(step in finished for step in trials):

@@ -16,8 +16,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import cards, run_records, steps, tables
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.keeping import Lost
-from ctl_jax.experiment.kept_models import TRIAL, is_so_far, ranks
-from ctl_jax.experiment.kinds.look import TRAINED
+from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -359,10 +358,11 @@ def _undecided(plan: Plan, finished: Finished) -> Iterator[records.PendingRecord
 
 def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
     """The trials; of those of `auto` the last one that is done, of each task, budget and seed."""
-    lost = {step.inputs[TRAINED].id for step in trials if TRAINED in step.inputs}
+    there = {step.id for step in counted(trials)}
     last: dict[Any, Step] = {}
     for step in trials:
-        if "auto" in step.params and step in finished and step.id not in lost:
+        is_candidate = step.id in there or is_so_far(step)
+        if "auto" in step.params and step in finished and is_candidate:
             params = step.params
             key = (params["task"]["name"], params["budget"], params["seed"])
             if key not in last or is_so_far(last[key]):

@@ -11,7 +11,7 @@ from ctl_jax.experiment import stretches, tunings
 from ctl_jax.experiment.auto import candidates, policy
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config
-from ctl_jax.experiment.kept_models import TRIAL
+from ctl_jax.experiment.kept_models import TRIAL, is_so_far
 from ctl_jax.experiment.kinds import head, look
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.steps import Finished, Step
@@ -92,8 +92,8 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
                 return [*_kept(case, so_far), step]
         if record.next_method is None:
             *before, last = _at_last(case, step, record, finished)
-            so_far += (each for each in before if each.kind == TRIAL)
-            others = [each for each in before if each.kind != TRIAL]
+            so_far += filter(is_so_far, before)
+            others = [each for each in before if not is_so_far(each)]
             is_done = last.kind == TRIAL and last in finished
             return [*(so_far if is_done else _kept(case, so_far)), *others, last]
         step = _look(case, found, step, record.next_method, record.next_images)
@@ -213,7 +213,7 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
     fitted = [_head(case, answer) for answer in record.answers]
     if not all(each in finished for each in fitted):
         # Of several workers each may take one.
-        return [step, *fitted]
+        return [step, *(each.kept() for each in fitted)]
     results = [_result(finished.record(each)) for each in fitted]
     entropies = [float(each.notes["cross_entropy"]) for each in results]
     best = entropies.index(min(entropies))
@@ -229,7 +229,14 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
         return [before, trained]
     if _is_better(case, finished.record(trained), finished.record(before)):
         return [before, trained]
-    return [before, _trial(case, step, record.answers, best, trained=trained)]
+    came_to = _trial_record(finished.record(trained))
+    lost_to = {
+        "id": trained.id,
+        "train": came_to.ledger.train,
+        "validate": came_to.ledger.validate,
+        "dev": came_to.dev,
+    }
+    return [before, trained, _trial(case, step, record.answers, best, trained=lost_to)]
 
 
 def _trained(
@@ -257,17 +264,18 @@ def _trial(
     best: int,
     *,
     so_far: bool = False,
-    trained: Step | None = None,
+    trained: Mapping[str, Any] | None = None,
 ) -> Step:
     """The trial of the best of some heads, which all that was not taken is charged to."""
     fitted = [_head(case, answer) for answer in answers]
     lost = {f"{look.LOST}/{n}": each for n, each in enumerate(fitted) if n != best}
-    if trained is not None:
-        lost[look.TRAINED] = trained
     inputs = {"weights": fitted[best], **case.inputs, look.LOOKED: step, **lost}
     chosen: dict[str, Any] = {"answers": list(map(dataclasses.asdict, answers)), "best": best}
     if so_far:
         chosen["so_far"] = True
+    if trained is not None:
+        # No input: its model is not needed for this one.
+        chosen[look.TRAINED] = dict(trained)
     method = _method(answers[best].method, answers[best].solver)
     point = case.point._replace(method=method)
     return case.plan.answer(point, case.budget_flops, inputs, chosen)
@@ -280,10 +288,14 @@ def _result(record: records.Record) -> records.HeadRecord:
 
 def _is_better(case: Case, trained: records.Record, fitted: records.Record) -> bool:
     """Whether a trained network is taken; one that diverged is not."""
-    assert isinstance(trained, records.TrialRecord)
-    assert isinstance(fitted, records.TrialRecord)
-    if trained.dev is None or fitted.dev is None:
+    ours, theirs = _trial_record(trained), _trial_record(fitted)
+    if ours.dev is None or theirs.dev is None:
         return False
     task = case.point.task
-    epochs = trained.steps * case.plan.config.finetune.batch_size / task.examples["train"]
-    return policy.is_better(trained.dev, fitted.dev, task.examples["dev"], epochs)
+    epochs = ours.steps * case.plan.config.finetune.batch_size / task.examples["train"]
+    return policy.is_better(ours.dev, theirs.dev, task.examples["dev"], epochs)
+
+
+def _trial_record(record: records.Record) -> records.TrialRecord:
+    assert isinstance(record, records.TrialRecord)
+    return record

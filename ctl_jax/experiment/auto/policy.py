@@ -26,7 +26,7 @@ from ctl_jax.experiment.auto.expectation import (
 
 # The share of the images of a network after which there is a look; the fewest images of a look, and
 # of a part of it.
-SHARE = 0.2
+SHARE = 0.1
 _LEAST, _LEAST_PART = 40, 20
 # The fewest images that a head is fitted on.
 FEWEST = 2

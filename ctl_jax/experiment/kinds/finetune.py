@@ -13,7 +13,7 @@ from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
-from ctl_jax.experiment.kinds.look import TRAINED, heads_tried, searched
+from ctl_jax.experiment.kinds.look import heads_tried, searched
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
@@ -220,10 +220,6 @@ def describe(step: Step, place: Workplace) -> dict[str, Any]:
         fitted, notes = head.params, record.notes
     if "auto" in params:
         notes = {**notes, **heads_tried(step)}
-    if TRAINED in step.inputs:
-        lost = place.result(step.inputs[TRAINED])
-        assert isinstance(lost, records.TrialRecord)
-        notes = {**notes, "trained": lost.dev}
     return {
         "id": step.id,
         "variant": place.config.stream.variant,

@@ -18,9 +18,10 @@ from ctl_jax.experiment.steps import Kind, Output, Step, content_id, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune.step import Tree
 
-# Of a trial's inputs: the last look, and what was not taken: heads that were fitted, and a network
-# that was trained.
-LOOKED, LOST, TRAINED = "looked", "lost", "trained"
+# Of a trial's inputs: the last look, and heads that were fitted and not taken.
+LOOKED, LOST = "looked", "lost"
+# In what it was chosen by: a network that was trained and not taken.
+TRAINED = "trained"
 # The unit of `About.native`, in pixels.
 _UNIT = 64
 
@@ -233,10 +234,8 @@ def searched(trial: Step, place: Workplace) -> Ledger:
     lost = {n: record for n, record in heads_lost.items() if isinstance(record, records.HeadRecord)}
     flops = spent_on(last, place.result(last), {answers[n]["method"]: lost[n] for n in lost}, taken)
     found = Ledger(search=flops + sum(record.flops for record in lost.values()))
-    if (other := trial.inputs.get(TRAINED)) is not None:
-        record = place.result(other)
-        assert isinstance(record, records.TrialRecord)
-        found += Ledger(search=record.ledger.train, validate=record.ledger.validate)
+    if (trained := chosen.get(TRAINED)) is not None:
+        found += Ledger(search=trained["train"], validate=trained["validate"])
     return found
 
 
@@ -274,13 +273,16 @@ def heads_tried(trial: Step) -> dict[str, Any]:
     """What the notes of a trial of `auto` say: which method it is, and the heads it was among.
 
     Returns:
-      "chosen", the method's name, and "heads", the ids of heads by the methods that they make.
+      "chosen", the method's name, "heads", the ids of heads by the methods that they make, and
+      "trained", what a network that was trained and not taken came to on dev.
     """
     answers, best = trial.params["auto"]["answers"], trial.params["auto"]["best"]
     names = [parse_method(f"{each['method']}+probe@{each['solver']}").name for each in answers]
     steps = [trial.inputs["weights" if n == best else f"{LOST}/{n}"] for n in range(len(answers))]
     heads = {name: step.id for name, step in zip(names, steps, strict=True)}
-    return {"chosen": "dense" if best is None else names[best], "heads": heads}
+    trained = trial.params["auto"].get(TRAINED)
+    of_trained = {TRAINED: trained["dev"]} if trained else {}
+    return {"chosen": "dense" if best is None else names[best], "heads": heads, **of_trained}
 
 
 register("look", Kind(1, flops, run, shapes, restore))

@@ -204,7 +204,8 @@ def test_models_that_stay_in_the_end(case, mode):
     if mode == "none":
         # Nor on the way.
         done = Done(trains=True)
-        assert not any(step.keep for steps in to_the_end(made, done) for step in steps)
+        every = [step for steps in to_the_end(made, done) for step in steps]
+        assert not any(step.keep for step in every if step.kind == TRIAL)
 
 
 @pytest.mark.parametrize(("dev", "is_taken"), [(0.9, True), (0.1, False), (None, False)])
@@ -213,10 +214,14 @@ def test_training_is_tried_beside_the_head(case, dev, is_taken):
     made, done = case(), Done(trains=True, dev=dev)
     wanted = to_the_end(made, done)
     *before, last = wanted[-1]
-    fitted = before[-1]
+    fitted = before[-1] if is_taken else before[-2]
     assert is_so_far(fitted)
     assert (last.params["auto"]["best"] is None) == is_taken
-    trained = last if is_taken else last.inputs[look.TRAINED]
+    trained = last if is_taken else before[-1]
+    if not is_taken:
+        # By its id and what it cost: its model is not needed for the other one.
+        assert last.params["auto"][look.TRAINED]["id"] == trained.id
+        assert last.params["auto"][look.TRAINED]["dev"] == dev
     # It has what was not spent: two heads on features of one network, one of another, two looks.
     plan, candidates = made.plan, {each.method: each for each in made.plan.candidates()}
     cut = plan.place.charge(

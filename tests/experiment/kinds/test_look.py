@@ -182,10 +182,8 @@ def test_a_network_that_was_trained_and_lost_is_charged(looked):
     place, last = looked
     answers = [answer(WHOLE, 200), answer(CUT, 200)]
     alone = look.searched(a_trial(place, last, answers, 0, (1, 20)), place)
-    trained = Step("finetune", {})
-    ledger = Ledger(train=5000, search=alone.search, validate=40)
-    place.done[trained.id] = dataclasses.replace(RECORD, ledger=ledger)
-    trial = a_trial(place, last, answers, 0, (1, 20), **{look.TRAINED: trained})
+    trial = a_trial(place, last, answers, 0, (1, 20))
+    trial.params["auto"][look.TRAINED] = {"id": "t", "train": 5000, "validate": 40, "dev": 0.5}
     assert look.searched(trial, place) == alone + Ledger(search=5000, validate=40)
     # Of the one that was trained: both heads lost.
     trial = a_trial(place, last, answers, None, (1, 20))
