@@ -19,7 +19,7 @@ from ctl_jax.experiment.kinds.extract import FEATURES, LABELS
 from ctl_jax.experiment.steps import Step
 from ctl_jax.experiment.teamwork import Job
 
-from ..samples import HEAD, RECORD
+from ..samples import HEAD
 
 SPEC = TaskSpec("pets", "Pets", "pets", "tfds", "object", "single_label", 2015)
 CLASSES, WIDTH = 3, 12
