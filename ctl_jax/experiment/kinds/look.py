@@ -285,4 +285,5 @@ def heads_tried(trial: Step) -> dict[str, Any]:
     return {"chosen": "dense" if best is None else names[best], "heads": heads, **of_trained}
 
 
+# What `policy` decides stands in its records: a change there raises the version, too.
 register("look", Kind(1, flops, run, shapes, restore))
