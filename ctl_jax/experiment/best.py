@@ -1,7 +1,6 @@
 """Where the best models of a finished run are, by its records alone."""
 
 import json
-from collections.abc import Callable
 
 from ctl_jax import files, records
 from ctl_jax.errors import UserError
@@ -34,7 +33,8 @@ def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path
     for name in [task] if task else names:
         waited = [each for each in left if each.task == name]
         # What `auto` has so far is a model, too.
-        so_far = [trial for trial in trials if any(map(_is_of(trial), waited))]
+        there = {_place(each) for each in waited if each.learning_rate is None}
+        so_far = [trial for trial in trials if _place(trial) in there]
         if waited and len(so_far) != len(waited):
             raise UserError(
                 f"run {place}: {len(waited)} trials on task {name!r} are not done; expected a "
@@ -52,12 +52,9 @@ def best_models(workdir: files.PathLike, task: str = "") -> dict[str, files.Path
     return found
 
 
-def _is_of(trial: records.TrialRecord) -> Callable[[records.PendingRecord], bool]:
-    """Whether a trial is what there is so far of one that is not done."""
-    where = (trial.task, trial.method, trial.budget, trial.seed)
-    return lambda left: (
-        where == (left.task, left.method, left.budget, left.seed) and (left.learning_rate is None)
-    )
+def _place(trial: records.TrialRecord | records.PendingRecord) -> tuple[str, str, str, int]:
+    """Where on the axes of a run a trial is."""
+    return trial.task, trial.method, trial.budget, trial.seed
 
 
 def _trials(workdir: files.Path) -> tuple[list[records.TrialRecord], list[records.PendingRecord]]:

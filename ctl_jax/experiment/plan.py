@@ -206,31 +206,17 @@ class Plan:
     def answer(
         self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
     ) -> Step:
-        """The trial of `auto` whose head is fitted.
+        """The trial of `auto`.
 
         Args:
-          point: with the method that was chosen.
+          point: with the method that was chosen, and a learning rate where that makes steps.
           budget_flops: what `auto` may spend.
-          inputs: the head, as "weights", and what it was chosen by.
-          chosen: plain values that say so.
+          inputs: what it starts from, as "weights", and what it was chosen by.
+          chosen: plain values that say so; what was "spent" before, where it makes steps.
         """
         trial = self._trial(point, budget_flops, inputs)
         params = {**trial.params, "method": tunings.AUTO, "auto": chosen}
         return dataclasses.replace(trial, params=params)
-
-    def trained(
-        self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
-    ) -> Step:
-        """The trial of `auto` whose network is trained whole.
-
-        Args:
-          point: with the method of that, and a learning rate.
-          budget_flops: what `auto` may spend.
-          inputs: what it was chosen by.
-          chosen: plain values that say so, and what was "spent" before.
-        """
-        start = self.start(point.method)
-        return self.answer(point, budget_flops, {**inputs, **_weights(start)}, chosen)
 
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""

@@ -32,18 +32,13 @@ class Plan(candidates.Costs, Protocol):
     def answer(
         self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
     ) -> Step:
-        """The trial of `auto` whose head is fitted."""
+        """The trial of `auto`, whose point has the method that was chosen."""
 
     def candidates(self) -> Sequence[Candidate]:
         """Those of the run."""
 
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
-
-    def trained(
-        self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
-    ) -> Step:
-        """The trial of `auto` whose network is trained whole."""
 
     def named(self, budget: Budget, end: int) -> str:
         """A budget as the config has it."""
@@ -253,8 +248,10 @@ def _trained(
     answers = list(map(dataclasses.asdict, record.answers))
     inputs = {**case.inputs, look.LOOKED: step}
     inputs |= {f"{look.LOST}/{number}": each for number, each in enumerate(fitted)}
+    if (start := case.plan.start(point.method)) is not None:
+        inputs["weights"] = start
     chosen = {"answers": answers, "best": None, "spent": spent}
-    return case.plan.trained(point, case.budget_flops, inputs, chosen)
+    return case.plan.answer(point, case.budget_flops, inputs, chosen)
 
 
 def _trial(
