@@ -61,6 +61,19 @@ def config(weights):
     return config
 
 
+@pytest.fixture(scope="session")
+def on_digits(weights):
+    """A config of a tiny pretrained network on one task; what is asked of it is left to say."""
+    config = experiment.default_config()
+    config.stream.variant = "digits"
+    config.data.image_size, config.data.max_eval_examples = 16, 40
+    config.model.name, config.model.stages, config.model.width = "resnet18", (1, 1), 8
+    config.pruning.round_to = 1
+    config.weights = str(weights)
+    config.finetune.batch_size = 8
+    return config
+
+
 def _network(config):
     config.data.image_size = 16
     config.model.name = "resnet18"

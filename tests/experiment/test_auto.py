@@ -38,16 +38,11 @@ def _looks():
 
 
 @pytest.fixture(scope="module")
-def small(weights):
-    config = experiment.default_config()
-    config.stream.variant = "digits"
-    config.data.image_size, config.data.max_eval_examples = 16, 40
-    config.model.name, config.model.stages, config.model.width = "resnet18", (1, 1), 8
-    config.pruning.round_to = 1
-    config.weights = str(weights)
+def small(on_digits):
+    config = on_digits.copy_and_resolve_references()
     config.methods = ("auto",)
     config.budgets.amounts = (f"{BUDGET:g}",)
-    config.finetune.batch_size, config.finetune.log_every = 8, 50
+    config.finetune.log_every = 50
     config.keep_models = "best"
     return config
 

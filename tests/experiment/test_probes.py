@@ -24,17 +24,12 @@ METHODS = (
 
 
 @pytest.fixture(scope="module")
-def small(weights):
+def small(on_digits):
     """A task, five methods and two budgets: the second pays for two passes."""
-    config = experiment.default_config()
-    config.stream.variant = "digits"
-    config.data.image_size, config.data.max_eval_examples = 16, 40
-    config.model.name, config.model.stages, config.model.width = "resnet18", (1, 1), 8
-    config.pruning.round_to = 1
-    config.weights = str(weights)
+    config = on_digits.copy_and_resolve_references()
     config.methods = METHODS
     config.budgets.amounts = ("5e7", "8e8")
-    config.finetune.batch_size, config.finetune.learning_rates = 8, (0.0002, 0.002)
+    config.finetune.learning_rates = (0.0002, 0.002)
     config.keep_models = "all"
     return config
 
