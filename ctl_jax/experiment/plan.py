@@ -137,26 +137,26 @@ class Plan:
         """What a point wants so far: its trial, or what has to be done before that is known."""
         if not point.method.is_auto:
             return [self.trial(point, finished=finished)]
-        measured = self._measured(point, _weights(self.pretraining), finished)
+        measured = self._measured(point, self.pretraining, finished)
         if isinstance(measured, Step):
             return [measured]
         amount, pace = measured
         return answer.steps(answer.Case(self, point, amount, pace), finished)
 
     def _measured(
-        self, point: Point, inputs: Mapping[str, Step], finished: Finished | None
+        self, point: Point, weights: Step | None, finished: Finished | None
     ) -> tuple[int, dict[str, Step]] | Step:
         """A budget in FLOPs, with the step that measured it; or that step, where it is not done."""
         budget, speed, found = point.budget, 0.0, {}
         if UNITS[budget.unit].measured:
-            pace = self._pace(point, inputs)
+            pace = self.pace(point, weights)
             if finished is None or pace not in finished:
                 return pace
             record = finished.record(pace)
             assert isinstance(record, records.PaceRecord)
             speed = record.flops_per_second
             # So that it is still wanted once it is done.
-            found["pace"] = pace
+            found[answer.PACE] = pace
         return budget.flops(Pace(self._dense_epoch(point.task), lambda: speed)), found
 
     def trial(
@@ -176,12 +176,11 @@ class Plan:
         start = weights or self.start(method, point.task, point.seed)
         if start and _is_open(method) and (finished is None or start not in finished):
             return start
-        inputs = _weights(start)
-        measured = self._measured(point, inputs, finished)
+        measured = self._measured(point, start, finished)
         if isinstance(measured, Step):
             return measured
         amount, pace = measured
-        inputs |= pace
+        inputs = _weights(start) | pace
         if prepared := self._prepared(point, amount, start):
             inputs["weights"] = prepared
         trial = self._trial(point, amount, inputs)
@@ -348,7 +347,8 @@ class Plan:
                 break
         return step
 
-    def _pace(self, point: Point, inputs: Mapping[str, Step]) -> Step:
+    def pace(self, point: Point, weights: Step | None) -> Step:
+        """The step that measures how fast a method is, from some weights on."""
         method = point.method
         params = {
             "phases": self._phases(method),
@@ -357,7 +357,7 @@ class Plan:
             "devices": jax.device_count(),
             **self._network(method),
         }
-        return Step("pace", params, dict(inputs))
+        return Step("pace", params, _weights(weights))
 
     def _network(self, method: Method) -> dict[str, Any]:
         """What says which network is trained, where its start does not."""

@@ -184,6 +184,7 @@ class LookRecord:
         trains: Whether the whole network is trained with what is left after that.
         tenfold_logit: What ten times the budget is expected to add to the logit of the accuracy.
         tenfold_deviation: The standard deviation of that.
+        paced: The networks whose speed was measured, where the budget is of time.
         flops: What the fits of this look cost.
         spent_flops: What was spent so far: features, and fits of all looks.
         wall_s: Seconds it took.
@@ -204,6 +205,7 @@ class LookRecord:
     trains: bool
     tenfold_logit: float
     tenfold_deviation: float
+    paced: tuple[str, ...] = ()
     flops: int
     spent_flops: int
     wall_s: float

@@ -133,7 +133,7 @@ def _chains(table: Table) -> dict[tuple[str, int, int], list[LookRecord]]:
     """Returns looks by task, budget and seed, first to last."""
     chains: dict[tuple[str, int, int], list[LookRecord]] = {}
     looks = [each for each in table.prepared if isinstance(each, LookRecord)]
-    for record in sorted(looks, key=lambda record: len(record.looks)):
+    for record in sorted(looks, key=lambda record: (len(record.looks), len(record.paced))):
         key = (record.task, record.budget_flops, record.seed)
         chains.setdefault(key, []).append(record)
     return chains

@@ -21,6 +21,11 @@ from ctl_jax.finetune.step import MAX_STEPS
 
 # FLOPs that take long enough for a model of what is best so far: seconds of a CPU core.
 _LONG = 5 * 10**11
+# Of a trial's inputs: what measured the budget; with a name behind it, another speed.
+PACE = "pace"
+_TRAINING = "training"
+# Of so many networks that are expected to be best the speed is measured, each for itself.
+_PACED = 3
 
 
 class Plan(candidates.Costs, Protocol):
@@ -40,6 +45,9 @@ class Plan(candidates.Costs, Protocol):
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
 
+    def pace(self, point: Point, weights: Step | None) -> Step:
+        """The step that measures how fast a point's method is, from some weights on."""
+
     def named(self, budget: Budget, end: int) -> str:
         """A budget as the config has it."""
 
@@ -54,13 +62,21 @@ class Case(NamedTuple):
       plan: of the run.
       point: where on its axes; its method is `auto`.
       budget_flops: what may be spent, all in all.
-      inputs: of the trial: what measured the budget.
+      inputs: of the trial: what measured the budget, and networks' speeds.
+      slowness: of a FLOP of training the whole network, where the budget is of time; of a FLOP of
+        its forward passes it is 1.
     """
 
     plan: Plan
     point: Point
     budget_flops: int
     inputs: Mapping[str, Step]
+    slowness: float = 1.0
+
+    @property
+    def epoch_flops(self) -> int:
+        """What an epoch of training the whole network takes of the budget."""
+        return round(self.slowness * self.plan.epoch_flops(self.point.task))
 
 
 def steps(case: Case, finished: Finished | None) -> list[Step]:
@@ -76,8 +92,21 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
     Raises:
       UserError: the budget pays for no head, or for more steps than can be made.
     """
-    found, so_far = _of_task(case), list[Step]()
+    found = _of_task(case)
     step = _look(case, found, None, found[0].method, 0)
+    if PACE not in case.inputs or finished is None or step not in finished:
+        return [*case.inputs.values(), *_after(case, found, step, finished)]
+    case, found, timed = _timed(case, found, step, finished)
+    if timed.kind == PACE:
+        return [*case.inputs.values(), step, timed]
+    return [*case.inputs.values(), *_after(case, found, timed, finished)]
+
+
+def _after(
+    case: Case, found: Sequence[Candidate], step: Step, finished: Finished | None
+) -> list[Step]:
+    """The steps from a first look on."""
+    so_far = list[Step]()
     while finished is not None and step in finished:
         record = finished.record(step)
         assert isinstance(record, records.LookRecord)
@@ -93,6 +122,57 @@ def steps(case: Case, finished: Finished | None) -> list[Step]:
             return [*(so_far if is_done else _kept(case, so_far)), *others, last]
         step = _look(case, found, step, record.next_method, record.next_images)
     return [*_kept(case, so_far), step]
+
+
+def _timed(
+    case: Case, found: Sequence[Candidate], first: Step, finished: Finished
+) -> tuple[Case, list[Candidate], Step]:
+    """A case whose budget is of time, with speeds of the networks that matter.
+
+    FLOPs of different networks take different times. The networks that are expected to be best are
+    measured, until they still are by their own speeds; and training is, where the budget pays for
+    it.
+
+    Args:
+      case: with the speed of the whole network's forward passes.
+      found: the candidates.
+      first: the first look.
+      finished: with it.
+
+    Returns:
+      The case and the candidates, with what is known so far; and the look that decides by it, or
+      the step that measures what is to be known before.
+    """
+    plan, timed, paced = case.plan, {each.method: each for each in found}, [Method().name]
+    whole, record = _speed(finished.record(case.inputs[PACE])), finished.record(first)
+    assert isinstance(record, records.LookRecord)
+    if case.budget_flops >= policy.EPOCHS * case.epoch_flops:
+        point = _training(case)
+        pace = plan.pace(point, plan.start(point.method))
+        if pace not in finished:
+            return case, list(found), pace
+        inputs = {**case.inputs, f"{PACE}/{_TRAINING}": pace}
+        case = case._replace(inputs=inputs, slowness=whole / _speed(finished.record(pace)))
+    while True:
+        step = _look(case, list(timed.values()), first, found[0].method, 0, paced)
+        setting = look.setting_of(step, record.native_side)
+        options = policy.decide(look.prior(), setting, ()).options
+        names = (option.candidate.method for option in options[:_PACED])
+        name = next((name for name in names if name not in paced), None)
+        if name is None:
+            return case, list(timed.values()), step
+        point = case.point._replace(method=_method(name, "ridge"))
+        pace = plan.pace(point, plan.start(point.method))
+        if pace not in finished:
+            return case, list(found), pace
+        paced.append(name)
+        timed[name] = timed[name]._replace(slowness=whole / _speed(finished.record(pace)))
+        case = case._replace(inputs={**case.inputs, f"{PACE}/{name}": pace})
+
+
+def _speed(record: records.Record) -> float:
+    assert isinstance(record, records.PaceRecord)
+    return record.flops_per_second
 
 
 def _of_task(case: Case) -> list[Candidate]:
@@ -149,19 +229,26 @@ def _fits(task: TaskInfo, images: int, features: int) -> list[int]:
 
 
 def _look(
-    case: Case, found: Sequence[Candidate], before: Step | None, method: str, images: int
+    case: Case,
+    found: Sequence[Candidate],
+    before: Step | None,
+    method: str,
+    images: int,
+    paced: Sequence[str] = (),
 ) -> Step:
-    key = (case.budget_flops, before and before.id, method, images)
+    speeds = case.slowness, *(each.slowness for each in found)
+    key = (case.budget_flops, before and before.id, method, images, speeds, tuple(paced))
     return case.plan.place.once(
         ("look", case.point.task.spec.name, case.point.seed, *key),
         lambda: look.make(
             case.budget_flops,
-            case.plan.epoch_flops(case.point.task),
+            case.epoch_flops,
             found,
             _wish(case, method),
             before,
             method,
             images,
+            paced,
         ),
     )
 
@@ -217,8 +304,11 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
     before = _trial(case, step, record.answers, best, so_far=True)
     if before not in finished:
         return [step, before]
-    lost = {answer.method: each for answer, each in zip(record.answers, results, strict=True)}
-    spent = look.spent_on(step, record, lost) + sum(each.flops for each in results)
+    lost = {answer.method: answer.images for answer in record.answers}
+    spent = look.spent_on(step, record.looks, lost, cost=Candidate.price)
+    spent += sum(each.flops for each in results)
+    # In FLOPs of training: the rest has to take the time that is left.
+    spent = case.budget_flops - round((case.budget_flops - spent) / case.slowness)
     trained = _trained(case, step, record, fitted, spent)
     if trained not in finished:
         return [before, trained]
@@ -234,17 +324,23 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
     return [before, trained, _trial(case, step, record.answers, best, trained=lost_to)]
 
 
+def _training(case: Case) -> Point:
+    """Where on the axes the training of the whole network is."""
+    settings = case.plan.config.finetune
+    rates = sorted(settings.learning_rates)
+    return case.point._replace(
+        method=Method(),
+        learning_rate=rates[len(rates) // 2],
+        batch_size=settings.batch_size,
+        mixup=settings.mixup,
+    )
+
+
 def _trained(
     case: Case, step: Step, record: records.LookRecord, fitted: Sequence[Step], spent: int
 ) -> Step:
     """The trial that trains the whole network with what is left."""
-    rates = sorted(case.plan.config.finetune.learning_rates)
-    point = case.point._replace(
-        method=Method(),
-        learning_rate=rates[len(rates) // 2],
-        batch_size=case.plan.config.finetune.batch_size,
-        mixup=case.plan.config.finetune.mixup,
-    )
+    point = _training(case)
     answers = list(map(dataclasses.asdict, record.answers))
     inputs = {**case.inputs, look.LOOKED: step}
     inputs |= {f"{look.LOST}/{number}": each for number, each in enumerate(fitted)}

@@ -43,6 +43,8 @@ class Candidate(NamedTuple):
       fixed_flops: what is spent before the first image.
       inside: by the names of candidates that are its first stages alone, at the same size with the
         same cut: which of its features are theirs, from and to.
+      slowness: where a budget is of time: the time of one of its FLOPs, the whole network's at
+        `config.data.image_size` being 1. Small images and narrow layers keep a device less busy.
     """
 
     method: str
@@ -51,11 +53,24 @@ class Candidate(NamedTuple):
     features: int
     fixed_flops: int = 0
     inside: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    slowness: float = 1.0
+
+    def flops(self, images: int, there: int = 0) -> int:
+        """Of the features of some images, where those of some of them are there already."""
+        return (0 if there else self.fixed_flops) + max(0, images - there) * self.image_flops
+
+    def price(self, images: int, there: int = 0) -> int:
+        """What these take of a budget: their FLOPs, or as many as would take their time."""
+        return round(self.slowness * self.flops(images, there))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which `from_json` reads."""
         inside = {name: list(columns) for name, columns in self.inside.items()}
-        return {**self._asdict(), "recipe": self.recipe._asdict(), "inside": inside}
+        found = {**self._asdict(), "recipe": self.recipe._asdict(), "inside": inside}
+        if self.slowness == 1:
+            # So that ids of steps are as they were before there was one.
+            del found["slowness"]
+        return found
 
 
 def from_json(content: Mapping[str, Any]) -> Candidate:

@@ -51,11 +51,12 @@ class Setting(NamedTuple):
     """What `auto` is about.
 
     Attributes:
-      budget_flops: all that may be spent.
+      budget_flops: all that may be spent: of a time, the FLOPs that the whole network's forward
+        passes make in it.
       examples: training images that there are.
       about: the task.
       multi_label: whether an image may be of several classes.
-      epoch_flops: of an epoch of training the whole network.
+      epoch_flops: what an epoch of training the whole network takes of the budget.
       candidates: by name.
     """
 
@@ -140,10 +141,9 @@ class Decision(NamedTuple):
 
 
 def spent(setting: Setting, looks: Sequence[Look]) -> int:
-    """FLOPs of all looks: features of each network once, and fits."""
+    """What all looks took of the budget: features of each network once, and fits."""
     images = {look.method: look.images for look in sorted(looks, key=lambda look: look.images)}
-    candidates = (setting.candidates[method] for method in images)
-    features = sum(c.fixed_flops + images[c.method] * c.image_flops for c in candidates)
+    features = sum(setting.candidates[name].price(count) for name, count in images.items())
     return features + sum(look.fit_flops for look in looks)
 
 
@@ -263,9 +263,7 @@ def affordable(setting: Setting, candidate: Candidate, kernel: bool, left: int, 
 
 
 def _cost(setting: Setting, candidate: Candidate, kernel: bool, images: int, there: int) -> int:
-    features = max(0, images - there) * candidate.image_flops
-    fixed = 0 if there else candidate.fixed_flops
-    return fixed + features + _fit(setting, candidate, kernel, images)
+    return candidate.price(images, there) + _fit(setting, candidate, kernel, images)
 
 
 def _fit(setting: Setting, candidate: Candidate, kernel: bool, images: int) -> int:

@@ -3,7 +3,7 @@
 import functools
 import importlib.resources
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,18 +47,20 @@ def make(
     before: Step | None = None,
     method: str = "",
     images: int = 0,
+    paced: Sequence[str] = (),
 ) -> Step:
     """The step of a look.
 
     Args:
       budget_flops: what `auto` may spend on the task, all in all.
-      epoch_flops: of an epoch of training the whole network.
+      epoch_flops: what an epoch of training the whole network takes of that.
       found: what it chooses from.
       wish: a head on the network that is looked at; of the first look, which computes nothing, on
         any.
       before: the look before this one.
       method: the candidate that is looked at.
       images: how many training images.
+      paced: candidates whose speed was measured, where the budget is of time.
     """
     params: dict[str, Any] = {
         "task": dict(wish.task),
@@ -72,6 +74,8 @@ def make(
         "images": images,
         **wish.network,
     }
+    if paced:
+        params["paced"] = list(paced)
     inputs = {"weights": wish.start} if wish.start else {}
     if before is not None:
         inputs["before"] = before
@@ -85,7 +89,7 @@ def flops(step: Step, place: Workplace) -> int:
     params = step.params
     if not params["images"]:
         return 0
-    setting = _setting(step, 1)
+    setting = setting_of(step, 1)
     return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
 
 
@@ -118,7 +122,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         native = place.loader.native_side(task.spec)
     if params["images"]:
         looks = (*looks, _look(step, place))
-    setting, seen = _setting(step, native), list(map(_seen, looks))
+    setting, seen = setting_of(step, native), list(map(_seen, looks))
     found = policy.decide(prior(), setting, seen)
     record = records.LookRecord(
         id=step.id,
@@ -134,14 +138,21 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         trains=found.trains,
         tenfold_logit=found.tenfold.logit,
         tenfold_deviation=found.tenfold.deviation,
+        paced=tuple(params.get("paced", ())),
         flops=looks[-1].fit_flops if params["images"] else 0,
-        spent_flops=policy.spent(setting, seen),
+        spent_flops=spent_on(step, looks, {}),
         wall_s=time.monotonic() - began,
     )
     return Output([record])
 
 
-def _setting(step: Step, native: int) -> policy.Setting:
+def setting_of(step: Step, native: int) -> policy.Setting:
+    """What `auto` decides about in a look.
+
+    Args:
+      step: of the look.
+      native: median short side of the task's images on disk, in pixels.
+    """
     params = step.params
     found = map(candidates.from_json, params["candidates"])
     return policy.Setting(
@@ -157,7 +168,7 @@ def _setting(step: Step, native: int) -> policy.Setting:
 def _look(step: Step, place: Workplace) -> records.LookedAt:
     params = step.params
     classes, multi_label = params["task"]["num_classes"], params["multi_label"]
-    candidate = _setting(step, 1).candidates[params["method"]]
+    candidate = setting_of(step, 1).candidates[params["method"]]
     train = head.features(step, place, "train")
     scores, spent, wanted = [], 0, policy.fits(candidate, params["images"], classes)
     for name, images in wanted:
@@ -221,7 +232,7 @@ def searched(trial: Step, place: Workplace) -> Ledger:
     if last is None or chosen is None:
         return Ledger()
     answers = chosen["answers"]
-    taken = None
+    taken = "", 0
     if chosen["best"] is not None:
         best = place.result(trial.inputs["weights"])
         assert isinstance(best, records.HeadRecord)
@@ -232,7 +243,10 @@ def searched(trial: Step, place: Workplace) -> Ledger:
         if name.startswith(f"{LOST}/")
     }
     lost = {n: record for n, record in heads_lost.items() if isinstance(record, records.HeadRecord)}
-    flops = spent_on(last, place.result(last), {answers[n]["method"]: lost[n] for n in lost}, taken)
+    last_record = place.result(last)
+    assert isinstance(last_record, records.LookRecord)
+    images = {answers[n]["method"]: record.examples for n, record in lost.items()}
+    flops = spent_on(last, last_record.looks, images, taken)
     found = Ledger(search=flops + sum(record.flops for record in lost.values()))
     if (trained := chosen.get(TRAINED)) is not None:
         found += Ledger(search=trained["train"], validate=trained["validate"])
@@ -241,32 +255,28 @@ def searched(trial: Step, place: Workplace) -> Ledger:
 
 def spent_on(
     last: Step,
-    record: records.Record,
-    lost: Mapping[str, records.HeadRecord],
-    taken: tuple[str, int] | None = None,
+    looks: Sequence[records.LookedAt],
+    lost: Mapping[str, int],
+    taken: tuple[str, int] = ("", 0),
+    *,
+    cost: Callable[[candidates.Candidate, int, int], int] = candidates.Candidate.flops,
 ) -> int:
     """FLOPs of features that were computed, and of fits for looks.
 
     Args:
       last: the last look.
-      record: its.
-      lost: heads that were fitted and not taken, by the network's name.
-      taken: the network whose features count elsewhere, and of how many images; None where none
-        is.
+      looks: all.
+      lost: networks whose heads were fitted and not taken, and the numbers of their images.
+      taken: the network whose features count elsewhere, and of how many images.
+      cost: of a candidate's features: `Candidate.price`, for what it takes of the budget.
     """
-    assert isinstance(record, records.LookRecord)
-    known = {each["method"]: each for each in last.params["candidates"]}
-    images = {method: head_record.examples for method, head_record in lost.items()}
-    for each in record.looks:
+    known = {each["method"]: candidates.from_json(each) for each in last.params["candidates"]}
+    images = dict(lost)
+    for each in looks:
         images[each.method] = max(each.images, images.get(each.method, 0))
-    elsewhere, there = taken or ("", 0)
-    features = 0
-    for method, count in images.items():
-        fixed = known[method]["fixed_flops"]
-        if method == elsewhere:
-            fixed, count = 0, max(0, count - there)
-        features += fixed + count * known[method]["image_flops"]
-    return features + sum(each.fit_flops for each in record.looks)
+    there = dict([taken])
+    features = (cost(known[name], n, there.get(name, 0)) for name, n in images.items())
+    return sum(features) + sum(each.fit_flops for each in looks)
 
 
 def heads_tried(trial: Step) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from ctl_jax import experiment, records
+from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import parse_method
 from ctl_jax.experiment.auto import answer, policy
@@ -34,8 +35,9 @@ LOOKS = (("dense", 40), ("dense@32px", 60))
 class Done(dict):
     """Made-up records, by step; what a strategy sees of a run's folder."""
 
-    def __init__(self, *, answers=ANSWERS, trains=False, best=0, dev=0.9):
+    def __init__(self, *, answers=ANSWERS, trains=False, best=0, dev=0.9, speeds=None):
         super().__init__()
+        self._speeds = speeds
         self._answers, self._trains, self._best, self._dev = answers, trains, best, dev
 
     def __contains__(self, step):
@@ -45,12 +47,17 @@ class Done(dict):
         return self[step.id]
 
     def finish(self, step):
-        makers = {"look": self._look, "head": self._head, TRIAL: self._trial}
+        makers = {
+            "look": self._look,
+            "head": self._head,
+            "pace": self._pace,
+            TRIAL: self._trial,
+        }
         self[step.id] = makers.get(step.kind, lambda step: None)(step)
 
     def _look(self, step):
         looks, each = [], step
-        while "before" in each.inputs:
+        while each.params["images"]:
             looks.append((each.params["method"], each.params["images"]))
             each = each.inputs["before"]
         following = LOOKS[len(looks)] if len(looks) < len(LOOKS) else (None, 0)
@@ -69,6 +76,13 @@ class Done(dict):
             next_images=following[1],
             answers=self._answers if is_last else (),
             trains=is_last and self._trains,
+        )
+
+    def _pace(self, step):
+        trains = step.params["phases"][0].get("solver", "sgd") == "sgd"
+        speed = self._speeds["training" if trains else step.params["image_size"]]
+        return records.PaceRecord(
+            id=step.id, device="cpu", flops_per_second=speed, flops=1, wall_s=1.0
         )
 
     def _head(self, step):
@@ -228,7 +242,7 @@ def test_training_is_tried_beside_the_head(case, dev, is_taken):
         plan.wish(made.point._replace(method=parse_method("filters@0.5:lsq+probe")), 10**10).start,
         done=False,
     )
-    features = 100 * (
+    features = 300 * (
         candidates["dense@32px"].image_flops + candidates["filters@0.5:lsq"].image_flops
     )
     looks = 40 * candidates["dense"].image_flops + 2 * 7
@@ -268,7 +282,7 @@ def test_the_least_that_a_budget_has_to_pay_for(case):
     (step,) = answer.steps(made._replace(budget_flops=least), None)
     place = made.plan.place
     place.loader.load(made.point.task.spec)
-    setting = look._setting(step, 32)
+    setting = look.setting_of(step, 32)
     assert policy.decide(look.prior(), setting, []).options
     with pytest.raises(UserError, match="enough for 2 images"):
         answer.steps(made._replace(budget_flops=least - 1), None)
@@ -281,3 +295,58 @@ def test_a_task_of_one_image(case):
     made = made._replace(point=made.point._replace(task=task), budget_flops=10**9)
     with pytest.raises(UserError, match=r"^task 'digits': 1 training images; expected at least 2"):
         answer.steps(made, None)
+
+
+def in_seconds(plan, seconds):
+    """The steps of `auto` for a budget of time, by what is finished."""
+    point = plan.points()[0]._replace(budget=Budget.parse(f"{seconds} seconds"))
+    return lambda done: plan.wanted(point, done)
+
+
+def finish_all(strategy, done):
+    wanted = strategy(done)
+    while left := {id: step for id, step in closure(wanted).items() if step not in done}:
+        done.finish(next(iter(ready(left).values())))
+        before, wanted = wanted, strategy(done)
+        assert set(ids(before)) <= set(ids(wanted))
+    return wanted
+
+
+@pytest.mark.parametrize("slow", [1.0, 20.0])
+def test_a_budget_of_time_is_spent_by_the_speed_of_the_network_that_is_chosen(plan, slow):
+    """Sizes of images other than the config's make fewer FLOPs a second, or as many."""
+    speeds = {size: 1e9 / (1.0 if size == 16 else slow) for size in (8, 16, 24, 32)}
+    (trial,) = (
+        step
+        for step in finish_all(in_seconds(plan, 0.004), Done(speeds=speeds))
+        if step.kind == TRIAL and not is_so_far(step)
+    )
+    last = trial.inputs[look.LOOKED]
+    while last.params["images"]:
+        last = last.inputs["before"]
+    assert trial.params["budget_flops"] == 4 * 10**6
+    assert last.params["budget_flops"] == 4 * 10**6
+    options = policy.decide(look.prior(), look.setting_of(last, LOOK.native_side), ()).options
+    best = options[0].candidate
+    # It is the best by its own speed, which was measured.
+    assert best.method in last.params["paced"]
+    assert best.slowness == pytest.approx(slow if "px" in best.method else 1.0)
+    assert ("px" in best.method) == (slow == 1)
+    paces = {name for name in trial.inputs if name.startswith(answer.PACE)}
+    measured = [name for name in last.params["paced"] if name != "dense"]
+    assert paces == {answer.PACE, *(f"{answer.PACE}/{name}" for name in measured)}
+    seconds = best.slowness * best.flops(options[0].images) / 1e9
+    assert seconds <= 0.004
+
+
+def test_training_takes_the_time_that_is_left(plan):
+    """A FLOP of it takes twice as long as one of a forward pass."""
+    speeds = dict.fromkeys((8, 16, 24, 32), 1000000000.0) | {"training": 5e8}
+    done = Done(speeds=speeds, trains=True)
+    trial = finish_all(in_seconds(plan, 1000), done)[-1]
+    assert trial.params["auto"]["best"] is None
+    assert f"{answer.PACE}/training" in trial.inputs
+    looked = trial.inputs[look.LOOKED]
+    assert looked.params["epoch_flops"] == 2 * plan.epoch_flops(plan.tasks[0])
+    # What is left is halved; little was spent before.
+    assert trial.params["auto"]["spent"] == pytest.approx(10**12 / 2, rel=1e-2)
