@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ctl_jax import heads, records
+from ctl_jax import records
 from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import stretches, tunings
@@ -185,14 +185,14 @@ def _of_task(case: Case) -> list[Candidate]:
             start = _wish(case, candidate.method).start
             fixed = stretches.spent(plan.place.charge(start, done=False))
             found.append(candidate._replace(fixed_flops=fixed))
-        _check(case, found)
+        _check(case, look.setting_of(_look(case, found, None, found[0].method, 0), 1))
         return found
 
     key = ("candidates", point.task.spec.name, point.seed, case.budget_flops)
     return plan.place.once(key, make)
 
 
-def _check(case: Case, found: Sequence[Candidate]) -> None:
+def _check(case: Case, setting: policy.Setting) -> None:
     """Raises a UserError where the budget pays for no head, or for more steps than can be made."""
     plan, task, budget = case.plan, case.point.task, case.point.budget
     examples, whose = task.examples["train"], f"FLOPs for {{!r}} on task {task.spec.name!r}"
@@ -201,11 +201,7 @@ def _check(case: Case, found: Sequence[Candidate]) -> None:
             f"task {task.spec.name!r}: {examples} training images; expected at least "
             f"{policy.FEWEST} for 'auto'"
         )
-    least, method = min(
-        (each.fixed_flops + policy.FEWEST * each.image_flops + fit, each.method)
-        for each in found
-        for fit in _fits(task, policy.FEWEST, each.features)
-    )
+    least, method = policy.least(setting)
     if least > case.budget_flops:
         raise UserError(
             f"{plan.named(budget, 0)}: expected enough for {policy.FEWEST} images, which cost "
@@ -217,15 +213,6 @@ def _check(case: Case, found: Sequence[Candidate]) -> None:
             f"{plan.named(budget, -1)}: expected at most {MAX_STEPS:,} steps, each of which costs "
             f"{step:,} {whose.format('auto')}"
         )
-
-
-def _fits(task: TaskInfo, images: int, features: int) -> list[int]:
-    """FLOPs of fitting a head, by each solver."""
-    multi_label = task.spec.kind == "multi_label"
-    return [
-        heads.flops(solver, images, features, task.num_classes, multi_label)
-        for solver in policy.SOLVERS.values()
-    ]
 
 
 def _look(

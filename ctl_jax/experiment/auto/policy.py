@@ -250,6 +250,15 @@ def _there(looks: Sequence[Look], candidate: Candidate) -> int:
     return max((look.images for look in looks if look.method == candidate.method), default=0)
 
 
+def least(setting: Setting) -> tuple[int, str]:
+    """What the cheapest head takes of a budget, and the candidate that it is fitted on."""
+    return min(
+        (_cost(setting, candidate, kernel, FEWEST, 0), candidate.method)
+        for candidate in setting.candidates.values()
+        for kernel in SOLVERS
+    )
+
+
 def affordable(setting: Setting, candidate: Candidate, kernel: bool, left: int, there: int) -> int:
     """On how many images a head can be fitted for some FLOPs, features of some being there."""
     low, high = 0, setting.examples
