@@ -84,6 +84,16 @@ class Finished(Protocol):
 Strategy = Callable[[Finished], Sequence[Step]]
 
 
+def shapes_of_input(step: Step, place: Any) -> Any:
+    """The abstract variables of a step that makes no network of its own: those of its input."""
+    return place.shapes(step.inputs.get("weights"))
+
+
+def variables_of_input(step: Step, place: Any) -> Any:
+    """The variables of a step that makes no network of its own: those of its input."""
+    return place.local_variables(step.inputs.get("weights"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """How steps of a kind are computed.
@@ -107,7 +117,7 @@ class Kind:
     version: int
     flops: Callable[[Step, Any], int]
     run: Callable[[Step, Any, Any], "Output"]
-    shapes: Callable[[Step, Any], Any]
+    shapes: Callable[[Step, Any], Any] = shapes_of_input
     restore: Callable[[Step, Any], Any] | None = None
     charge: Callable[[Step, Any, records.Record | None], Ledger] | None = None
     makes_arrays: bool = False

@@ -15,7 +15,6 @@ from ctl_jax import finetune, records
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune.step import Tree
 
 FEATURES, LABELS = "features", "labels"
 # Shards are small at first, since small budgets pay for few images: (images, how many such shards).
@@ -111,11 +110,6 @@ def flops(step: Step, place: Workplace) -> int:
     return count * place.forward(step.inputs.get("weights"), 0, params["image_size"])
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
-    """Those of its input: it makes no network of its own."""
-    return place.shapes(step.inputs.get("weights"))
-
-
 def run(step: Step, place: Workplace, job: Job) -> Output:
     """Computes them."""
     began, params = time.monotonic(), step.params
@@ -149,4 +143,4 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], arrays=lambda: {FEATURES: features, LABELS: split.labels[index]})
 
 
-register("extract", Kind(2, flops, run, shapes, makes_arrays=True))
+register("extract", Kind(2, flops, run, makes_arrays=True))

@@ -14,9 +14,15 @@ from ctl_jax.experiment.auto import candidates, expectation, policy
 from ctl_jax.experiment.kinds import head
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.place import Workplace
-from ctl_jax.experiment.steps import Kind, Output, Step, content_id, register
+from ctl_jax.experiment.steps import (
+    Kind,
+    Output,
+    Step,
+    content_id,
+    register,
+    variables_of_input,
+)
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune.step import Tree
 
 # Of a trial's inputs: the last look, and heads that were fitted and not taken.
 LOOKED, LOST = "looked", "lost"
@@ -91,16 +97,6 @@ def flops(step: Step, place: Workplace) -> int:
         return 0
     setting = setting_of(step, 1)
     return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
-
-
-def shapes(step: Step, place: Workplace) -> Tree:
-    """Those of its input: it makes no network of its own."""
-    return place.shapes(step.inputs.get("weights"))
-
-
-def restore(step: Step, place: Workplace) -> Tree:
-    """The variables of its input."""
-    return place.local_variables(step.inputs.get("weights"))
 
 
 def run(step: Step, place: Workplace, job: Job) -> Output:
@@ -296,4 +292,4 @@ def heads_tried(trial: Step) -> dict[str, Any]:
 
 
 # What `policy` decides stands in its records: a change there raises the version, too.
-register("look", Kind(1, flops, run, shapes, restore))
+register("look", Kind(1, flops, run, restore=variables_of_input))

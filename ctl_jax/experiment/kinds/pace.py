@@ -9,7 +9,7 @@ import numpy as np
 
 from ctl_jax import finetune, records
 from ctl_jax.experiment.place import Workplace
-from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.steps import Kind, Output, Step, register, variables_of_input
 from ctl_jax.experiment.stretches import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Hyper, Leg, Phase
@@ -24,16 +24,6 @@ _CLASSES = 64
 def flops(step: Step, place: Workplace) -> int:
     """Of the updates that are made."""
     return sum((_WARM_UP + _MEASURED) * cost for _, cost in _phases(step, place))
-
-
-def shapes(step: Step, place: Workplace) -> Tree:
-    """Those of its input: it makes no network of its own."""
-    return place.shapes(step.inputs.get("weights"))
-
-
-def restore(step: Step, place: Workplace) -> Tree:
-    """The variables of its input."""
-    return place.local_variables(step.inputs.get("weights"))
 
 
 def run(step: Step, place: Workplace, job: Job) -> Output:
@@ -110,4 +100,4 @@ def _phases(step: Step, place: Workplace) -> list[tuple[Phase, int]]:
     return found
 
 
-register("pace", Kind(1, flops, run, shapes, restore))
+register("pace", Kind(1, flops, run, restore=variables_of_input))
