@@ -69,6 +69,8 @@ setuptools.setup(
             "equinox>=0.13",
             "h5py>=3.11",
             "hypothesis>=6.100",
+            # Kubernetes' own schemas, for launch/gke.py.
+            "kubernetes-validate>=1.34",
             "mypy>=1.18",
             "pytest>=8.3",
             "pytest-xdist>=3.6",

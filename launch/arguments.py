@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Sequence
@@ -47,11 +48,11 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return argv[:middle], argv[middle + 1 :]
 
 
-def check_program(program: Sequence[str]) -> str:
+def check_program(program: Sequence[str]) -> tuple[str, str]:
     """Checks the arguments of `ctl_jax.main`.
 
     Returns:
-      The run's folder.
+      The config file, with arguments of its own if it has any, and the run's folder.
 
     Raises:
       UserError: `--config` or `--workdir` is lacking, or a flag is there that the launcher sets.
@@ -68,28 +69,95 @@ def check_program(program: Sequence[str]) -> str:
     for name, example in (("config", "configs/nevis.py"), ("workdir", "gs://bucket/runs/nevis")):
         if not given.get(name):
             raise UserError(f"expected --{name} after '--', e.g. -- --{name}={example}")
-    return given["workdir"]
+    return given["config"], given["workdir"]
 
 
-def check_name(name: str, most: int = 40) -> str:
-    """Checks a name of machines and jobs, from which longer names are made.
+def check_config(config: str, source: pathlib.Path) -> pathlib.PurePosixPath:
+    """Checks the program's config file, whose arguments may follow it after a colon.
+
+    Returns:
+      The file, relative to the checkout.
 
     Raises:
-      UserError: it is not one by the rules of Google Cloud and Kubernetes (RFC 1123).
+      UserError: it is not a file of the checkout `source`.
     """
-    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > most:
+    path = pathlib.PurePosixPath(config.split(":")[0])
+    if path.is_absolute() or ".." in path.parts or not (source / path).is_file():
+        raise UserError(f"--config={config}: expected a config file inside {str(source)!r}")
+    return path
+
+
+def is_in_bucket(workdir: str) -> bool:
+    """Whether a folder is in Google's object store.
+
+    Raises:
+      UserError: it would be, but names no bucket.
+    """
+    if not workdir.startswith("gs://"):
+        return False
+    # https://cloud.google.com/storage/docs/buckets#naming
+    if not re.fullmatch(r"gs://[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9](/.*)?", workdir, re.DOTALL):
+        raise UserError(f"--workdir={workdir}: expected gs://BUCKET/FOLDER")
+    return True
+
+
+def check_label(flag: str, text: str, longest: str = "", *, letter_first: bool = True) -> str:
+    """Checks a name that becomes a part of addresses.
+
+    Args:
+      flag: what gives it.
+      text: the name.
+      longest: what is put behind it at most, for names that are made from it.
+      letter_first: by RFC 1035, else by RFC 1123; both have 63 letters at most.
+
+    Raises:
+      UserError: it, or a name made from it, is none.
+    """
+    most = 63 - len(longest)
+    first = "[a-z]" if letter_first else "[a-z0-9]"
+    if not re.fullmatch(rf"{first}([-a-z0-9]*[a-z0-9])?", text) or len(text) > most:
+        which = "a letter first" if letter_first else "none of '-' at the ends"
         raise UserError(
-            f"--name={name}: expected at most {most} small letters, digits and '-', a letter first"
+            f"--{flag}={text}: expected at most {most} small letters, digits and '-', {which}"
         )
-    return name
+    return text
 
 
-def check_positive(flag: str, value: int) -> int:
+def check_subdomain(flag: str, text: str) -> str:
+    """Checks a name of Kubernetes that may have dots (a subdomain by RFC 1123).
+
+    Raises:
+      UserError: it is none.
+    """
+    label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    if not re.fullmatch(rf"{label}([.]{label})*", text) or len(text) > 253:
+        raise UserError(
+            f"--{flag}={text}: expected at most 253 small letters, digits, '-' and '.', a letter "
+            "or digit at each end"
+        )
+    return text
+
+
+def check_given(flag: str, text: str) -> str:
+    """Checks a text that must not be empty.
+
+    Raises:
+      UserError: it is, or is of blanks.
+    """
+    if not text.strip():
+        raise UserError(f"--{flag}={text}: expected a name")
+    return text
+
+
+def check_number(flag: str, value: int, least: int = 1, most: int = 2**31 - 1) -> int:
     """Checks a number of things.
 
     Raises:
-      UserError: there are none of them.
+      UserError: there are too few of them, or too many.
     """
-    if value < 1:
-        raise UserError(f"--{flag}={value}: expected a positive number")
+    if value < least:
+        what = "a positive number" if least == 1 else f"{least} or more"
+        raise UserError(f"--{flag}={value}: expected {what}")
+    if value > most:
+        raise UserError(f"--{flag}={value}: expected {most} at most")
     return value

@@ -3,13 +3,16 @@
 import dataclasses
 import pathlib
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 
 from ctl_jax.errors import UserError
 
-# A connection that hangs longer is a broken one.
-_ASK_S = 300
+# A command that hangs longer is given up: questions, and what moves files or machines.
+_ASK_S, _WORK_S = 300, 900
+# Else a connection to a machine that went away would hang for ever.
+_ALIVE = "-oServerAliveInterval=30"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Slice:
 
     With `dry_run` commands are printed and not run. The answers are those of a machine that comes
     when it is asked for, and of a program that ends well.
+
+    Attributes:
+      name: of the machine, and of the request for it.
+      there: whether it may be there, as far as these commands know.
     """
 
     def __init__(self, place: Place, name: str, dry_run: bool = False) -> None:
@@ -45,13 +52,14 @@ class Slice:
         self._place = place
         self._dry_run = dry_run
         self._dry_state = ""
+        self.there = False
         self._where = [f"--project={place.project}", f"--zone={place.zone}"]
 
-    def create(self) -> None:
+    def create(self) -> str:
         """Asks for the machine; it comes when there is one.
 
-        Raises:
-          UserError: the request is refused.
+        Returns:
+          "", or why it failed; the machine may be there all the same.
         """
         place = self._place
         command = [
@@ -65,13 +73,13 @@ class Slice:
             command.append("--spot")
         if place.service_account:
             command.append(f"--service-account={place.service_account}")
-        done = self._run(command)
-        if done.returncode:
-            raise UserError(f"{self.name} was not created: {_last_line(done.stderr)}")
+        self.there = True
+        done = self._run(command, timeout_s=_ASK_S)
         self._dry_state = "ACTIVE"
+        return reason(done) if done.returncode else ""
 
     def state(self) -> str | None:
-        """The state of the request, such as ACTIVE; None where there is none.
+        """The state of the request, such as ACTIVE, or "FAILED: why"; None where there is none.
 
         Raises:
           UserError: gcloud cannot say.
@@ -80,32 +88,46 @@ class Slice:
             [
                 *("gcloud", "compute", "tpus", "queued-resources", "describe", self.name),
                 *self._where,
-                "--format=value(state.state)",
+                "--format=value(state.state,state.failedData.error.message)",
             ],
             answer=self._dry_state,
+            timeout_s=_ASK_S,
         )
         if done.returncode == 0:
-            return done.stdout.strip() or None
-        if "NOT_FOUND" in done.stderr or "not found" in done.stderr.lower():
+            state, _, why = done.stdout.strip().partition("\t")
+            self.there = bool(state)
+            return ": ".join(filter(None, (state, " ".join(why.split())))) or None
+        if self._is_not_found(done):
+            self.there = False
             return None
-        raise UserError(f"{self.name} cannot be described: {_last_line(done.stderr)}")
+        raise UserError(f"{self.name} cannot be described: {reason(done)}")
 
-    def delete(self) -> None:
-        """Deletes the machine and the request. What is not there is deleted already."""
-        self._run(
-            [
-                *("gcloud", "compute", "tpus", "queued-resources", "delete", self.name),
-                *self._where,
-                "--force",
-                "--quiet",
-            ]
-        )
+    @property
+    def deletion(self) -> list[str]:
+        """The command that deletes the machine and the request."""
+        return [
+            *("gcloud", "compute", "tpus", "queued-resources", "delete", self.name),
+            *self._where,
+            "--force",
+            "--quiet",
+        ]
 
-    def copy(self, local: pathlib.Path, remote: str) -> bool:
-        """Copies a file to the home folder on all hosts. Returns whether it arrived."""
+    def delete(self) -> str:
+        """Deletes the machine and the request. What is not there is deleted already.
+
+        Returns:
+          "", or why it failed.
+        """
+        done = self._run(self.deletion, timeout_s=_WORK_S)
+        self.there = bool(done.returncode) and not self._is_not_found(done)
+        return reason(done) if self.there else ""
+
+    def copy(self, local: pathlib.Path, remote: str) -> str:
+        """Copies a file to the home folder on all hosts. Returns "", or why it failed."""
         command = ["gcloud", "compute", "tpus", "tpu-vm", "scp", str(local)]
-        done = self._run([*command, f"{self.name}:{remote}", "--worker=all", *self._where])
-        return done.returncode == 0
+        command += [f"{self.name}:{remote}", "--worker=all", *self._where]
+        done = self._run(command, timeout_s=_WORK_S)
+        return reason(done) if done.returncode else ""
 
     def shell(
         self, text: str, *, answer: str = "", ask: bool = False
@@ -119,10 +141,15 @@ class Slice:
         """
         command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", self.name, "--worker=all"]
         return self._run(
-            [*command, *self._where, f"--command={text}"],
+            [*command, *self._where, f"--ssh-flag={_ALIVE}", f"--command={text}"],
             answer=answer,
             timeout_s=_ASK_S if ask else None,
         )
+
+    def _is_not_found(self, done: subprocess.CompletedProcess[str]) -> bool:
+        """Whether it is this machine that gcloud does not find, and no file or project."""
+        said = done.stderr.lower()
+        return self.name in said and ("not_found" in said or "not found" in said)
 
     def _run(
         self, command: Sequence[str], answer: str = "", timeout_s: float | None = None
@@ -141,11 +168,20 @@ class Slice:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, 255, "", "no answer")
-        except FileNotFoundError:
-            raise UserError("gcloud: not found; expected the Google Cloud CLI on PATH") from None
+            return subprocess.CompletedProcess(command, 255, "", f"no answer in {timeout_s:.0f} s")
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "gcloud gave no reason"
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line that a command complained with."""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1].strip() if lines else f"no reason given, status {done.returncode}"
+
+
+def check_there() -> None:
+    """Checks that there is a gcloud to run.
+
+    Raises:
+      UserError: there is none.
+    """
+    if shutil.which("gcloud") is None:
+        raise UserError("gcloud: not found; expected the Google Cloud CLI on PATH")

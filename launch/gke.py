@@ -15,12 +15,12 @@ JobSet (https://jobset.sigs.k8s.io) in the cluster:
     | kubectl apply -f -
 
 IMAGE is made by launch/Dockerfile. A pod that is preempted, or that was told to stop (exit status
-75), is replaced without limit and goes on from the workdir; wrong input (2) ends the job, and other
-failures do after --retries.
+75), is replaced without limit and goes on from the workdir; wrong input (2) ends the job, and so
+does one failure more than --retries.
 """
 
 import argparse
-import math
+import pathlib
 import re
 import sys
 from typing import Any
@@ -29,9 +29,23 @@ import yaml  # type: ignore[import-untyped]
 
 from ctl_jax import startup, streams
 from ctl_jax.errors import UserError
-from launch import arguments, manifests
+from launch import arguments, manifests, tpus
 
 _COMMAND = "launch.gke"
+_TPU_EXAMPLE = "tpu-v5-lite-podslice:2x4"
+# https://pkg.go.dev/github.com/distribution/reference
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?"
+    r"{part}(/{part})*(:\w[\w.-]{{0,127}})?(@\w+(?:[-.+_]\w+)*:[0-9a-fA-F]{{32,}})?".format(
+        part=r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+    )
+)
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)([KMGTPE]i|[kMGTPE]|[eE][+-]?\d+)?")
+# Kubernetes: pods of an Indexed Job at once.
+_MOST_PODS = 100_000
+# The most that a node has: Google's a2-megagpu-16g.
+_MOST_GPUS = 16
 
 
 def main(argv: list[str]) -> int:
@@ -62,17 +76,27 @@ def _parser() -> argparse.ArgumentParser:
     add("--spot", action="store_true", help="cheaper nodes that may be taken away")
     add("--claim", help="NAME:FOLDER: mounts a PersistentVolumeClaim, e.g. for data or the workdir")
     add("--service_account", help="Kubernetes service account; it must write a gs:// workdir")
-    add("--retries", type=int, default=6, help="failures that end the job (%(default)s)")
+    add("--retries", type=int, default=6, help="failures that do not end the job (%(default)s)")
     return parser
 
 
 def _run(options: argparse.Namespace, program: list[str]) -> manifests.Run:
-    arguments.check_name(options.name)
-    for flag in ("workers", "hosts", "retries"):
-        arguments.check_positive(flag, getattr(options, flag))
-    workdir = arguments.check_program(program)
+    arguments.check_number("workers", options.workers, most=_MOST_PODS)
+    arguments.check_number("hosts", options.hosts, most=_MOST_PODS)
+    arguments.check_number("retries", options.retries, least=0)
+    longest = manifests.longest_ending(options.workers, options.hosts)
+    arguments.check_label("name", options.name, longest, letter_first=options.hosts > 1)
+    arguments.check_label("namespace", options.namespace, letter_first=False)
+    if not _IMAGE.fullmatch(options.image):
+        raise UserError(f"--image={options.image}: expected an image such as HOST/NAME:TAG")
+    if options.service_account is not None:
+        arguments.check_subdomain("service_account", options.service_account)
     claim = _claim(options.claim)
-    if not workdir.startswith("gs://") and not (claim and _is_inside(workdir, claim[1])):
+    config, workdir = arguments.check_program(program)
+    if not (claim and _is_inside(config.split(":")[0], claim[1])):
+        # The image is made of it.
+        arguments.check_config(config, pathlib.Path.cwd())
+    if not arguments.is_in_bucket(workdir) and not (claim and _is_inside(workdir, claim[1])):
         raise UserError(
             f"--workdir={workdir}: expected gs://BUCKET/FOLDER, or a folder in that of --claim"
         )
@@ -102,16 +126,20 @@ def _devices(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, Any
         raise UserError(f"{len(given)} of --gpu, --tpu and --cpus given; expected one of them")
     requests: dict[str, Any] = {}
     if options.memory is not None:
-        if not re.fullmatch(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", options.memory):
+        match = _QUANTITY.fullmatch(options.memory)
+        if match is None or not float(match[1]):
             raise UserError(f"--memory={options.memory}: expected a quantity such as 64Gi")
         requests["memory"] = options.memory
     if options.cpus is not None:
-        requests["cpu"] = arguments.check_positive("cpus", options.cpus)
+        requests["cpu"] = arguments.check_number("cpus", options.cpus)
         return {}, {"requests": requests}
     if options.gpu is not None:
-        match = re.fullmatch(r"([a-z0-9-]+):([1-9]\d*)", options.gpu)
-        if match is None:
-            raise UserError(f"--gpu={options.gpu}: expected TYPE:COUNT, e.g. nvidia-l4:1")
+        match = re.fullmatch(r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?):([1-9]\d*)", options.gpu)
+        if match is None or int(match[2]) > _MOST_GPUS:
+            raise UserError(
+                f"--gpu={options.gpu}: expected TYPE:COUNT with at most {_MOST_GPUS} in a pod, "
+                "e.g. nvidia-l4:1"
+            )
         device, count = "nvidia.com/gpu", int(match[2])
         selector = {"cloud.google.com/gke-accelerator": match[1]}
     else:
@@ -123,12 +151,7 @@ def _tpu(options: argparse.Namespace) -> tuple[str, int, dict[str, str]]:
     match = re.fullmatch(r"([a-z0-9-]+):([1-9]\d*(?:x[1-9]\d*){1,2})", options.tpu)
     if match is None:
         raise UserError(f"--tpu={options.tpu}: expected TYPE:TOPOLOGY, e.g. {_TPU_EXAMPLE}")
-    chips, rest = divmod(math.prod(map(int, match[2].split("x"))), options.hosts)
-    # As many as a host of any kind has.
-    if rest or chips not in (1, 2, 4, 8):
-        raise UserError(
-            f"--hosts={options.hosts}: expected hosts of 1, 2, 4 or 8 chips for --tpu={options.tpu}"
-        )
+    chips = tpus.chips_of_host(match[1], match[2], options.hosts)
     selector = {
         "cloud.google.com/gke-tpu-accelerator": match[1],
         "cloud.google.com/gke-tpu-topology": match[2],
@@ -136,20 +159,19 @@ def _tpu(options: argparse.Namespace) -> tuple[str, int, dict[str, str]]:
     return "google.com/tpu", chips, selector
 
 
-_TPU_EXAMPLE = "tpu-v5-lite-podslice:2x4"
-
-
 def _claim(text: str | None) -> tuple[str, str] | None:
+    """Name of a PersistentVolumeClaim, and where it is mounted."""
     if text is None:
         return None
-    match = re.fullmatch(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?):(/[^:]+)", text)
-    if match is None:
+    name, _, folder = text.partition(":")
+    folder = folder.rstrip("/")
+    if not re.fullmatch(r"/[^:]+", folder) or ".." in folder.split("/"):
         raise UserError(f"--claim={text}: expected NAME:FOLDER, e.g. data:/mnt/data")
-    return match[1], match[3].rstrip("/")
+    return arguments.check_subdomain("claim", name), folder
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    return path.startswith(f"{folder}/") and ".." not in path.split("/")
+    return f"{path}/".startswith(f"{folder}/") and ".." not in path.split("/")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from ctl_jax.cluster import WORKERS_VARIABLE
 from launch import arguments
 
 _PORT = 8476
-# How long a pod has between SIGTERM and SIGKILL: for a checkpoint, and on a spot node no longer
-# than the node itself has (30 s, of which some are the system's).
+# How long a pod has between SIGTERM and SIGKILL, for a checkpoint. A node of GKE that is taken away
+# has 30 s, of which the last 15 are the system's own pods':
+# https://cloud.google.com/kubernetes-engine/docs/concepts/spot-vms
 _GRACE_S = 180
-_SPOT_GRACE_S = 25
+_SPOT_GRACE_S = 15
+# Of the container, where root is not needed.
+_USER = 1000
 _CONTAINER = "main"
 # The one job of a JobSet; part of its pods' names.
 _GROUP = "group"
@@ -32,7 +35,7 @@ class Run:
       spot: whether nodes may be taken away.
       claim: PersistentVolumeClaim and the folder that it is mounted on.
       service_account: of the pods; None for the namespace's default.
-      retries: failures that end the job, preemption not counted.
+      retries: failures that do not end the job yet, preemption not counted.
     """
 
     name: str
@@ -47,6 +50,13 @@ class Run:
     claim: tuple[str, str] | None
     service_account: str | None
     retries: int
+
+
+def longest_ending(workers: int, hosts: int) -> str:
+    """What Kubernetes and JobSet put behind a run's name, at most, to name hosts and pods."""
+    if hosts == 1:
+        return f"-{workers - 1}"
+    return f"-{workers - 1}-{_GROUP}-0-{hosts - 1}-abcde"
 
 
 def job(run: Run) -> dict[str, Any]:
@@ -80,9 +90,10 @@ def _job_set(run: Run, index: int) -> dict[str, Any]:
         f"--worker={index}/{run.workers}",
         f"--group={address},$(JOB_COMPLETION_INDEX)/{run.hosts}",
     ]
-    # A group cannot go on without one of its pods. What ends its Job by these rules restarts it
-    # without limit; any other failure counts.
+    # A group cannot go on without one of its pods. Of what ends its Job by these rules, wrong input
+    # ends the JobSet, and the rest restarts it without limit; any other failure counts.
     rules: list[dict[str, Any]] = [
+        {"action": "FailJob", "onExitCodes": _exited(arguments.BAD_INPUT)},
         {"action": "FailJob", "onExitCodes": _exited(arguments.PREEMPTED)},
         {"action": "FailJob", "onPodConditions": [_disrupted()]},
     ]
@@ -91,11 +102,19 @@ def _job_set(run: Run, index: int) -> dict[str, Any]:
         # All pods on one slice, and nothing else there.
         pool = "cloud.google.com/gke-nodepool"
         metadata["annotations"] = {"alpha.jobset.sigs.k8s.io/exclusive-topology": pool}
-    again = {
-        "name": "preempted",
-        "action": "RestartJobSetAndIgnoreMaxRestarts",
-        "onJobFailureReasons": ["PodFailurePolicy"],
-    }
+    by_rule = {"onJobFailureReasons": ["PodFailurePolicy"]}
+    policy = [
+        {
+            "name": "wrong_input",
+            "action": "FailJobSet",
+            **by_rule,
+            # A Job's reason does not say by which rule it failed; what it says in words does.
+            "onJobFailureMessagePatterns": [
+                f"failed with exit code {arguments.BAD_INPUT} matching FailJob rule"
+            ],
+        },
+        {"name": "preempted", "action": "RestartJobSetAndIgnoreMaxRestarts", **by_rule},
+    ]
     replicated = {
         "name": _GROUP,
         "replicas": 1,
@@ -107,7 +126,7 @@ def _job_set(run: Run, index: int) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {
             "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-            "failurePolicy": {"maxRestarts": run.retries, "rules": [again]},
+            "failurePolicy": {"maxRestarts": run.retries, "rules": policy},
             "replicatedJobs": [replicated],
         },
     }
@@ -146,6 +165,9 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
         "args": program + flags,
         "env": [{"name": WORKERS_VARIABLE, "value": str(run.workers)}],
         "resources": run.resources,
+        # The log's last lines are in the pod's status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     if run.hosts > 1:
         container["ports"] = [{"containerPort": _PORT}]
@@ -154,6 +176,7 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _SPOT_GRACE_S if run.spot else _GRACE_S,
         "nodeSelector": run.selector,
+        "securityContext": _security(run),
         "containers": [container],
     }
     if run.service_account is not None:
@@ -167,3 +190,19 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
         container["volumeMounts"] = [{"name": "shared", "mountPath": folder}]
         pod["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": name}}]
     return pod
+
+
+def _security(run: Run) -> dict[str, Any]:
+    """The security context of a pod; with a container's it is a restricted one.
+
+    See https://kubernetes.io/docs/concepts/security/pod-security-standards.
+    """
+    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if any(device.endswith("/tpu") for device in run.resources["requests"]):
+        # The files of these devices are root's.
+        return context | {"runAsUser": 0}
+    context |= {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER}
+    if run.claim is not None:
+        # The folder is the user's, too, where its driver can do that.
+        context |= {"fsGroup": _USER, "fsGroupChangePolicy": "OnRootMismatch"}
+    return context

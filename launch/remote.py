@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Sequence
 
 from ctl_jax.errors import UserError
+from launch import arguments
 
 # What a launcher copies: what `pip install` and the configs need.
 _SOURCES = ("ctl_jax", "configs", "pyproject.toml", "setup.py", "README.md")
@@ -38,9 +39,7 @@ def archive(source: pathlib.Path, config: str) -> bytes:
       UserError: the checkout or the config file is not there.
     """
     names = list(_SOURCES)
-    path = pathlib.PurePosixPath(config.split(":")[0])
-    if path.is_absolute() or ".." in path.parts or not (source / path).is_file():
-        raise UserError(f"--config={config}: expected a config file inside {str(source)!r}")
+    path = arguments.check_config(config, source)
     if path.parts[0] not in names:
         names.append(str(path))
     buffer = io.BytesIO()
@@ -92,7 +91,8 @@ def setup(work: str, install: str | None, command: str) -> str:
         f"tar -xzf ../{ARCHIVE} -C code",
         # The system's Python is older than 3.11 on most TPU VMs; uv brings one.
         'export PATH="$HOME/.local/bin:$PATH"',
-        "command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh",
+        "command -v uv >/dev/null ||",
+        "  { curl -LsSf https://astral.sh/uv/install.sh -o uv.sh && sh uv.sh; }",
         "uv venv --quiet --allow-existing --python 3.12 venv",
         f"uv pip install --quiet --python venv/bin/python 'jax[tpu]' {shlex.quote(package)}",
     ]
@@ -111,18 +111,19 @@ def _stop() -> list[str]:
         "  for i in $(seq 180); do",
         '    kill -0 "$pid" 2>/dev/null || break; sleep 1',
         "  done",
+        '  kill -KILL "$pid" 2>/dev/null || true',
         "fi",
     ]
 
 
-def start(work: str, arguments: Sequence[str]) -> str:
+def start(work: str, flags: Sequence[str]) -> str:
     """Starts the program, unless it runs already; another that was started here stops.
 
     Args:
       work: a key.
-      arguments: of `ctl_jax.main`.
+      flags: of `ctl_jax.main`.
     """
-    program = shlex.join(["../venv/bin/python", "-m", "ctl_jax.main", *arguments])
+    program = shlex.join(["../venv/bin/python", "-m", "ctl_jax.main", *flags])
     ending = f"echo $? > {_STATE}/{work}.new; mv {_STATE}/{work}.new {_STATE}/{work}.status"
     # Background and `wait`: the number in `pid` is the program's, and the shell outlives it.
     begin = f"echo $$ > {_STATE}/shell; {program} & echo $! > {_STATE}/pid"
@@ -139,7 +140,8 @@ def start(work: str, arguments: Sequence[str]) -> str:
             f"rm -f {_STATE}/shell {_STATE}/pid {_STATE}/{work}.status",
             f"echo {work} > {_STATE}/key",
             f"setsid nohup bash -c {inner} >> ../log 2>&1 < /dev/null &",
-            f"until [ -s {_STATE}/pid ]; do sleep 0.1; done",
+            f"for i in $(seq 100); do if [ -s {_STATE}/pid ]; then exit 0; fi; sleep 0.1; done; "
+            f"echo 'no process number in {_STATE} after 10 s' >&2; exit 1",
         ]
     )
 

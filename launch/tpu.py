@@ -13,14 +13,16 @@ The machines are asked for as queued resources. Each gets the code of this check
 --install names), and runs the program apart from the connection. A VM that is taken away, or a
 program that was told to stop (exit status 75), is started again and goes on from the workdir.
 This command may be stopped at any time: the VMs go on, and the same command follows them again.
-At the end the machines are deleted, unless --keep is given.
+At the end the machines are deleted, unless --keep is given; what stays all the same is named, with
+the commands that delete it. Whatever is tried again counts towards --tries, except for what a cloud
+takes away and for waiting in its queue.
 """
 
 import argparse
 import concurrent.futures
 import functools
 import pathlib
-import re
+import shlex
 import sys
 import tempfile
 import threading
@@ -28,13 +30,11 @@ from collections.abc import Callable, Sequence
 
 from ctl_jax import home, startup, streams
 from ctl_jax.errors import UserError
-from launch import arguments, remote
+from launch import arguments, gcloud, remote, tpus
 from launch.gcloud import Place, Slice
-from launch.supervision import Supervisor, Work
+from launch.supervision import Supervisor, Work, remove
 
 _COMMAND = "launch.tpu"
-# Types of one host, by what precedes the last number; they count cores up to v5p, then chips.
-_ONE_HOST = {"v2": 8, "v3": 8, "v4": 8, "v5p": 8, "v5litepod": 8, "v6e": 8}
 _INTERRUPTED = 130
 
 
@@ -50,11 +50,13 @@ def main(argv: list[str]) -> int:
         place = _place(options)
         names = [f"{options.name}-{index}" for index in range(options.workers)]
         slices = [Slice(place, name, options.dry_run) for name in names]
+        if not options.dry_run:
+            gcloud.check_there()
+        stop = threading.Event()
         if options.delete:
-            for machine in slices:
-                machine.delete()
-            return 0
-        return _supervise(options, slices, program)
+            jobs = [functools.partial(_delete, machine, stop) for machine in slices]
+            return _run_all(options, slices, jobs, stop)
+        return _supervise(options, slices, program, stop)
     except UserError as error:
         arguments.fail(_COMMAND, error)
 
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--project", required=True, help="Google Cloud project")
     add("--zone", required=True, help="zone, e.g. us-central2-b")
     add("--type", required=True, help="accelerator type of one worker, e.g. v4-8")
-    add("--version", default="tpu-ubuntu2204-base", help="software of the VMs (%(default)s)")
+    add("--version", help="software of the VMs (what Google names for the type)")
     add("--workers", type=int, default=1, help="how many workers (%(default)s)")
     add("--group", action="store_true", help="a worker is a slice of several hosts")
     add("--spot", action="store_true", help="cheaper machines that may be taken away")
@@ -83,38 +85,32 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(options: argparse.Namespace) -> Place:
-    arguments.check_name(options.name)
-    arguments.check_positive("workers", options.workers)
-    arguments.check_positive("tries", options.tries)
+    arguments.check_number("workers", options.workers)
+    arguments.check_number("tries", options.tries)
+    arguments.check_label("name", options.name, longest=f"-{options.workers - 1}")
+    for flag in ("project", "zone"):
+        arguments.check_given(flag, getattr(options, flag))
     if not 0 < options.poll_s < float("inf"):
         raise UserError(f"--poll_s={options.poll_s}: expected a positive number of seconds")
-    match = re.fullmatch(r"(\w+)-(\d+)", options.type)
-    if match is None:
-        raise UserError(f"--type={options.type}: expected an accelerator type such as v4-8")
-    most = _ONE_HOST.get(match[1])
-    if most is not None and int(match[2]) > most and not options.group:
-        raise UserError(
-            f"--type={options.type}: this slice has several hosts, which must train together; "
-            f"expected --group, or one host such as {match[1]}-{most}"
-        )
+    software = tpus.check_type(options.type, group=options.group)
     return Place(
         options.project,
         options.zone,
         options.type,
-        options.version,
+        options.version or software,
         options.spot,
         options.service_account,
     )
 
 
-def _supervise(options: argparse.Namespace, slices: list[Slice], program: list[str]) -> int:
-    workdir = arguments.check_program(program)
-    if not workdir.startswith("gs://"):
+def _supervise(
+    options: argparse.Namespace, slices: list[Slice], program: list[str], stop: threading.Event
+) -> int:
+    config, workdir = arguments.check_program(program)
+    if not arguments.is_in_bucket(workdir):
         raise UserError(f"--workdir={workdir}: expected gs://BUCKET/FOLDER, since VMs vanish")
-    config = next(value for value in program if value.startswith("--config="))
     source = pathlib.Path(home.expand(options.source))
-    code = remote.archive(source, config.removeprefix("--config="))
-    stop = threading.Event()
+    code = remote.archive(source, config)
     # A dry run waits for nothing.
     poll_s = 0 if options.dry_run else options.poll_s
     with tempfile.TemporaryDirectory() as folder:
@@ -124,18 +120,26 @@ def _supervise(options: argparse.Namespace, slices: list[Slice], program: list[s
         for index, machine in enumerate(slices):
             work = _work(options, path, code, program, index)
             supervisor = Supervisor(machine, work, options.tries, poll_s, stop)
-            jobs.append(functools.partial(_follow, supervisor, machine, options.keep))
-        # A dry run goes one after the other, for its reader.
-        statuses = [job() for job in jobs] if options.dry_run else _in_threads(jobs, stop)
-    return next((status for status in statuses if status), 0)
+            jobs.append(functools.partial(_follow, supervisor, machine, options.keep, stop))
+        return _run_all(options, slices, jobs, stop)
 
 
-def _follow(supervisor: Supervisor, machine: Slice, keep: bool) -> int:
-    status = supervisor.run()
+def _follow(supervisor: Supervisor, machine: Slice, keep: bool, stop: threading.Event) -> int:
+    """Follows one worker to its end, then deletes its machine. Returns the exit status."""
+    try:
+        status = supervisor.run()
+    except UserError as error:
+        # Said now: the others may take days.
+        return startup.fail(_COMMAND, error)
     # PREEMPTED: it was not the program that ended, but the following of it.
-    if status != arguments.PREEMPTED and not keep:
-        machine.delete()
-    return status
+    if status == arguments.PREEMPTED or keep:
+        return status
+    not_deleted = _delete(machine, stop)
+    return status or not_deleted
+
+
+def _delete(machine: Slice, stop: threading.Event) -> int:
+    return int(not remove(machine, stop))
 
 
 def _work(
@@ -154,18 +158,37 @@ def _work(
     )
 
 
-def _in_threads(jobs: Sequence[Callable[[], int]], stop: threading.Event) -> list[int]:
-    """All at once; each mostly waits. Ctrl-C ends the following, not the machines."""
+def _run_all(
+    options: argparse.Namespace,
+    slices: Sequence[Slice],
+    jobs: Sequence[Callable[[], int]],
+    stop: threading.Event,
+) -> int:
+    """Runs all jobs, and names the machines that stay.
+
+    Returns:
+      The first exit status that is not 0, if there is one.
+    """
+    if options.dry_run:
+        # One after the other, for its reader.
+        return next(filter(None, [job() for job in jobs]), 0)
+    # Each mostly waits.
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
-            return [future.result() for future in futures]
+            statuses = [future.result() for future in futures]
         except KeyboardInterrupt:
             print("The machines go on: the same command follows them, and --delete ends them.")
-            return [_INTERRUPTED]
+            statuses = [_INTERRUPTED]
         finally:
-            # Also where one machine was refused: the others go on.
             stop.set()
+            # Their threads end first.
+            concurrent.futures.wait(futures)
+            if left := [machine for machine in slices if machine.there]:
+                print("Still there, and paid for; these commands delete what you do not need:")
+                for machine in left:
+                    print(f"  {shlex.join(machine.deletion)}", flush=True)
+    return next(filter(None, statuses), 0)
 
 
 if __name__ == "__main__":

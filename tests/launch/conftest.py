@@ -96,7 +96,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable, list[str
 
     def run(main: Callable, argv: list[str]) -> str:
         with pytest.raises(SystemExit) as ended:
-            main(argv)
+            sys.exit(main(argv))
         assert ended.value.code == 2
         output, errors = capsys.readouterr()
         assert output == ""

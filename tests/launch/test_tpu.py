@@ -3,11 +3,14 @@
 import os
 import pathlib
 import shlex
+import signal
 import tarfile
+import threading
 import time
 
 import pytest
 
+from ctl_jax import startup
 from ctl_jax.errors import UserError
 from launch import remote, tpu
 
@@ -20,23 +23,32 @@ PROGRAM = [
 ]
 
 # In bash, since it is called so often: Python takes ten times as long to start.
+# A file early-VERB-NAME has how often the command fails, and what it says then. With late-VERB-NAME
+# it does what it is asked for first.
 GCLOUD = r"""
-if [[ -e $CLOUD/broken ]]; then cat "$CLOUD/broken" >&2; exit 1; fi
+fails() {
+  local left why file=$CLOUD/$1-$verb-$name
+  [[ -e $file ]] && read -r left why < "$file" && ((left > 0)) || return 1
+  echo "$((left - 1)) $why" > "$file"
+  printf 'ERROR: (gcloud.x)\n%s\n' "$why" >&2
+}
 verb=$4 name=$5
 if [[ $verb == scp ]]; then name=${6%%:*}; fi
 # A file for each VM: what is asked at once for two of them is not mixed.
 printf '%s\0' "$@" $'\n' >> "$CLOUD/asked-$name"
+if fails early; then exit 1; fi
 vm=$CLOUD/vms/$name
 if [[ $verb == create ]]; then
   mkdir -p "$vm/home" "$vm/shm"
-  echo WAITING_FOR_RESOURCES PROVISIONING ACTIVE > "$vm/states"
-  exit
+  cat "$CLOUD/becomes-$name" 2> /dev/null > "$vm/states" ||
+    echo WAITING_FOR_RESOURCES PROVISIONING ACTIVE > "$vm/states"
 fi
 if [[ ! -d $vm ]]; then echo "ERROR: (gcloud.x) NOT_FOUND: no '$name'" >&2; exit 1; fi
 case $verb in
   describe)
     read -ra states < "$vm/states"
-    echo "${states[0]}"
+    # As FAILED/the_reason.
+    tr / '\t' <<< "${states[0]}"
     ((${#states[@]} == 1)) || echo "${states[@]:1}" > "$vm/states"
     ;;
   delete) rm -r "$vm" ;;
@@ -56,6 +68,7 @@ case $verb in
     exit $status
     ;;
 esac
+if fails late; then exit 1; fi
 """
 
 # Makes an environment whose Python is the program of the tests.
@@ -71,6 +84,7 @@ esac
 def cloud(cluster):
     cluster.shell("gcloud", f"CLOUD={cluster.folder}\n{GCLOUD}")
     cluster.shell("uv", UV.format(program=cluster.program, folder=cluster.folder))
+    (cluster.folder / "vms").mkdir()
     cluster.source = cluster.folder / "checkout"
     _make_checkout(cluster.source)
     return cluster
@@ -121,7 +135,8 @@ def test_workers_are_started_and_what_is_lost_goes_on(cloud, capsys):
     assert _verbs(cloud, "run-1").count("create") == 2
     creation = next(asked for asked in cloud.asked() if asked[3] == "create")
     assert creation[:3] == ["compute", "tpus", "queued-resources"]
-    for flag in ("--spot", "--accelerator-type=v4-8", "--project=p", "--zone=z"):
+    flags = ("--spot", "--accelerator-type=v4-8", "--project=p", "--zone=z")
+    for flag in (*flags, "--runtime-version=tpu-ubuntu2204-base"):
         assert flag in creation
     # Nothing is left that costs.
     assert not any((cloud.folder / "vms").iterdir())
@@ -153,6 +168,8 @@ def test_the_same_command_follows_what_it_finds(cloud, capsys):
     assert len(cloud.started()) == 2
     assert _verbs(cloud, "run-0").count("create") == 1
     assert "delete" not in _verbs(cloud, "run-0")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last)[4:6] == ["delete", "run-0"]
     # What failed earlier is tried again, since its cause may be gone.
     cloud.behave(0, 1, 0)
     assert _run(cloud, "--keep", "--tries=1", program=[*PROGRAM, "--config.seeds=2"]) == 1
@@ -165,10 +182,10 @@ def test_the_same_command_follows_what_it_finds(cloud, capsys):
 def test_other_work_that_still_runs_is_stopped_first(cloud):
     place = tpu._place(tpu._parser().parse_args(OWN))
     machine = tpu.Slice(place, "run-0")
-    machine.create()
+    assert machine.create() == ""
     archive = cloud.folder / "code.tar.gz"
     archive.write_bytes(remote.archive(cloud.source, "configs/quickstart.py"))
-    assert machine.copy(archive, remote.ARCHIVE)
+    assert machine.copy(archive, remote.ARCHIVE) == ""
     assert machine.shell(remote.setup("a", None, "")).returncode == 0
     cloud.behave(0, "sleep", 0)
     for _ in range(2):  # The second time it runs already.
@@ -186,14 +203,18 @@ def test_other_work_that_still_runs_is_stopped_first(cloud):
     (state / "c.status").unlink()
     (state / "shell").write_text("999999999")
     assert machine.shell(remote.poll("c")).stdout.startswith(f"{remote.MARK} gone\n")
+    # A program that does not start is not waited for without end.
+    cloud.shell("setsid", "exit 1\n")
+    done = machine.shell(remote.start("d", PROGRAM).replace("seq 100", "seq 2"))
+    assert done.returncode == 1
+    assert "no process number in " in done.stderr
 
 
 def test_a_set_up_that_fails_is_said(cloud, capsys):
     (cloud.folder / "no_index").touch()
     assert _run(cloud, "--tries=2") == 1
     output = capsys.readouterr().out
-    assert "run-0: uv: no index" in output
-    assert "2 of 2 times" in output
+    assert "run-0: the program was not installed: uv: no index, 2 of 2 times\n" in output
     assert cloud.started() == []
 
 
@@ -220,8 +241,118 @@ def test_a_machine_that_does_not_answer_is_replaced(cloud, monkeypatch):
     assert _verbs(cloud, "run-0").count("create") == 2
 
 
+def _fail(cloud, when, *, times=99, why="no such luck"):
+    (cloud.folder / when).write_text(f"{times} {why}\n")
+
+
+@pytest.mark.parametrize("own", [[], ["--delete"]])
+def test_a_deletion_that_fails_is_tried_again_and_told(cloud, capsys, monkeypatch, own):
+    monkeypatch.setattr("launch.supervision._AGAIN_S", (0.01, 0.02))
+    for name in ("run-0", "run-1"):
+        tpu.Slice(tpu._place(tpu._parser().parse_args(OWN)), name).create()
+    argv = ["--workers=2", *own]
+    _fail(cloud, "early-delete-run-0", times=2)
+    assert _run(cloud, *argv) == 0
+    assert "run-0: cannot be deleted: no such luck; again in 0.02 s\n" in capsys.readouterr().out
+    assert not any((cloud.folder / "vms").iterdir())
+
+    tpu.Slice(tpu._place(tpu._parser().parse_args(OWN)), "run-0").create()
+    _fail(cloud, "early-delete-run-0")
+    assert _run(cloud, *argv) == 1
+    # What stays is named at the end, with the command for it, and nothing else.
+    output = capsys.readouterr().out
+    left, command = output.splitlines()[-2:]
+    assert left.startswith("Still there, and paid for")
+    assert shlex.split(command)[:6] == "gcloud compute tpus queued-resources delete run-0".split()
+    (cloud.folder / "early-delete-run-0").unlink()
+    assert os.system(command) == 0
+    assert not any((cloud.folder / "vms").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "status", "expected"),
+    [
+        ("early-create-run-0", "99 no quota", 1, "creation failed: no quota"),
+        ("late-create-run-0", "99 no answer", 1, "creation failed: no answer"),
+        ("early-scp-run-0", "99 disk full", 1, "the code was not copied: disk full"),
+        ("becomes-run-0", "FAILED/no_zone", 1, "FAILED: no_zone"),
+        ("becomes-run-0", "SUSPENDED", 1, "SUSPENDED"),
+        ("early-ssh-run-0", "99 port 22", 255, "cannot be reached: port 22"),
+    ],
+)
+def test_nothing_is_tried_for_ever(cloud, capsys, monkeypatch, file, content, status, expected):
+    monkeypatch.setattr("launch.supervision._SILENT", 2)
+    (cloud.folder / file).write_text(f"{content}\n")
+    tries = 1 if file.startswith("late") else 2
+    assert _run(cloud, f"--tries={tries}") == status
+    assert f"run-0: {expected}, {tries} of {tries} times\n" in capsys.readouterr().out
+    assert cloud.started() == []
+    # Nothing is left, also where the creation was only said to have failed.
+    assert not any((cloud.folder / "vms").iterdir())
+
+
+def test_a_machine_that_came_all_the_same_is_used(cloud, capsys):
+    _fail(cloud, "late-create-run-0", times=1)
+    assert _run(cloud) == 0
+    assert _verbs(cloud, "run-0").count("create") == 1
+    assert "run-0: creation failed: no such luck, 1 of 3 times\n" in capsys.readouterr().out
+    assert not any((cloud.folder / "vms").iterdir())
+
+
+def test_a_machine_that_can_no_longer_be_asked_for_is_named(cloud, capsys, monkeypatch):
+    monkeypatch.setattr("launch.supervision._SILENT", 2)
+    monkeypatch.setattr("launch.supervision._AGAIN_S", ())
+    cloud.behave(0, "sleep")
+    state = tpu.Slice.state
+
+    def lost(self):
+        # As where the credentials end, once the program runs.
+        if cloud.started():
+            for verb in ("describe", "delete"):
+                _fail(cloud, f"early-{verb}-run-0", why="log in again")
+        return state(self)
+
+    monkeypatch.setattr(tpu.Slice, "state", lost)
+    assert _run(cloud, "--tries=1") == 255
+    output = capsys.readouterr().out
+    assert "run-0 cannot be described: log in again, 1 of 1 times\n" in output
+    assert shlex.split(output.splitlines()[-1])[4:6] == ["delete", "run-0"]
+    os.kill(int((cloud.folder / "vms/run-0/shm/ctl_jax/pid").read_text()), signal.SIGKILL)
+
+
+def test_ctrl_c_names_what_goes_on(cloud, capsys, monkeypatch):
+    def interrupted(self):
+        self._machine.create()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        assert self._stop.wait(60)
+        return 75
+
+    monkeypatch.setattr(tpu.Supervisor, "run", interrupted)
+    assert _run(cloud) == 130
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith("The machines go on: the same command follows them")
+    assert shlex.split(output[-1])[4:6] == ["delete", "run-0"]
+
+
+def test_a_refusal_is_told_before_the_others_end(cloud, capsys, monkeypatch):
+    _fail(cloud, "early-describe-run-0", why="PERMISSION_DENIED: no quota")
+    fail, started = startup.fail, []
+
+    def told(*arguments):
+        started.append(len(cloud.started()))
+        return fail(*arguments)
+
+    monkeypatch.setattr(startup, "fail", told)
+    assert _run(cloud, "--workers=2") == 2
+    assert started == [0]
+    output, errors = capsys.readouterr()
+    assert errors == "launch.tpu: run-0 cannot be described: PERMISSION_DENIED: no quota\n"
+    assert "run-1: done\n" in output
+    assert not any((cloud.folder / "vms").iterdir())
+
+
 def test_a_refused_request_is_one_line(cloud, one_line):
-    (cloud.folder / "broken").write_text("ERROR: (gcloud.x)\nPERMISSION_DENIED: no quota")
+    _fail(cloud, "early-describe-run-0", why="PERMISSION_DENIED: no quota")
     argv = [*OWN, f"--source={cloud.source}", "--", *PROGRAM]
     line = one_line(tpu.main, argv)
     assert line == "launch.tpu: run-0 cannot be described: PERMISSION_DENIED: no quota\n"
@@ -255,19 +386,24 @@ def test_a_dry_run_prints_the_commands_and_runs_none(cloud, capsys):
 @pytest.mark.parametrize(
     ("own", "program", "expected"),
     [
-        (["--name=Run"], PROGRAM, "--name=Run: expected at most 40 small letters"),
+        (["--name=Run"], PROGRAM, "--name=Run: expected at most 61 small letters"),
+        ([f"--name={'a' * 61}", "--workers=11"], PROGRAM, "a: expected at most 60 small letters"),
+        (["--zone="], PROGRAM, "--zone=: expected a name"),
         (["--workers=0"], PROGRAM, "--workers=0: expected a positive number"),
         (["--workers=x"], PROGRAM, "argument --workers: invalid int value: 'x'"),
         (["--worker=2"], PROGRAM, "unrecognized arguments: --worker=2"),
         (["--poll_s=0"], PROGRAM, "--poll_s=0.0: expected a positive number of seconds"),
         (["--type=tpu"], PROGRAM, "--type=tpu: expected an accelerator type such as v4-8"),
         (["--type=v5litepod-16"], PROGRAM, "expected --group, or one host such as v5litepod-8"),
+        (["--type=v9-8"], PROGRAM, "--type=v9-8: expected one of v2-N, v3-N, v4-N, v5litepod-N,"),
+        (["--type=v6e-12", "--group"], PROGRAM, "expected v6e-N with N 4, 8, 16, 32, 64"),
         (["--source=/nowhere"], PROGRAM, "expected a config file inside '/nowhere'"),
         ([], [], "expected --config after '--'"),
         ([], PROGRAM[:1], "expected --workdir after '--'"),
         ([], ["--config=configs/no.py", PROGRAM[1]], "expected a config file inside"),
         ([], ["--config=/etc/passwd", PROGRAM[1]], "--config=/etc/passwd: expected a config file"),
         ([], [PROGRAM[0], "--workdir=runs/x"], "--workdir=runs/x: expected gs://BUCKET/FOLDER"),
+        ([], [PROGRAM[0], "--workdir=gs://"], "--workdir=gs://: expected gs://BUCKET/FOLDER"),
         ([], [*PROGRAM, "--worker=0/2"], "--worker=0/2: expected none"),
         ([], [*PROGRAM, "x"], "'x' after '--': expected flags as --name=value"),
     ],
