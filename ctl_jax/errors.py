@@ -1,4 +1,6 @@
-"""The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
+"""The one exception that means "the input is wrong", as opposed to "the program is wrong"; and what
+an exception came from.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,3 +27,13 @@ def naming(subject: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{subject}: {error}") from None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and then what it came from."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__

@@ -6,9 +6,11 @@ They can come from anywhere in this program and the libraries below it, each wit
 import errno
 import os
 import re
-from collections.abc import Iterator
 
 import jax
+
+from ctl_jax.errors import causes
+from ctl_jax.object_store import Unreachable
 
 _AGAIN = "then the same command goes on, and nothing done is lost"
 _FULL = f"free some space or choose another --workdir; {_AGAIN}"
@@ -44,8 +46,10 @@ def explain(error: BaseException) -> str | None:
     Returns:
       The line; None where the error is of another kind and its traceback is needed.
     """
-    for each in _chain(error):
+    for each in causes(error):
         text = str(each)
+        if isinstance(each, Unreachable):
+            return f"{text}; see to the network, or wait; {_AGAIN}"
         advised = _SYSTEM | _KINDS
         if isinstance(each, OSError) and each.errno in advised:
             # Of two names the first is a temporary file's.
@@ -64,16 +68,6 @@ def explain(error: BaseException) -> str | None:
             asked = f" (it was asked for {size[1].strip()})" if size else ""
             return f"{_device()} is out of memory{asked}; expected a larger one, or {_SMALLER}"
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and then what it came from."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
 
 
 def _first_line(text: str) -> str:

@@ -4,6 +4,7 @@ A reader, or the next run, never sees half of a file. Paths with a scheme (`gs:/
 an object store, where putting an object is atomic by itself; all others are local.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import os
@@ -12,22 +13,25 @@ import re
 import secrets
 import shutil
 import urllib.parse
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
-import fsspec
 from etils import epath
 
-from ctl_jax import home
+from ctl_jax import home, object_store
 from ctl_jax.errors import UserError
 
 Path: TypeAlias = pathlib.Path | epath.Path
 PathLike: TypeAlias = str | os.PathLike[str]
+T = TypeVar("T")
+S = TypeVar("S")
 
 # How an address begins, also one with a slash too few, or the path of a Windows drive.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=[/\\\\]|$)")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp(\.|$)")
+# Files that are asked for at once: an object store takes some time for each.
+_AT_ONCE = 16
 # File systems that have no hard links say so in one of these ways.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 
@@ -57,7 +61,7 @@ def path(text: PathLike) -> Path:
         what = "gs://BUCKET/FOLDER" if scheme == "gs" else "a local folder or gs://BUCKET/FOLDER"
         raise UserError(f"{text}: expected {what}, found {address[0]!r} at its beginning")
     try:
-        fsspec.get_filesystem_class(scheme)
+        object_store.fit(scheme)
         return epath.Path(text)
     except (ImportError, ValueError, NotImplementedError) as error:
         raise UserError(f"{text}: expected pip install 'ctl-jax[gcs]' ({error})") from None
@@ -94,13 +98,13 @@ def is_remote(path: PathLike) -> bool:
 def exists(path: PathLike) -> bool:
     """Whether a file that is not empty is there now, whichever machine made or removed it."""
     if is_remote(path):
-        with _store(path) as store:
-            try:
-                # One request; to ask whether there is something of that name takes three.
-                store.cat_file(os.fspath(path), start=0, end=1)
-                return True
-            except FileNotFoundError:
-                return False
+        address = os.fspath(path)
+        try:
+            # One request; to ask whether there is something of that name takes three.
+            object_store.ask(address, lambda store: store.cat_file(address, start=0, end=1))
+        except FileNotFoundError:
+            return False
+        return True
     try:
         # NFS remembers for a while that a name was not there; opening its folder asks anew.
         os.close(os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY))
@@ -109,33 +113,66 @@ def exists(path: PathLike) -> bool:
     return os.path.exists(path)
 
 
+def at_once(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """What a function gives of each item, which may take its time on a network."""
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(function, items))
+
+
 def names(folder: PathLike) -> list[str]:
-    """Names of what is in a folder, in any order; none where there is no such folder."""
+    """Names of what is in a folder, in any order; none where there is no such folder.
+
+    Raises:
+      UserError: there is no such bucket.
+    """
+    if is_remote(folder):
+        return _below(folder, "/")
     try:
-        if not is_remote(folder):
-            return os.listdir(folder)
-        with _store(folder) as store:
-            found = store.ls(os.fspath(folder), detail=False)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [entry.rstrip("/").rpartition("/")[2] for entry in found]
 
 
 def tree(folder: PathLike) -> list[str]:
     """Names of all files in a folder and in those below it, relative to it, in any order."""
-    if not is_remote(folder):
-        found = pathlib.Path(folder).rglob("*")
-        return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
-    with _store(folder) as store:
-        inside = store._strip_protocol(os.fspath(folder)).rstrip("/") + "/"
-        return [name.removeprefix(inside) for name in store.find(os.fspath(folder))]
+    if is_remote(folder):
+        return _below(folder, "")
+    found = pathlib.Path(folder).rglob("*")
+    return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
+
+
+def _below(folder: PathLike, delimiter: str) -> list[str]:
+    """What begins with a folder's address, up to the delimiter: one request for a thousand."""
+    scheme, _, rest = os.fspath(folder).rstrip("/").partition("://")
+    bucket, _, inside = rest.partition("/")
+    prefix = f"{inside}/" if inside else ""
+
+    def request(store: Any) -> list[str]:
+        # Of the bucket: of a folder that is empty it would be asked whether it is a file.
+        return store.ls(f"{scheme}://{bucket}", detail=False, prefix=prefix, delimiter=delimiter)
+
+    try:
+        found = object_store.ask(os.fspath(folder), request)
+    except FileNotFoundError:
+        raise _no_bucket(folder) from None
+    start = f"{bucket}/{prefix}"
+    below = [name.removeprefix(start) for name in found if name.startswith(start)]
+    if delimiter:
+        return [name.rstrip("/") for name in below if name]
+    # Not the empty objects that some tools make for folders.
+    return [name for name in below if name and not name.endswith("/")]
+
+
+def _no_bucket(path: PathLike) -> UserError:
+    bucket = "/".join(os.fspath(path).split("/")[:3])
+    return UserError(f"{os.fspath(path)}: there is no bucket {bucket}; expected one that there is")
 
 
 def read_bytes(path: PathLike) -> bytes:
     """The content of a file."""
     if is_remote(path):
-        with _store(path) as store:
-            return bytes(store.cat_file(os.fspath(path)))
+        address = os.fspath(path)
+        return bytes(object_store.ask(address, lambda store: store.cat_file(address)))
     return pathlib.Path(path).read_bytes()
 
 
@@ -225,9 +262,10 @@ def overwrite(path: PathLike, content: bytes) -> None:
 
     Raises:
       FileNotFoundError: it is not there any more (an object store makes it again instead).
+      Unreachable: an object store does not answer; it is not asked for long.
     """
     if is_remote(path):
-        _put(path, content, "overwrite")
+        _put(path, content, "overwrite", patient=False)
         return
     handle = os.open(path, os.O_WRONLY)
     try:
@@ -256,8 +294,8 @@ def remove(path: PathLike) -> None:
         if not is_remote(path):
             os.unlink(path)
             return
-        with _store(path) as store:
-            store.rm_file(os.fspath(path))
+        address = os.fspath(path)
+        object_store.ask(address, lambda store: store.rm_file(address))
 
 
 def remove_tree(folder: PathLike) -> None:
@@ -265,19 +303,29 @@ def remove_tree(folder: PathLike) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with contextlib.suppress(FileNotFoundError), _store(folder) as store:
-        if found := store.find(os.fspath(folder)):
-            store.rm(found)
+    address = os.fspath(folder)
+    if found := [f"{address}/{name}" for name in tree(folder)]:
+        with contextlib.suppress(FileNotFoundError):
+            object_store.ask(address, lambda store: store.rm(found))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that a process has not written whole."""
+    return _TEMPORARY.match(name) is not None
 
 
 def sweep(folder: PathLike) -> None:
     """Removes the temporary files and folders that killed processes left, where nobody writes."""
-    for name in names(folder):
-        if _TEMPORARY.match(name):
-            # Not every system says of a folder that it is one.
-            with contextlib.suppress(IsADirectoryError, PermissionError):
-                remove(f"{os.fspath(folder)}/{name}")
-            remove_tree(f"{os.fspath(folder)}/{name}")
+    for name in filter(is_temporary, names(folder)):
+        remove_any(f"{os.fspath(folder)}/{name}")
+
+
+def remove_any(path: PathLike) -> None:
+    """Removes a file, or a folder with all that is in it, if it is there."""
+    # Not every system says of a folder that it is one.
+    with contextlib.suppress(IsADirectoryError, PermissionError):
+        remove(path)
+    remove_tree(path)
 
 
 def make_folder(folder: PathLike) -> None:
@@ -310,27 +358,21 @@ def _scheme(text: str) -> str:
     return found[1] if found else ""
 
 
-@contextlib.contextmanager
-def _store(path: PathLike) -> Iterator[Any]:
-    """The object store of an address; whatever goes wrong there is an OSError."""
-    try:
-        # Without its memory of listings: other machines write there too.
-        yield fsspec.filesystem(_scheme(os.fspath(path)), use_listings_cache=False)
-    except OSError:
-        raise
-    except Exception as error:
-        # Each store's client has errors of its own: no credentials, no network, no such bucket.
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _put(path: PathLike, content: bytes, mode: str) -> bool:
+def _put(path: PathLike, content: bytes, mode: str, *, patient: bool = True) -> bool:
     """Puts an object; whether it is now the one of this call."""
-    with _store(path) as store:
+    address = os.fspath(path)
+
+    def request(store: Any) -> bool:
         try:
-            store.pipe_file(os.fspath(path), content, mode=mode)
+            store.pipe_file(address, content, mode=mode)
         except FileExistsError:
             # The store may have kept it, its answer been lost, and the client have asked again.
             with contextlib.suppress(FileNotFoundError):
-                return bool(store.cat_file(os.fspath(path)) == content)
+                return bool(store.cat_file(address) == content)
             return False
         return True
+
+    try:
+        return object_store.ask(address, request, patient=patient)
+    except FileNotFoundError:
+        raise _no_bucket(path) from None

@@ -85,6 +85,18 @@ class _Bucket(MemoryFileSystem):
     def _strip_protocol(cls, path: str) -> str:
         return super()._strip_protocol(path.removeprefix("gs://"))
 
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """With a prefix as gcsfs: what is in the bucket `path` and begins so."""
+        if "prefix" not in kwargs:
+            return super().ls(path, detail)
+        bucket = self._strip_protocol(path).strip("/")
+        start, found = f"{bucket}/{kwargs['prefix']}", set()
+        for name in (each.lstrip("/") for each in self.store):
+            if name.startswith(start):
+                inside, slash, _ = name.removeprefix(start).partition(kwargs["delimiter"] or "\0")
+                found.add(f"{start}{inside}{slash}")
+        return sorted(found)
+
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         with self._creating:
             super().pipe_file(path, value, mode, **kwargs)

@@ -1,6 +1,6 @@
 """Cards of a run's best models: card.md in the folder of each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ctl_jax import files, records, report, text
@@ -12,20 +12,22 @@ from ctl_jax.models import card
 from ctl_jax.report.winners import widths
 
 
-def write(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> None:
+def write(plan: Plan, lines: Iterable[Mapping[str, Any]], products: Collection[str]) -> None:
     """Writes a card into the folder of each best model that was evaluated and is there.
 
     Args:
       plan: of the run.
       lines: its records, as JSON objects.
+      products: ids of the steps whose models are there.
     """
-    store = plan.place.store
-    for found in report.best(lines):
-        if store.has_product(found.trial.id):
-            folder = store.model(found.trial.id)
-            # What a worker that was killed here left half-written.
-            files.sweep(folder)
-            files.write_text(folder / "card.md", card.render(facts(plan, found)))
+
+    def write_one(found: report.Best) -> None:
+        folder = plan.place.store.model(found.trial.id)
+        # What a worker that was killed here left half-written.
+        files.sweep(folder)
+        files.write_text(folder / "card.md", card.render(facts(plan, found)))
+
+    files.at_once(write_one, [each for each in report.best(lines) if each.trial.id in products])
 
 
 def facts(plan: Plan, found: report.Best) -> card.Facts:

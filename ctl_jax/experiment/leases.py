@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ctl_jax import files
+from ctl_jax import files, object_store
 from ctl_jax.experiment.processes import Process, is_gone, this_process
+from ctl_jax.object_store import Unreachable
 
 HELD, RELEASED = "held", "released"
 _NAME = re.compile(r"(.+)\.([0-9]{1,18})", re.DOTALL)
@@ -51,6 +52,7 @@ class Lease:
 
         Raises:
           OSError: the folder cannot be written at the moment.
+          Unreachable: it does not answer.
         """
         with self._lock:
             if self._over or self.lost:
@@ -62,14 +64,18 @@ class Lease:
     def is_held(self) -> bool:
         """Whether no other has taken it over; asks the folder."""
         if not self.lost:
-            self.lost = _newest(self._folder).get(self.id) != self.generation
+            self.lost = newest(files.names(self._folder)).get(self.id) != self.generation
         return not self.lost
 
     def end(self, state: str) -> None:
-        """Gives it back: `RELEASED`, another may take it at once, or one that tells them more."""
+        """Gives it back: `RELEASED`, another may take it at once, or one that tells them more.
+
+        Where the folder does not answer, the others wait until the lease is dead.
+        """
         with self._lock:
             if not (self._over or self.lost):
-                self._write(state)
+                with contextlib.suppress(Unreachable):
+                    self._write(state)
             self._over = True
 
     def remove(self) -> None:
@@ -86,7 +92,7 @@ class Lease:
         if not self.generation:
             return [0]
         # As listed: the number in a foreign file's name may be any.
-        named = _named(self._folder)
+        named = _parts(files.names(self._folder))
         return {number for id, number in named if id == self.id and number <= self.generation}
 
     def _write(self, state: str) -> None:
@@ -124,7 +130,7 @@ class Leases:
 
     def newest(self) -> dict[str, int]:
         """The newest generation of each id that has a lease, by one listing."""
-        return _newest(self._folder)
+        return newest(files.names(self._folder))
 
     def take(self, id: str, generation: int) -> Lease | None:
         """Makes a lease of that generation; None where another process was faster."""
@@ -148,7 +154,8 @@ class Leases:
         seen = self._seen.get(id)
         if seen is None or (seen.generation, seen.content) != (newest, content):
             self._seen[id] = Sighting(newest, content, now)
-        elif now - seen.time >= self._lease_s:
+        # While the folder was out of reach, it was so for the holder as well.
+        elif now - max(seen.time, object_store.answers_since()) >= self._lease_s:
             return None
         return "unknown" if process is None else str(process)
 
@@ -177,16 +184,17 @@ def _path(folder: files.Path, id: str, generation: int) -> str:
     return f"{folder}/{id}.{generation}"
 
 
-def _newest(folder: files.Path) -> dict[str, int]:
+def newest(names: Iterable[str]) -> dict[str, int]:
+    """The newest generation of each id that has a lease, by the names of the files."""
     found: dict[str, int] = {}
-    for id, generation in _named(folder):
+    for id, generation in _parts(names):
         found[id] = max(generation, found.get(id, 0))
     return found
 
 
-def _named(folder: files.Path) -> list[tuple[str, int]]:
+def _parts(names: Iterable[str]) -> list[tuple[str, int]]:
     """Id and generation of each lease; files of other names are no leases."""
-    matches = map(_NAME.fullmatch, files.names(folder))
+    matches = map(_NAME.fullmatch, names)
     return [(match[1], int(match[2])) for match in matches if match]
 
 
@@ -236,5 +244,5 @@ class Heartbeat:
                 # is asked before anything is saved.
                 try:
                     lease.renew()
-                except OSError:
+                except (OSError, Unreachable):
                     continue

@@ -15,10 +15,10 @@ from types import TracebackType
 
 import numpy as np
 
-from ctl_jax import models, records
+from ctl_jax import files, models, records
 from ctl_jax.cluster import Worker
 from ctl_jax.experiment import steps
-from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases
+from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases, newest
 from ctl_jax.experiment.shares import order
 from ctl_jax.experiment.steps import Step, Strategy
 from ctl_jax.experiment.store import Finished, Store
@@ -137,6 +137,7 @@ class Queue:
       worker: which share is this worker's own.
       lease_s: how long a worker may be silent before others take over what it holds.
       key: of the run's config: whose report is the complete one.
+      before: what there was when the run began, for the first look; looked up without it.
       on_wait: called with a line that says who is waited for, when that changes.
       on_look: called with what is wanted, what of it is left, and what is finished, whenever that
         was looked up.
@@ -153,6 +154,7 @@ class Queue:
         lease_s: float = LEASE_S,
         *,
         key: str = "",
+        before: Finished | None = None,
         on_wait: Callable[[str], None] | None = None,
         on_look: Callable[[dict[str, Step], dict[str, Step], Finished], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -171,7 +173,9 @@ class Queue:
         self._said = ""
         self._clock = clock
         self._sleep = sleep
-        self._reports = self._leases.newest().get(_REPORT, -1)
+        self._before = before
+        there = self._leases.newest() if before is None else newest(before.leases)
+        self._reports = there.get(_REPORT, -1)
 
     def take(self) -> Iterator[Claim]:
         """Yields one step after the other, each claimed, until all are done, by whomever.
@@ -182,9 +186,8 @@ class Queue:
         pauses = self._pauses()
         tried: set[str] = set()
         while True:
-            # In this order: a lease goes after its step was saved, so what has neither is free.
-            leases = self._leases.newest()
-            finished = self._store.finished()
+            finished, self._before = self._before or self._store.finished(), None
+            leases = newest(finished.leases)
             now = _Left(self._strategy, finished)
             if self.on_look is not None:
                 self.on_look(now.wanted, now.left, finished)
@@ -204,7 +207,7 @@ class Queue:
                 pauses = self._pauses()
             else:
                 self._wait(holders, next(pauses))
-        self._tidy(now.wanted)
+        self._tidy(now.wanted, finished)
 
     @contextlib.contextmanager
     def reporting(self, *, complete: bool) -> Iterator[bool]:
@@ -235,14 +238,14 @@ class Queue:
     def _turn(self, complete: bool) -> Lease | None:
         pauses = self._pauses()
         while True:
-            newest = self._leases.newest().get(_REPORT, -1)
-            done = complete and newest > self._reports
-            if done and self._leases.state(_REPORT, newest) == self._complete:
+            last = self._leases.newest().get(_REPORT, -1)
+            done = complete and last > self._reports
+            if done and self._leases.state(_REPORT, last) == self._complete:
                 return None
-            holder = self._leases.holder(_REPORT, newest)
-            if holder is None and (lease := self._leases.take(_REPORT, newest + 1)):
+            holder = self._leases.holder(_REPORT, last)
+            if holder is None and (lease := self._leases.take(_REPORT, last + 1)):
                 # The newest alone counts, and stays: its number says that a report was written.
-                self._leases.remove(_REPORT, newest)
+                self._leases.remove(_REPORT, last)
                 return lease
             if not complete:
                 return None
@@ -259,15 +262,12 @@ class Queue:
         self, ids: Iterable[str], leases: Mapping[str, int]
     ) -> tuple[dict[str, int], list[str]]:
         """What can be taken, with the generation to make, and who holds each of the others."""
-        free, holders = {}, []
-        for id in ids:
-            newest = leases.get(id, -1)
-            holder = self._leases.holder(id, newest)
-            if holder is None:
-                free[id] = newest + 1
-            else:
-                holders.append(holder)
-        return free, holders
+        generations = {id: leases.get(id, -1) for id in ids}
+        held = [id for id, generation in generations.items() if generation >= 0]
+        found = files.at_once(lambda id: self._leases.holder(id, generations[id]), held)
+        holders = {id: who for id, who in zip(held, found, strict=True) if who is not None}
+        free = {id: last + 1 for id, last in generations.items() if id not in holders}
+        return free, list(holders.values())
 
     def _claim(self, free: Mapping[str, int], now: _Left, until: float) -> Iterator[Claim]:
         """Claims what is still free of `free`, until then; what gets done is left no more."""
@@ -289,11 +289,12 @@ class Queue:
         if lease is None:
             return None
         # The one who held it before may have saved it just before the lease went.
-        if self._store.is_done(step.id):
+        problem = self._store.problem(step.id)
+        if problem == "":
             if not (needed and steps.has_product(step)) or self._store.has_product(step.id):
                 lease.remove()
                 return None
-        else:
+        elif problem:
             # Records that are damaged; nobody else may move them now.
             self._store.set_aside(step.id)
         return Claim(self._store, self._heartbeat, lease, step, needed)
@@ -311,15 +312,15 @@ class Queue:
             self._said = listed
         self._sleep(pause)
 
-    def _tidy(self, ids: Iterable[str]) -> None:
+    def _tidy(self, ids: Iterable[str], finished: Finished) -> None:
         """Removes what killed workers left of work that is done."""
         ids, others = set(ids), False
-        for id, newest in self._leases.newest().items():
+        for id, last in newest(finished.leases).items():
             if id in ids:
-                self._leases.remove(id, newest)
+                self._leases.remove(id, last)
             elif id != _REPORT:
                 # Of a worker that wants more than this one.
-                others |= self._leases.holder(id, newest) is not None
-        self._store.remove_scratch(ids & self._store.scratches())
+                others |= self._leases.holder(id, last) is not None
+        self._store.remove_scratch(ids & finished.scratches)
         if not others:
-            self._store.sweep_steps()
+            self._store.sweep_steps(finished)

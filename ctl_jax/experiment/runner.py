@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import rich.console
 
-from ctl_jax import files, finetune, interrupts, records, report
+from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import cards, run_records, steps, tables
@@ -71,11 +71,14 @@ def run(
     place = Workplace(checked, loader, store, warn)
     plan = make_plan(place)
     _check_devices(plan)
+    # Only a group's first process knows what is done.
+    tasks = list(place.tasks)
     if group.is_first():
         finished = store.finished()
         wanted = steps.closure(plan.strategy(finished))
-        store.tell_of_lost(wanted)
+        store.tell_of_lost(wanted, finished)
         tables.print_plan(console, plan, wanted, finished)
+        tasks = _tasks_left(wanted, finished)
     if plan_only:
         return
     queue = None
@@ -87,13 +90,16 @@ def run(
             place.flops,
             worker,
             key=steps.content_id(checked.to_dict()),
+            before=finished,
             on_wait=functools.partial(_say, console),
             sleep=pause,
         )
     try:
         # Each process of a group has to do the same, so none may leave it anywhere.
         with interrupts.deferred(jax.process_count() > 1):
-            _execute(plan, queue, console)
+            _execute(plan, queue, console, tasks)
+    except object_store.Unreachable:
+        raise
     except BaseException:
         # What is done can be looked at. What went wrong before counts, not what does here.
         with contextlib.suppress(Exception):
@@ -138,9 +144,14 @@ def _check_fits(what: str, size: int) -> None:
         )
 
 
-def _execute(plan: Plan, queue: Queue | None, console: rich.console.Console) -> None:
+def _execute(
+    plan: Plan, queue: Queue | None, console: rich.console.Console, tasks: Collection[str]
+) -> None:
     place = plan.place
-    _load_tasks(plan, console)
+    # What is wrong with their images stops here.
+    for name, info in place.tasks.items():
+        if name in tasks:
+            tables.print_loaded(console, info, place.loader.load(info.spec))
     with Progress(console) as progress:
         place.progress = progress
         damaged: set[str] = set()
@@ -190,20 +201,10 @@ def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
         place.store.set_aside_product(id, error.reason)
 
 
-def _load_tasks(plan: Plan, console: rich.console.Console) -> None:
-    """Decodes the images of the tasks that something is left to do on: what is wrong stops here."""
-    place = plan.place
-    names = set(place.tasks)
-    # Only a group's first process knows what is done.
-    if group.is_first():
-        finished = place.store.finished()
-        left, _ = steps.pending(steps.closure(plan.strategy(finished)), finished)
-        names = {
-            task["name"] for s in left.values() if isinstance(task := s.params.get("task"), dict)
-        }
-    for name, info in place.tasks.items():
-        if name in names:
-            tables.print_loaded(console, info, place.loader.load(info.spec))
+def _tasks_left(wanted: dict[str, Step], finished: steps.Done) -> list[str]:
+    """Names of the tasks that something is left to do on."""
+    left, _ = steps.pending(wanted, finished)
+    return [task["name"] for s in left.values() if isinstance(task := s.params.get("task"), dict)]
 
 
 def _stage(place: Workplace, step: Step) -> contextlib.AbstractContextManager[None]:
@@ -293,13 +294,14 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
     if complete and not left:
         mode = plan.config.keep_models
         store.settle_models(
+            finished,
             stay=needed if mode == "all" else (),
             # What was the best before, or was kept in case it would be; and what diverged.
             go=wanted.keys() - needed if mode != "none" else (),
         )
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
-    cards.write(plan, plain)
+    cards.write(plan, plain, finished.products)
     for path in paths:
         _say(console, f"wrote {path}")
     _say(console, f"\n{report.summary(plain, store.workdir)}")
@@ -311,9 +313,12 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
     store = plan.place.store
     trials = [step for step in wanted.values() if step.kind == TRIAL]
     others = [step for step in wanted.values() if step.kind != TRIAL and step in finished]
+    counted = _counted(trials, finished)
+    there = [step.id for step in (*others, *counted) if step in finished]
+    loaded = dict(zip(there, files.at_once(store.load, there), strict=True))
     yield run_records.run_record(plan)
     for step in others:
-        for record in store.load(step.id):
+        for record in loaded[step.id]:
             if isinstance(record, records.PruneRecord):
                 # Of a task's images, or drawn, there are several of one name.
                 several = record.task is not None or ":" in record.cut
@@ -323,11 +328,11 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
     yield from run_records.method_records(plan)
     said: set[str] = set()
     yield from _undecided(plan, finished)
-    for step in _counted(trials, finished):
+    for step in counted:
         if step not in finished:
             yield run_records.pending_record(step)
             continue
-        for record in store.load(step.id):
+        for record in loaded[step.id]:
             if isinstance(record, records.TrialRecord):
                 # It may have been done for another stream that has the task.
                 record = dataclasses.replace(record, variant=plan.config.stream.variant)

@@ -19,7 +19,6 @@ sync tool makes of them later is noticed: a damaged file gets the name NAME.dama
 nothing reads, and what it held is made again. Files of other names are nobody's business here.
 """
 
-import concurrent.futures
 import contextlib
 import csv
 import errno
@@ -38,8 +37,6 @@ from ctl_jax.experiment import arrays, folder
 from ctl_jax.experiment.sealing import Damaged, seal, to_lines, unseal
 from ctl_jax.experiment.steps import Step
 
-# Files that are read at once: an object store takes some time for each.
-_READERS = 16
 _ID = re.compile(r"[0-9a-f]{16}")
 _RECORDS = ".jsonl"
 # Beside the models of trials that are, or may turn out to be, the best.
@@ -52,12 +49,25 @@ class Finished:
     Attributes:
       records: ids of the steps whose records are there and whole.
       products: ids of the steps whose models or arrays are there.
+      provisional: ids of those whose models may go; see `Store.settle_models`.
+      leases: names of the files of leases.
+      scratches: ids of the steps that have a scratch folder.
+      half_written: what killed workers may have left in the folders of steps, models and arrays.
     """
 
-    def __init__(self, store: "Store", done: frozenset[str], kept: frozenset[str]):
-        self.records = done
-        self.products = kept
+    def __init__(self, store: "Store", done: frozenset[str], listed: Mapping[str, Sequence[str]]):
         self._store = store
+        self.records = done
+        self.products = frozenset(store.products(listed))
+        markers = map(_MARKER.fullmatch, listed["models"])
+        self.provisional = frozenset(match[1] for match in markers if match)
+        self.leases = listed["leases"]
+        self.scratches = frozenset(listed["scratch"])
+        self.half_written = [
+            store.workdir / inside / name
+            for inside in ("steps", "models", "arrays")
+            for name in filter(files.is_temporary, listed[inside])
+        ]
 
     def __contains__(self, step: object) -> bool:
         return isinstance(step, Step) and step.id in self.records
@@ -106,15 +116,14 @@ class Store:
         Raises:
           UserError: it cannot be a run's folder, or cannot be written.
         """
-        if not files.is_remote(self.workdir):
-            folder.check_place(self.workdir)
         try:
-            self._check_config()
+            self._read_config()
         except FileNotFoundError:
+            # This also tells whether there is such a bucket.
             if any(name.endswith(_RECORDS) for name in files.names(self._steps)):
                 self.tell("config.json is gone; it is written again")
         except Damaged as error:
-            self.tell(f"config.json {error} (damaged); it is written again")
+            self._tell_of_config(error)
 
     def create(self) -> None:
         """Makes the folder where it is not there yet, and notes the config.
@@ -122,18 +131,23 @@ class Store:
         Raises:
           UserError: it cannot be written, or is something else's.
         """
-        self.check()
         try:
+            found: bytes | None = None
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    found = self._read_config()
+                except Damaged as error:
+                    self._tell_of_config(error)
+                    folder.set_aside(self._config_path)
             for inside in (self._steps, self.leases):
                 files.make_folder(inside)
-            with contextlib.suppress(FileNotFoundError, Damaged):
-                if folder.read(self._config_path) == self._config.encode():
-                    return
-            with contextlib.suppress(FileNotFoundError):
-                self._set_aside_config()
-            files.write_text(self._config_path, self._config)
+            if found != self._config.encode():
+                files.write_text(self._config_path, self._config)
         except OSError as error:
             raise folder.unusable(self.workdir, "written", error) from None
+
+    def _tell_of_config(self, damage: Damaged) -> None:
+        self.tell(f"config.json {damage} (damaged); it is written again")
 
     def tell(self, line: str) -> None:
         """Says once that something is damaged, and what follows from it."""
@@ -152,60 +166,68 @@ class Store:
 
     def has_product(self, step_id: str) -> bool:
         """Whether the model or the arrays that a step made are there now, whoever made them."""
-        return step_id in self._products()
+        return step_id in self.products(self._listed("models", "arrays"))
 
-    def _products(self) -> set[str]:
-        kept = {name.removesuffix(arrays.SUFFIX) for name in files.names(self._arrays)}
-        return set(filter(_ID.fullmatch, kept.union(files.names(self._models))))
+    @staticmethod
+    def products(listed: Mapping[str, Sequence[str]]) -> set[str]:
+        """Ids of the steps that have a product, by the names in "models" and "arrays"."""
+        kept = {name.removesuffix(arrays.SUFFIX) for name in listed["arrays"]}
+        return set(filter(_ID.fullmatch, kept.union(listed["models"])))
+
+    def _listed(self, *inside: str) -> dict[str, list[str]]:
+        """Names of what is in some folders of the run, asked for at once."""
+        found = files.at_once(files.names, [self.workdir / name for name in inside])
+        return dict(zip(inside, found, strict=True))
 
     def scratch(self, step_id: str) -> files.Path:
         """The folder of what an unfinished step keeps, e.g. checkpoints; not made here."""
         return self._scratch / step_id
-
-    def scratches(self) -> set[str]:
-        """Ids of the steps that have a scratch folder."""
-        return set(files.names(self._scratch))
 
     def remove_scratch(self, step_ids: Iterable[str]) -> None:
         """Removes scratch folders, those that are there."""
         for step_id in step_ids:
             files.remove_tree(self.scratch(step_id))
 
-    def sweep_steps(self) -> None:
+    def sweep_steps(self, finished: Finished) -> None:
         """Removes what killed workers left half-written, once all steps are done."""
-        files.sweep(self._steps)
-        files.sweep(self._models)
-        files.sweep(self._arrays)
+        for path in finished.half_written:
+            files.remove_any(path)
 
     def sweep_report(self) -> None:
         """Removes what a killed worker left half-written of the report, for the next writer."""
-        for inside in (self.workdir, self.workdir / "figures", self.workdir / "keep"):
-            files.sweep(inside)
+        files.at_once(files.sweep, [self.workdir, self.workdir / "figures", self.workdir / "keep"])
 
     def is_done(self, step_id: str) -> bool:
         """Whether the step's records are there now, and whole, whoever made them."""
+        return self.problem(step_id) == ""
+
+    def problem(self, step_id: str) -> str | None:
+        """What is wrong with a step's records now; "" where they are whole, None where none are."""
         problem = self._problem(step_id)
         self._note(step_id, problem)
-        return problem == ""
+        return problem
 
     def finished(self) -> Finished:
-        """What is done, by one listing of the records, of the models and of the arrays.
+        """What is done, and what else there is, by one listing of each folder.
 
         Each file is read once, when it is first seen. A damaged one is told of, and not done.
         """
-        # In this order: records are written after the product that belongs to them.
-        names = files.names(self._steps)
+        # At once, although others work meanwhile: whoever then takes what is done already, or
+        # misses what is there, asks for it alone once it has the lease.
+        listed = self._listed("leases", "steps", "models", "arrays", "scratch")
+        names = listed["steps"]
         there = {name.removesuffix(_RECORDS) for name in names if name.endswith(_RECORDS)}
         there = set(filter(_ID.fullmatch, there))
         new = [step_id for step_id in there if step_id not in self._whole]
         if new:
-            with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
-                for step_id, problem in zip(new, readers.map(self._problem, new), strict=True):
-                    self._note(step_id, problem)
-        return Finished(self, frozenset(self._whole & there), frozenset(self._products()))
+            for step_id, problem in zip(new, files.at_once(self._problem, new), strict=True):
+                self._note(step_id, problem)
+        return Finished(self, frozenset(self._whole & there), listed)
 
-    def tell_of_lost(self, step_ids: Iterable[str]) -> None:
+    def tell_of_lost(self, step_ids: Collection[str], finished: Finished) -> None:
         """Says which steps have a result in results.csv, but no file of records any more."""
+        if finished.records.issuperset(step_ids):
+            return
         try:
             text = folder.read(self.workdir / "results.csv").decode(errors="replace")
             reported = {row.get("trial") for row in csv.DictReader(text.splitlines())}
@@ -336,15 +358,17 @@ class Store:
                 else:
                     folder.set_aside(path)
 
-    def settle_models(self, *, stay: Collection[str] = (), go: Collection[str] = ()) -> None:
+    def settle_models(
+        self, finished: Finished, *, stay: Collection[str] = (), go: Collection[str] = ()
+    ) -> None:
         """Decides what becomes of provisional models.
 
         Args:
+          finished: what there is.
           stay: ids of steps whose models are provisional no more.
           go: ids of those whose models are removed if they are.
         """
-        found = (_MARKER.fullmatch(name) for name in files.names(self._models))
-        for step_id in [match[1] for match in found if match]:
+        for step_id in finished.provisional:
             if step_id in go:
                 files.remove_tree(self.model(step_id))
             if step_id in go or step_id in stay:
@@ -398,16 +422,19 @@ class Store:
         if problem:
             self.tell(f"steps/{step_id}{_RECORDS} {problem} (damaged); that step is done again")
 
-    def _check_config(self) -> None:
-        """Sees whether the folder is a run's.
+    def _read_config(self) -> bytes:
+        """The content of the config.
 
         Raises:
           FileNotFoundError: there is no config.
           Damaged: it is no JSON object, and the folder is a run's.
-          UserError: it is something else's, or cannot be read.
+          UserError: the folder is something else's, or cannot be read.
         """
+        if not files.is_remote(self.workdir):
+            folder.check_place(self.workdir)
         try:
-            found = _parse_config(folder.read(self._config_path))
+            content = folder.read(self._config_path)
+            found = _parse_config(content)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -423,13 +450,7 @@ class Store:
                 f"{self._config_path}: expected the config that a run wrote, found keys {keys}; "
                 f"--workdir takes a new folder or a run's"
             )
-
-    def _set_aside_config(self) -> None:
-        """Moves a damaged config away."""
-        try:
-            self._check_config()
-        except Damaged:
-            folder.set_aside(self._config_path)
+        return content
 
 
 def _parse_config(content: bytes) -> dict[str, Any]:

@@ -151,15 +151,21 @@ def read(path: str | os.PathLike[str], directory: pathlib.Path) -> dict[str, Any
 def _upload(local: pathlib.Path, remote: files.Path) -> None:
     """Directories cannot be renamed there: the list of sums comes last and makes it complete."""
     files.remove_tree(remote)
-    for name in [*_checksums(local), SUMS]:
+
+    def put(name: str) -> None:
         files.write_bytes(remote / name, (local / name).read_bytes())
+
+    files.at_once(put, _checksums(local))
+    put(SUMS)
 
 
 def _download(remote: files.Path, local: pathlib.Path) -> None:
-    for name in files.tree(remote):
+    def get(name: str) -> None:
         # An object's name may be anything; none leads out of the directory.
         if ".." not in name.split("/"):
             files.write_bytes(local / name, files.read_bytes(remote / name))
+
+    files.at_once(get, files.tree(remote))
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -48,6 +48,5 @@ def write(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str]) -
         "report.html": page.render(results, images).encode(errors="backslashreplace"),
         **{f"figures/{name}.png": image for name, image in images.items()},
     }
-    for name, content in contents.items():
-        files.write_bytes(folder / name, content)
+    files.at_once(lambda name: files.write_bytes(folder / name, contents[name]), contents)
     return [folder / name for name in contents]

@@ -304,7 +304,7 @@ def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):
             if number_of(claim) == 2:
                 break
             claim.commit([line("me")])
-    assert store.scratches() == {IDS[2]}
+    assert store.finished().scratches == {IDS[2]}
     # A worker that was killed just after its trial was saved.
     store.save(IDS[7], [line("far")])
     far.takes(IDS[7])
@@ -315,7 +315,7 @@ def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):
         lambda claim: found.update({number_of(claim): files.names(store.scratch(claim.step.id))}),
     )
     assert found == {2: ["1"], 3: [], 4: [], 5: [], 6: []}
-    assert store.scratches() == set()
+    assert store.finished().scratches == set()
     assert files.names(store.leases) == []
 
 

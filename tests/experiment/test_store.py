@@ -148,18 +148,18 @@ def test_provisional_models_go_unless_they_are_asked_for(store, model):
         store.save_model(step, model, provisional=True)
     assert store.finished().products == {ABC, DEF, GHI}
     # Nothing is known of the third: another config may ask for it.
-    store.settle_models(stay={ABC}, go={DEF})
+    store.settle_models(store.finished(), stay={ABC}, go={DEF})
     assert store.finished().products == {ABC, GHI}
     # What was asked for once stays.
-    store.settle_models(go={ABC, DEF})
+    store.settle_models(store.finished(), go={ABC, DEF})
     assert store.finished().products == {ABC, GHI}
-    store.settle_models(go={GHI})
+    store.settle_models(store.finished(), go={GHI})
     assert files.names(store.workdir / "models") == [ABC]
 
 
 def test_what_was_asked_for_is_not_provisional(store, model):
     store.save_model(ABC, model)
-    store.settle_models(go={ABC})
+    store.settle_models(store.finished(), go={ABC})
     assert store.finished().products == {ABC}
 
 
@@ -193,7 +193,7 @@ def test_what_killed_workers_left_half_written_goes(store, model):
     left = store.workdir / "models" / f".{ABC}.12-0123abcd.tmp"
     files.write_text(left / "params" / "part", "half")
     store.save_model(DEF, model)
-    store.sweep_steps()
+    store.sweep_steps(store.finished())
     assert files.names(store.workdir / "models") == [DEF]
     for folder in ("", "figures", "keep"):
         files.write_text(store.workdir / folder / ".some.12-0123abcd.tmp.json", "half")
@@ -204,9 +204,9 @@ def test_what_killed_workers_left_half_written_goes(store, model):
 def test_scratch_folders_are_a_steps_own(store):
     for step in ("abc", "def"):
         files.write_text(store.scratch(step) / "1" / "state", step)
-    assert store.scratches() == {"abc", "def"}
+    assert store.finished().scratches == {"abc", "def"}
     store.remove_scratch(["abc", "never"])
-    assert store.scratches() == {"def"}
+    assert store.finished().scratches == {"def"}
     assert files.read_text(store.scratch("def") / "1" / "state") == "def"
 
 
