@@ -1,4 +1,4 @@
-"""Manifests: by Kubernetes' rules, and as a small controller runs them here."""
+"""Manifests: by Kubernetes' and JobSet's schemas and rules, and as small controllers run them."""
 
 import contextlib
 import io
@@ -7,6 +7,8 @@ import re
 import subprocess
 
 import hypothesis
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import strategies as st
@@ -22,13 +24,127 @@ PROGRAM = [
     "--workdir=gs://bucket/run",
     "--config.data.dirs=('folder:/a b', '$(HOME) $HOME `x`: {y} # \"z\"')",
 ]
+# The oldest that launch/README.md names, and two later ones.
+VERSIONS = ("1.31", "1.34", "1.37")
 
 
-def _documents(capsys, *own, program=PROGRAM):
+def _strict(properties, *required):
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+# What may be in a JobSet of v0.10 (jobset.x-k8s.io/v1alpha2), of what is used here; its template is
+# a Job's.
+_TEXT, _NAMES = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+JOB_SET = _strict(
+    {
+        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
+        "kind": {"const": "JobSet"},
+        "metadata": _strict(
+            {
+                "name": _TEXT,
+                "namespace": _TEXT,
+                "annotations": {"type": "object", "additionalProperties": _TEXT},
+            },
+            "name",
+        ),
+        "spec": _strict(
+            {
+                "network": _strict(
+                    {
+                        "enableDNSHostnames": {"type": "boolean"},
+                        "publishNotReadyAddresses": {"type": "boolean"},
+                    }
+                ),
+                "failurePolicy": _strict(
+                    {
+                        "maxRestarts": {"type": "integer", "maximum": 2**31 - 1},
+                        "rules": {
+                            "type": "array",
+                            "items": _strict(
+                                {
+                                    "name": {"pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+                                    "action": {
+                                        "enum": [
+                                            "FailJobSet",
+                                            "RestartJobSet",
+                                            "RestartJobSetAndIgnoreMaxRestarts",
+                                        ]
+                                    },
+                                    "onJobFailureReasons": _NAMES,
+                                    "onJobFailureMessagePatterns": _NAMES,
+                                    "targetReplicatedJobs": _NAMES,
+                                },
+                                "name",
+                                "action",
+                            ),
+                        },
+                    }
+                ),
+                "replicatedJobs": {
+                    "type": "array",
+                    "items": _strict(
+                        {
+                            "name": _TEXT,
+                            "replicas": {"type": "integer"},
+                            "template": _strict({"spec": {"type": "object"}}, "spec"),
+                        },
+                        "name",
+                        "template",
+                    ),
+                },
+            }
+        ),
+    },
+    "apiVersion",
+    "kind",
+    "spec",
+)
+
+
+def _documents(capsys, *own, program=PROGRAM, versions=VERSIONS[:1]):
     assert gke.main([*OWN, *own, "--", *program]) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
-    return list(yaml.safe_load_all(output))
+    documents = list(yaml.safe_load_all(output))
+    for document in documents:
+        spec = _validate(document, versions)
+        _check_restricted(*_check_job_spec(spec))
+    return documents
+
+
+def _validate(document, versions=VERSIONS):
+    """Checks it by the schemas; the spec of its Job."""
+    job = document
+    if document["kind"] == "JobSet":
+        jsonschema.validate(document, JOB_SET)
+        (replicated,) = document["spec"]["replicatedJobs"]
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": document["metadata"]}
+        job["spec"] = replicated["template"]["spec"]
+    for version in versions:
+        kubernetes_validate.validate(job, version, strict=True)
+    return job["spec"]
+
+
+def _check_restricted(pod, container):
+    """The Pod Security Standard "restricted", for what is used here."""
+    tpu = "google.com/tpu" in container["resources"]["requests"]
+    context = pod["securityContext"]
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    # The one thing that it asks for and a TPU does not allow: its files are root's.
+    assert context.get("runAsNonRoot", False) == (not tpu)
+    assert (context["runAsUser"] == 0) == tpu
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    for volume in pod.get("volumes", ()):
+        assert volume.keys() == {"name", "persistentVolumeClaim"}
 
 
 def _check_job_spec(spec):
@@ -58,6 +174,8 @@ def _check_job_spec(spec):
     # A device cannot be asked for without being limited to the same.
     for device, count in resources.get("limits", {}).items():
         assert resources["requests"][device] == count
+    # The end of the log is in the pod's status.
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     mounts = [mount["name"] for mount in container.get("volumeMounts", ())]
     assert mounts == [volume["name"] for volume in pod.get("volumes", ())]
     return pod, container
@@ -67,6 +185,27 @@ def _expand(text, env):
     """As the kubelet replaces $(NAME) in arguments."""
     found = re.compile(r"\$(\$|\((\w+)\))")
     return found.sub(lambda m: "$" if m[1] == "$" else env.get(m[2], m[0]), text)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        [*GPU, "--spot", "--workers=3", "--claim=nfs:/mnt", "--service_account=a.b"],
+        ["--cpus=4", "--memory=1.5Gi", "--retries=0"],
+        ["--tpu=tpu-v4-podslice:2x2x1"],
+        ["--tpu=tpu-v6e-slice:4x4", "--hosts=4", "--workers=2", "--spot", "--claim=a.b:/mnt"],
+        [*GPU, "--hosts=2", "--memory=64Gi"],
+    ],
+)
+def test_manifests_are_what_kubernetes_takes(capsys, own):
+    document = _documents(capsys, *own, versions=VERSIONS)[0]
+    # The schemas are strict, from the top to the bottom.
+    spec = _validate(document)
+    for part in (document, document["spec"], spec, spec["template"]["spec"]["containers"][0]):
+        part["spce"] = 1
+        with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+            _validate(document)
+        del part["spce"]
 
 
 def test_workers_are_an_indexed_job(capsys):
@@ -88,7 +227,7 @@ def test_workers_are_an_indexed_job(capsys):
 def test_spot_nodes_have_less_time(capsys):
     (job,) = _documents(capsys, *GPU, "--spot")
     pod, _ = _check_job_spec(job["spec"])
-    assert pod["terminationGracePeriodSeconds"] <= 25
+    assert pod["terminationGracePeriodSeconds"] <= 15
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     (toleration,) = pod["tolerations"]
     assert toleration["key"] == "cloud.google.com/gke-spot"
@@ -104,11 +243,13 @@ def test_groups_are_job_sets(capsys):
         spec = document["spec"]
         policy = spec["failurePolicy"]
         assert policy["maxRestarts"] == 3
-        (rule,) = policy["rules"]
-        assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
-        assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+        wrong, again = policy["rules"]
+        assert (wrong["action"], again["action"]) == (
+            "FailJobSet",
+            "RestartJobSetAndIgnoreMaxRestarts",
+        )
         # The reason that a Job has that failed by its podFailurePolicy.
-        assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+        assert wrong["onJobFailureReasons"] == again["onJobFailureReasons"] == ["PodFailurePolicy"]
         (replicated,) = spec["replicatedJobs"]
         assert replicated["replicas"] == 1
         job = replicated["template"]["spec"]
@@ -117,7 +258,7 @@ def test_groups_are_job_sets(capsys):
         # One pod lost, and the group is started again as a whole.
         assert job["backoffLimit"] == 0
         actions = [rule["action"] for rule in job["podFailurePolicy"]["rules"]]
-        assert actions == ["FailJob", "FailJob"]
+        assert actions == ["FailJob", "FailJob", "FailJob"]
         assert container["resources"]["limits"] == {"google.com/tpu": 4}
         assert container["args"][-2] == f"--worker={index}/2"
         for pod in range(4):
@@ -132,6 +273,9 @@ def test_groups_are_job_sets(capsys):
 
 
 def test_a_claim_is_mounted_and_may_hold_the_workdir(capsys):
+    # A config may be there, too, and the workdir all of it.
+    program = ["--config=/mnt/shared/c.py:x=1", "--workdir=/mnt/shared"]
+    _documents(capsys, "--cpus=4", "--claim=nfs:/mnt/shared/", program=program)
     program = [PROGRAM[0], "--workdir=/mnt/shared/runs/x"]
     (job,) = _documents(
         capsys, "--cpus=4", "--memory=8Gi", "--claim=nfs:/mnt/shared", program=program
@@ -140,6 +284,7 @@ def test_a_claim_is_mounted_and_may_hold_the_workdir(capsys):
     assert container["volumeMounts"][0]["mountPath"] == "/mnt/shared"
     assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "nfs"}
     assert container["resources"] == {"requests": {"memory": "8Gi", "cpu": 4}}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
 
 
 @hypothesis.settings(max_examples=30)
@@ -165,27 +310,69 @@ def test_every_argument_arrives_as_it_was(workers, hosts, spot, value):
         assert arguments[: len(program)] == program
 
 
-# Applies a Job as its controller does: a pod for each index, replaced by the rules of its policy.
-def _apply(job, env, at_most=20):
-    spec = job["spec"]
+def _run_pod(spec, env, index):
+    """One pod of a Job: its exit status."""
     _, container = _check_job_spec(spec)
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    variables["JOB_COMPLETION_INDEX"] = str(index)
+    command = [_expand(word, variables) for word in [*container["command"], *container["args"]]]
+    return subprocess.run(command, env=env | variables, check=False).returncode
+
+
+def _apply(spec, env, at_most=20):
+    """Does what the controller of Jobs does: a pod for each index, replaced by the Job's policy.
+
+    Returns:
+      What it says of the Job, in its words: a reason and a message.
+    """
     failures = 0
     for index in range(spec["completions"]):
-        variables = {entry["name"]: entry["value"] for entry in container["env"]}
-        variables["JOB_COMPLETION_INDEX"] = str(index)
-        command = [_expand(word, variables) for word in [*container["command"], *container["args"]]]
         for _ in range(at_most):
-            status = subprocess.run(command, env=env | variables, check=False).returncode
+            status = _run_pod(spec, env, index)
             if status == 0:
                 break
-            action = "Count"
-            for rule in reversed(spec["podFailurePolicy"]["rules"]):
-                if status in rule.get("onExitCodes", {"values": []})["values"]:
-                    action = rule["action"]
+            number, action = next(
+                (
+                    (number, rule["action"])
+                    for number, rule in enumerate(spec["podFailurePolicy"]["rules"])
+                    if status in rule.get("onExitCodes", {"values": []})["values"]
+                ),
+                (None, "Count"),
+            )
+            if action == "FailJob":
+                return "PodFailurePolicy", (
+                    f"Container main for pod default/run-{index}-x2bqp failed with exit code "
+                    f"{status} matching FailJob rule at index {number}"
+                )
             failures += action == "Count"
-            if action == "FailJob" or failures > spec["backoffLimit"]:
-                return "Failed"
-    return "Complete"
+            if failures > spec["backoffLimit"]:
+                return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+    return "CompletionsReached", "Reached expected number of succeeded pods"
+
+
+def _apply_job_set(document, env, at_most=20):
+    """Does what the controller of JobSets does, from v0.10: the action of the first rule."""
+    policy = document["spec"]["failurePolicy"]
+    counted = 0
+    for _ in range(at_most):
+        (replicated,) = document["spec"]["replicatedJobs"]
+        reason, message = _apply(replicated["template"]["spec"], env)
+        if reason == "CompletionsReached":
+            return "Completed"
+        action = "RestartJobSet"
+        for rule in policy["rules"]:
+            patterns = rule.get("onJobFailureMessagePatterns", [""])
+            if reason in rule["onJobFailureReasons"] and any(
+                re.search(pattern, message) for pattern in patterns
+            ):
+                action = rule["action"]
+                break
+        if action == "FailJobSet" or (
+            action == "RestartJobSet" and counted >= policy["maxRestarts"]
+        ):
+            return "Failed"
+        counted += action == "RestartJobSet"
+    raise AssertionError("restarted for ever")
 
 
 @pytest.fixture
@@ -199,7 +386,7 @@ def test_a_job_goes_on_after_preemption(cluster, env, capsys):
     # Preemption is no failure, however often.
     cluster.behave(1, 75, 75, 75, 0)
     cluster.behave(2, 1, 0)
-    assert _apply(job, env) == "Complete"
+    assert _apply(job["spec"], env)[0] == "CompletionsReached"
     started = cluster.started()
     assert [entry["index"] for entry in started] == [0, 1, 1, 1, 1, 2, 2]
     for entry in started:
@@ -207,12 +394,25 @@ def test_a_job_goes_on_after_preemption(cluster, env, capsys):
         assert entry["arguments"] == ["-m", "ctl_jax.main", *PROGRAM, "--worker=auto"]
 
 
-@pytest.mark.parametrize(("ending", "starts"), [(2, 1), (1, 3)])
-def test_a_job_that_fails_ends(cluster, env, capsys, ending, starts):
-    (job,) = _documents(capsys, *GPU, "--workers=2", "--retries=2")
+@pytest.mark.parametrize(("ending", "retries", "starts"), [(2, 2, 1), (1, 2, 3), (1, 0, 1)])
+def test_a_job_that_fails_ends(cluster, env, capsys, ending, retries, starts):
+    own = ["--workers=2", f"--retries={retries}"]
+    (job,) = _documents(capsys, *GPU, *own)
     cluster.behave(0, ending)
-    assert _apply(job, env) == "Failed"
+    assert _apply(job["spec"], env)[0] in ("PodFailurePolicy", "BackoffLimitExceeded")
     assert len(cluster.started()) == starts
+    # And so does a group.
+    document = _documents(capsys, *GPU, *own, "--hosts=2")[1]
+    cluster.behave(1, ending)
+    assert _apply_job_set(document, env) == "Failed"
+    assert len(cluster.started()) == 2 * starts
+
+
+def test_a_group_goes_on_after_preemption(cluster, env, capsys):
+    (document,) = _documents(capsys, *GPU, "--hosts=2", "--retries=1")
+    cluster.behave(0, 75, 75, 75, 1, 0)
+    assert _apply_job_set(document, env) == "Completed"
+    assert len(cluster.started()) == 6
 
 
 @pytest.mark.parametrize(
@@ -228,8 +428,22 @@ def test_a_job_that_fails_ends(cluster, env, capsys, ending, starts):
             "or a folder in that of --claim",
         ),
         ([*GPU, "--claim=nfs"], PROGRAM, "--claim=nfs: expected NAME:FOLDER"),
-        ([*GPU, "--name=a_b"], PROGRAM, "--name=a_b: expected at most 40 small letters"),
-        ([*GPU, f"--name={'a' * 41}"], PROGRAM, "expected at most 40"),
+        ([*GPU, "--claim=nfs:/"], PROGRAM, "--claim=nfs:/: expected NAME:FOLDER"),
+        ([*GPU, "--claim=nfs:mnt"], PROGRAM, "--claim=nfs:mnt: expected NAME:FOLDER"),
+        ([*GPU, "--claim=N_s:/mnt"], PROGRAM, "--claim=N_s: expected at most 253 small letters"),
+        ([*GPU, "--name=a_b"], PROGRAM, "--name=a_b: expected at most 61 small letters"),
+        ([*GPU, f"--name={'a' * 62}"], PROGRAM, "expected at most 61"),
+        ([*GPU, f"--name={'a' * 46}", "--hosts=2"], PROGRAM, "expected at most 45"),
+        ([*GPU, "--name=3d", "--hosts=2"], PROGRAM, "--name=3d: expected at most 45 small letters"),
+        ([*GPU, "--namespace=Lab"], PROGRAM, "--namespace=Lab: expected at most 63 small letters"),
+        ([*GPU, "--service_account="], PROGRAM, "--service_account=: expected at most 253 small"),
+        ([*GPU, "--image="], PROGRAM, "--image=: expected an image such as HOST/NAME:TAG"),
+        ([*GPU, "--image=Ctl:1"], PROGRAM, "--image=Ctl:1: expected an image"),
+        (GPU, [PROGRAM[0], "--workdir=gs://"], "--workdir=gs://: expected gs://BUCKET/FOLDER"),
+        (GPU, [PROGRAM[0], "--workdir=gs:///x"], "--workdir=gs:///x: expected gs://BUCKET/FOLDER"),
+        (GPU, ["--config=configs/no.py", PROGRAM[1]], "no.py: expected a config file inside"),
+        ([*GPU, "--retries=-1"], PROGRAM, "--retries=-1: expected 0 or more"),
+        ([*GPU, "--workers=100001"], PROGRAM, "--workers=100001: expected 100000 at most"),
         ([*GPU, "--workers=0"], PROGRAM, "--workers=0: expected a positive number"),
         ([*GPU, "--hosts=0"], PROGRAM, "--hosts=0: expected a positive number"),
         ([], PROGRAM, "0 of --gpu, --tpu and --cpus given; expected one of them"),
@@ -239,9 +453,15 @@ def test_a_job_that_fails_ends(cluster, env, capsys, ending, starts):
         (
             ["--tpu=tpu-v5-lite-podslice:4x4", "--hosts=3"],
             PROGRAM,
-            "--hosts=3: expected hosts of 1, 2, 4 or 8 chips",
+            "--hosts=3: expected hosts of 4 chips, so --hosts=4",
         ),
         (["--tpu=tpu-v5-lite-podslice:4x4"], PROGRAM, "--hosts=1: expected hosts of"),
+        (["--tpu=tpu-v5-lite-podslice:4x4", "--hosts=2"], PROGRAM, "--hosts=2: expected hosts of"),
+        (["--tpu=tpu-v4-podslice:2x2x2"], PROGRAM, "--hosts=1: expected hosts of 4 chips"),
+        (["--tpu=tpu-v4-podslice:2x4"], PROGRAM, "tpu-v4-podslice has no such topology"),
+        (["--tpu=tpu-v9:2x2"], PROGRAM, "--tpu=tpu-v9:2x2: expected one of the types tpu-v3-"),
+        (["--gpu=nvidia-l4:17"], PROGRAM, "--gpu=nvidia-l4:17: expected TYPE:COUNT with at most"),
+        (["--cpus=1", "--memory=0Gi"], PROGRAM, "--memory=0Gi: expected a quantity"),
         (["--cpus=1", "--memory=lots"], PROGRAM, "--memory=lots: expected a quantity"),
         (["--cpus=0"], PROGRAM, "--cpus=0: expected a positive number"),
         (["--pods=3"], PROGRAM, "unrecognized arguments: --pods=3"),
