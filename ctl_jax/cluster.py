@@ -184,9 +184,12 @@ def _slurm_array(env: Mapping[str, str]) -> Worker | None:
         return None
     number, first = (_number(env, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN"))
     step = _number(env, "SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in env else 1
-    # A list with gaps, --array=1,5,7, ends here: its numbers do not say which comes when.
-    index = (number - first) // step
-    return _named(env, "SLURM_ARRAY_TASK_ID", index, _number(env, "SLURM_ARRAY_TASK_COUNT"))
+    count = _number(env, "SLURM_ARRAY_TASK_COUNT")
+    if "SLURM_ARRAY_TASK_MAX" in env:
+        # In a list with gaps, --array=1,5, nobody is told which number comes when. What would be
+        # the shares of those that lack is taken up by the others, like that of a worker that died.
+        count = (_number(env, "SLURM_ARRAY_TASK_MAX") - first) // step + 1
+    return _named(env, "SLURM_ARRAY_TASK_ID", (number - first) // step, count)
 
 
 def _tasks(env: Mapping[str, str]) -> Worker | None:

@@ -20,6 +20,7 @@ ARRAY = {
     "SLURM_ARRAY_TASK_ID": "6",
     "SLURM_ARRAY_TASK_MIN": "2",
     "SLURM_ARRAY_TASK_STEP": "2",
+    "SLURM_ARRAY_TASK_MAX": "10",
     "SLURM_ARRAY_TASK_COUNT": "5",
 }
 TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}
@@ -94,6 +95,23 @@ def test_all_tasks_of_an_array_are_different_workers():
     assert {worker.count for worker in found} == {15}
 
 
+@pytest.mark.parametrize("numbers", [(1, 5), (1, 3, 7), (0, 9), (4,)])
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_tasks_of_an_array_with_gaps_are_workers_too(numbers, step):
+    """Slurm tells a step whatever the list is."""
+    array = {
+        "SLURM_ARRAY_TASK_MIN": str(min(numbers)),
+        "SLURM_ARRAY_TASK_MAX": str(max(numbers)),
+        "SLURM_ARRAY_TASK_STEP": str(step),
+        "SLURM_ARRAY_TASK_COUNT": str(len(numbers)),
+    }
+    found = [
+        cluster.worker_from("auto", array | {"SLURM_ARRAY_TASK_ID": str(each)}) for each in numbers
+    ]
+    assert found[0].index == 0
+    assert len({worker.count for worker in found}) == 1
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -101,15 +119,7 @@ def test_all_tasks_of_an_array_are_different_workers():
         ({"JOB_COMPLETION_INDEX": "3"}, r"\$CTL_JAX_WORKERS is None; expected a number"),
         (TASKS | {"SLURM_NTASKS": "x"}, r"\$SLURM_NTASKS is 'x'; expected a number"),
         (TASKS | {"SLURM_PROCID": "3"}, r"\$SLURM_PROCID is '3', which is number 3 of 3"),
-        # --array=1,3,7: three workers, and the third looks like the seventh.
-        (
-            {
-                "SLURM_ARRAY_TASK_ID": "7",
-                "SLURM_ARRAY_TASK_MIN": "1",
-                "SLURM_ARRAY_TASK_COUNT": "3",
-            },
-            r"number 6 of 3; expected numbers from 0 to 2",
-        ),
+        (ARRAY | {"SLURM_ARRAY_TASK_ID": "12"}, r"number 5 of 5; expected numbers from 0 to 4"),
     ],
 )
 def test_auto_says_what_is_lacking(env, expected):
