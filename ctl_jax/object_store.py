@@ -93,7 +93,7 @@ def ask(address: str, request: Callable[[Any], T], *, patient: bool = True) -> T
             answer = request(fsspec.filesystem(scheme, use_listings_cache=False))
         except Exception as error:
             if not may_pass(error):
-                if isinstance(error, OSError | UserError):
+                if isinstance(error, OSError | UserError | MemoryError):
                     raise
                 # Each store's client has errors of its own: no credentials, or permission.
                 raise OSError(f"{type(error).__name__}: {error}") from error

@@ -1,5 +1,6 @@
 """Strictness for every test, and where the real data of a developer's machine lies."""
 
+import math
 import os
 import pathlib
 import threading
@@ -12,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ctl_jax import compilation, memory
+from ctl_jax import compilation, memory, object_store
 
 from .quickly import OPTIONS
 
@@ -108,6 +109,9 @@ def bucket() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name in _Bucket.protocol:
             patch.setitem(_registry, name, _Bucket)
+        # What is known of the stores of other tests.
+        patch.setattr(object_store, "_silent_since", None)
+        patch.setattr(object_store, "_answers_since", -math.inf)
         yield "gs://bucket"
     _Bucket.store.clear()
 

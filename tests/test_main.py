@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import pytest
 
+from ctl_jax import object_store
 from ctl_jax.main import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -74,6 +76,29 @@ def test_bad_input_is_one_line_and_a_status(arguments, expected, tmp_path, monke
     assert expected in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (ConnectionError("no network"), 1, "/config.json: no answer (ConnectionError: no network)"),
+        (FileNotFoundError("404"), 2, "/steps: there is no bucket gs://bucket; expected one that"),
+    ],
+)
+def test_wrong_input_alone_is_status_2(error, status, expected, bucket, monkeypatch, capsys):
+    """A store that does not answer may do so for the same command later."""
+
+    def fail(*args, **kwargs):
+        raise error
+
+    store = fsspec.get_filesystem_class("gs")
+    for name in ("pipe_file", "cat_file", "ls"):
+        monkeypatch.setattr(store, name, fail)
+    monkeypatch.setattr(object_store, "PATIENCE_S", 0)
+    monkeypatch.chdir(ROOT)
+    assert main(["ctl_jax.main", QUICKSTART, f"--workdir={bucket}/run"]) == status
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"ctl_jax: gs://bucket/run{expected}")
 
 
 def test_a_program_ends_with_its_status(tmp_path):

@@ -81,8 +81,6 @@ class Outage:
         store = fsspec.get_filesystem_class("gs")
         for name in ("pipe_file", "cat_file", "ls", "rm_file", "rm"):
             patch.setattr(store, name, self._failing(getattr(store, name)))
-        patch.setattr(object_store, "_silent_since", None)
-        patch.setattr(object_store, "_answers_since", -float("inf"))
         patch.setattr(object_store.time, "monotonic", lambda: self.now)
         patch.setattr(object_store.time, "sleep", self._sleep)
 

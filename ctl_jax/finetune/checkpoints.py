@@ -10,10 +10,12 @@ like. Few large parts instead of hundreds of small arrays take half the time; an
 can not be read leaves no others behind, whose reading would go on and complain.
 """
 
+import contextlib
+import functools
 import os
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,8 +23,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from ctl_jax import files, home
+from ctl_jax import files, home, interrupts, object_store
 from ctl_jax.finetune.packing import Checkpoint, Like, check, pack, unpack
+
+T = TypeVar("T")
 
 # Checkpoints that stay: a newest that is damaged has one before it.
 KEPT = 2
@@ -67,7 +71,9 @@ class Checkpoints:
         if self._manager is None:
             return
         try:
-            self._manager.close()
+            # A training that came to its end does without what could not be written.
+            with self._unless_away() if error is None else contextlib.nullcontext():
+                self._manager.close()
         except Exception:
             # Of two errors the first counts; but who was told to stop is told of a failure to save.
             if error is None or isinstance(error, KeyboardInterrupt):
@@ -89,18 +95,24 @@ class Checkpoints:
         """
         if not self.exist():
             return None
-        manager = self._open()
-        for step in sorted(manager.all_steps(), reverse=True):
+        manager = self._ask(self._open)
+        for step in sorted(self._ask(manager.all_steps), reverse=True):
             try:
-                return self._read(manager, step, like)
-            except MemoryError:
+                return self._ask(functools.partial(self._read, manager, step, like))
+            except (MemoryError, object_store.Unreachable):
                 raise
             except Exception as error:
                 # Whatever the libraries say of bytes that they did not expect.
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 self._warn(f"checkpoint {self._folder / str(step)} is damaged: {reason[:100]}")
-                manager.delete(step)
+                self._ask(functools.partial(manager.delete, step))
         return None
+
+    def _ask(self, read: Callable[[], T]) -> T:
+        """What is read; what an object store that is away does not give is not damaged."""
+        if not files.is_remote(self._folder):
+            return read()
+        return object_store.ask(os.fspath(self._folder), lambda store: read())
 
     @property
     def busy(self) -> bool:
@@ -115,11 +127,29 @@ class Checkpoints:
             overwritten when this returns.
 
         Raises:
-          Exception: the one before could not be written.
+          Exception: the one before could not be written; where an object store is away, only if
+            the program was told to stop.
         """
-        # Here, since Orbax would warn that it has to wait.
-        self._open().wait_until_finished()
-        self._write(checkpoint.step, *pack(checkpoint))
+        with self._unless_away():
+            # Here, since Orbax would warn that it has to wait.
+            self._open().wait_until_finished()
+        with self._unless_away():
+            self._write(checkpoint.step, *pack(checkpoint))
+
+    @contextlib.contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        """An object store that is away for a while costs a checkpoint, not the training."""
+        try:
+            yield
+        except Exception as error:
+            if interrupts.requested() or not object_store.may_pass(error):
+                raise
+            reason = object_store.reason(error)
+            self._warn(f"a checkpoint in {self._folder} could not be written ({reason})")
+            manager, self._manager = self._manager, None
+            if manager is not None:
+                with contextlib.suppress(Exception):
+                    manager.close()
 
     def wait(self) -> None:
         """Returns when what was saved is in its place, or raises what went wrong with it."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from ctl_jax import files
+from ctl_jax import files, object_store
 from ctl_jax.experiment import leases, processes
 from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases
 from ctl_jax.experiment.processes import Process, this_process
@@ -178,6 +178,19 @@ def test_a_half_written_lease_is_respected_for_its_time(observer, tmp_path, now,
     assert observer.holder("work", 0) == "unknown"
     now[0] = LEASE_S
     assert observer.holder("work", 0) is None
+
+
+def test_silence_tells_nothing_while_the_folder_was_out_of_reach(observer, now, monkeypatch):
+    """Neither could the holder renew its lease, nor this observer see that it did."""
+    observer.take("work", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "is_gone", lambda process: False)
+        assert observer.holder("work", 0) is not None
+        now[0] = 100.0
+        patch.setattr(object_store, "answers_since", lambda: 99.0)
+        assert observer.holder("work", 0) is not None
+        now[0] = 99.0 + LEASE_S
+        assert observer.holder("work", 0) is None
 
 
 def test_what_is_no_file_is_respected_for_its_time_and_stays(observer, tmp_path, now):

@@ -4,9 +4,10 @@ import contextlib
 import threading
 import time as real_time
 
+import fsspec
 import pytest
 
-from ctl_jax import files
+from ctl_jax import files, object_store
 from ctl_jax.cluster import Worker
 from ctl_jax.experiment import leases
 from ctl_jax.experiment import store as stores
@@ -294,6 +295,53 @@ def test_a_worker_that_is_paused_while_it_commits_replaces_nothing(store, time, 
     assert not claim.commit([line("me")])
     assert authors_of(store, IDS[0]) == "far"
     taking.close()
+
+
+@pytest.fixture
+def away(bucket, monkeypatch):
+    """Makes the next so many requests to the store fail; no time passes."""
+    left = [0]
+
+    def failing(call):
+        def request(*args, **kwargs):
+            if left[0]:
+                left[0] -= 1
+                raise ConnectionError("no network")
+            return call(*args, **kwargs)
+
+        return request
+
+    store = fsspec.get_filesystem_class("gs")
+    for name in ("pipe_file", "cat_file", "ls", "rm_file", "rm"):
+        monkeypatch.setattr(store, name, failing(getattr(store, name)))
+    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: None)
+    return left
+
+
+def test_what_is_finished_while_the_store_is_away_is_kept(bucket, time, away):
+    store = Store(f"{bucket}/run", {})
+    queue = make(store, time, count=1, strategy=lambda finished: STEPS[:3])
+
+    def goes_away(claim):
+        away[0] = 5
+
+    assert work(queue, goes_away) == [0, 1, 2]
+    assert [store.load(id)[0].task for id in IDS[:3]] == ["me"] * 3
+
+
+def test_a_store_that_stays_away_ends_the_work_without_more_waiting(
+    bucket, time, away, monkeypatch
+):
+    store = Store(f"{bucket}/run", {})
+    monkeypatch.setattr(object_store, "PATIENCE_S", 0)
+
+    def goes_away(claim):
+        away[0] = 2
+
+    # One request to commit, and one to give back.
+    with pytest.raises(object_store.Unreachable):
+        work(make(store, time, count=1), goes_away)
+    assert away == [0]
 
 
 def test_scratch_goes_with_the_commit_and_stays_without(store, time, far):

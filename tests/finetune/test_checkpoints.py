@@ -11,10 +11,11 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax import finetune, home
+from ctl_jax import files, finetune, home, interrupts, object_store
 from ctl_jax.finetune import Hyper, Snapshot
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.loop import LogEntry
@@ -116,6 +117,62 @@ def test_damage_of_any_file_is_noticed_or_harmless(tmp_path_factory, saved, stat
     for line in lines:
         assert line.startswith(f"checkpoint {folder}/6 is damaged: ")
         assert "\n" not in line
+
+
+class Away(ConnectionError):
+    """What a store says that is away for a while."""
+
+
+def test_a_store_that_is_away_costs_checkpoints_and_not_the_training(
+    tmp_path, state, like, monkeypatch
+):
+    lines, manager = [], ocp.CheckpointManager
+
+    def fail(*args, **kwargs):
+        raise Away
+
+    with Checkpoints(tmp_path / "trial", warn=lines.append) as checkpoints:
+        checkpoints.save(at(state, 3))
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(manager, "save", fail)
+            checkpoints.save(at(state, 4))
+            patch.setattr(interrupts, "requested", lambda: True)
+            with pytest.raises(Away):
+                checkpoints.save(at(state, 5))
+        checkpoints.save(at(state, 6))
+        checkpoints.wait()
+        monkeypatch.setattr(manager, "close", fail)
+    assert lines == [f"a checkpoint in {tmp_path}/trial could not be written (Away)"] * 2
+    monkeypatch.undo()
+    with Checkpoints(tmp_path / "trial", warn=pytest.fail) as checkpoints:
+        assert_same(checkpoints.newest(like), at(state, 6))
+
+
+def test_what_a_store_that_is_away_does_not_give_is_not_damaged(bucket, state, like, monkeypatch):
+    folder, times = f"{bucket}/trial", []
+    monkeypatch.setattr(object_store.time, "sleep", times.append)
+    files.write_text(f"{folder}/3/it", "")
+    monkeypatch.setattr(Checkpoints, "_open", lambda self: FakeManager())
+
+    def fail(self, *args):
+        if len(times) < 2:
+            raise Away
+        return "checkpoint"
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    assert Checkpoints(folder, warn=pytest.fail).newest(like) == "checkpoint"
+    monkeypatch.setattr(object_store, "PATIENCE_S", 0)
+    times.clear()
+    with pytest.raises(object_store.Unreachable):
+        Checkpoints(folder, warn=pytest.fail).newest(like)
+
+
+class FakeManager:
+    """Of one checkpoint, which stays."""
+
+    def all_steps(self):
+        return [3]
 
 
 STRAYS = (
