@@ -21,13 +21,15 @@
 # Any other option of sbatch (--partition, --mem, ...) comes before launch/slurm.sh as well.
 #
 # Two minutes before its time is over (--signal=TERM@120), or when it is preempted, a job saves,
-# ends with status 75, and is put into the queue again; it goes on from the workdir.
+# ends with status 75, and is put into the queue again; it goes on from the workdir. One that is
+# cancelled (scancel) saves as well, and stays out of the queue; the same sbatch goes on with it.
 #
 # CTL_JAX_PYTHON names the Python to run; .venv/bin/python where sbatch was called is the default.
 
 set -euo pipefail
 
-readonly preempted=75
+# The second: by SIGTERM before it could say so, e.g. while a group waited for its processes.
+readonly preempted=75 terminated=143
 
 fail() {
   echo "launch/slurm.sh: $1" >&2
@@ -69,16 +71,71 @@ elif [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]]; then
   flags=()
 fi
 
+# The number alone may stand for all of an array.
+id="$SLURM_JOB_ID"
+if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
+  id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+fi
+
 # Slurm tells the steps to stop; where it tells this shell too, it waits for them.
 trap ':' TERM
+
+say() {
+  echo "launch/slurm.sh: job $id: $1"
+}
+
+# A field of what Slurm said of the job; empty where it has none.
+field() {
+  if [[ " $job " =~ [[:space:]]$1=([^[:space:]]*) ]]; then
+    echo "${BASH_REMATCH[1]}"
+  fi
+}
+
+# Whether Slurm has put the job into the queue again by itself: a requeue from outside, preemption.
+is_queued() {
+  local restarts
+  restarts="$(field Restarts)"
+  ((${restarts:-0} > ${SLURM_RESTART_COUNT:-0}))
+}
+
+# Whether Slurm ends all of the job, not the steps alone, and for no reason of its own: the user's.
+is_cancelled() {
+  local at
+  [[ "$(field JobState)" == COMPLETING && "$(field Reason)" != TimeLimit ]] || return
+  at="$(field PreemptTime)"
+  # None, or that of a start before this one.
+  [[ ! "$at" =~ ^[0-9] || "$at" < "$(field StartTime)" ]]
+}
+
+# Puts the job into the queue again, unless its user cancelled it or Slurm does it.
+go_on() {
+  local pause job
+  # The controller may be busy, or start again.
+  for pause in 0 5 5 5; do
+    sleep "$pause"
+    job="$(scontrol --oneliner show job "$id")" || continue
+    if is_queued; then
+      say 'stopped before its end; Slurm puts it into the queue again'
+      return
+    elif is_cancelled; then
+      say 'cancelled; nothing done is lost, the same sbatch goes on'
+      return
+    fi
+    say 'stopped before its end; into the queue again'
+    if scontrol requeue "$id"; then
+      return
+    fi
+  done
+  say 'not in the queue again, for scontrol failed; the same sbatch goes on' >&2
+  exit 1
+}
 
 status=0
 # The tasks of a group end together; one that cannot is not waited for long.
 srun --kill-on-bad-exit=0 --wait=150 \
   "$python" -m ctl_jax.main "$@" ${flags[@]+"${flags[@]}"} || status=$?
 
-if ((status == preempted)); then
-  echo 'launch/slurm.sh: stopped before its end; in the queue again'
-  scontrol requeue "$SLURM_JOB_ID" || fail "scontrol requeue $SLURM_JOB_ID: failed; sbatch it again"
+if ((status == preempted || status == terminated)); then
+  go_on
 fi
 exit "$status"

@@ -42,10 +42,13 @@ first, _, last = own.get("array", "").partition("-")
 env = os.environ | {"SLURM_SUBMIT_DIR": os.getcwd(), "SLURM_JOB_NUM_NODES": own.get("nodes", "1")}
 for job in range(int(first or 0), int(last or first or 0) + 1):
     array = {"ID": job, "MIN": first, "COUNT": int(last or 0) - int(first or 0) + 1, "STEP": 1}
+    # The last of an array has the number that also stands for all of it.
+    number = name = str(100 + int(last or 0) - job)
     if first:
         env |= {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
-    env["SLURM_JOB_ID"] = str(100 + job)
-    again = folder / f"requeue-{100 + job}"
+        env["SLURM_ARRAY_JOB_ID"], name = "100", f"100_{job}"
+    env["SLURM_JOB_ID"] = number
+    again = folder / f"requeue-{name}"
     while True:
         done = subprocess.run(["bash", folder / "slurm_script", *arguments], env=env)
         if not again.exists():
@@ -72,15 +75,31 @@ sys.exit(max(task.wait() for task in tasks))
 """
 SCONTROL = """
 import pathlib, sys
-assert sys.argv[1] == "requeue", sys.argv
-(pathlib.Path(__file__).parent / f"requeue-{sys.argv[2]}").touch()
+
+folder = pathlib.Path(__file__).parent
+if sys.argv[1:-1] == ["--oneliner", "show", "job"]:
+    print((folder / "job").read_text())
+else:
+    assert sys.argv[1] == "requeue", sys.argv
+    (folder / f"requeue-{sys.argv[2]}").touch()
 """
+# What Slurm 22.05 said of jobs after their steps had ended, in these fields among others.
+JOB = (
+    "JobId=7 JobName=ctl_jax UserId=root(0) JobState={state} Reason={reason} Dependency=(null) "
+    "Requeue=1 Restarts={restarts} BatchFlag=1 RunTime=00:00:03 StartTime=2026-11-28T19:37:36 "
+    "EndTime=2026-11-28T19:37:39 PreemptEligibleTime=2026-11-28T19:37:36 PreemptTime={preempted}"
+)
+
+
+def _job(state="RUNNING", reason="None", restarts=0, preempted="None"):
+    return JOB.format(state=state, reason=reason, restarts=restarts, preempted=preempted)
 
 
 @pytest.fixture
 def slurm(cluster, monkeypatch):
     for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
         cluster.command(name, text)
+    (cluster.folder / "job").write_text(_job())
     monkeypatch.setenv("CTL_JAX_PYTHON", str(cluster.program))
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
@@ -170,15 +189,74 @@ def test_bad_input_is_one_line(slurm, program, env, expected):
     assert slurm.started() == []
 
 
-def test_a_job_that_cannot_be_requeued_says_so(slurm, monkeypatch):
-    slurm.shell("scontrol", "exit 1\n")
-    slurm.shell("srun", "exit 75\n")
+def _stopped(slurm, monkeypatch, status=75):
+    """What becomes of a job whose step ended so."""
+    slurm.shell("srun", f"exit {status}\n")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     done = subprocess.run(
         ["bash", str(SCRIPT), *PROGRAM], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert "scontrol requeue 7: failed; sbatch it again" in done.stderr
+    return done, (slurm.folder / "requeue-7").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "requeued", "says"),
+    [
+        # --signal, scancel --signal=TERM, or a preemption with a time of grace.
+        (_job(), True, "stopped before its end; into the queue again"),
+        (_job(preempted="2026-11-28T19:37:39"), True, "into the queue again"),
+        # scancel; also after a preemption of long ago.
+        (_job("COMPLETING"), False, "cancelled; nothing done is lost, the same sbatch goes on"),
+        (_job("COMPLETING", preempted="2026-11-28T19:30:00"), False, "cancelled"),
+        # The end of its time, and PreemptMode=CANCEL.
+        (_job("COMPLETING", reason="TimeLimit"), True, "into the queue again"),
+        (_job("COMPLETING", preempted="2026-11-28T19:37:39"), True, "into the queue again"),
+        # scontrol requeue from outside, PreemptMode=REQUEUE, a node that fails.
+        (_job("COMPLETING", restarts=1), False, "Slurm puts it into the queue again"),
+        (_job("PENDING", reason="BeginTime", restarts=1), False, "Slurm puts it into"),
+    ],
+)
+def test_a_stopped_job_goes_on_unless_it_was_cancelled(slurm, monkeypatch, job, requeued, says):
+    (slurm.folder / "job").write_text(job)
+    done, again = _stopped(slurm, monkeypatch)
+    assert (done.returncode, again, done.stderr) == (75, requeued, "")
+    assert done.stdout.startswith("launch/slurm.sh: job 7: ")
+    assert says in done.stdout
+
+
+def test_restarts_that_the_job_knows_of_are_no_new_ones(slurm, monkeypatch):
+    (slurm.folder / "job").write_text(_job("COMPLETING", restarts=2))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    done, again = _stopped(slurm, monkeypatch)
+    assert not again
+    assert "cancelled" in done.stdout
+
+
+def test_what_was_ended_before_it_could_save_goes_on(slurm, monkeypatch):
+    # A group that waits for its processes, or Python at its very start.
+    assert _stopped(slurm, monkeypatch, status=143)[1]
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(slurm, monkeypatch):
+    slurm.shell("sleep", f'echo "$1" >> {slurm.folder}/pauses\n')
+    # A requeue that Slurm was faster with is no failure.
+    said = slurm.folder / "job"
+    later = slurm.folder / "later"
+    later.write_text(_job("PENDING", restarts=1))
+    show = f'if [[ "$1" == --oneliner ]]; then cat {said}; exit; fi'
+    slurm.shell("scontrol", f"{show}\nmv {later} {said}\nexit 1\n")
+    done, _ = _stopped(slurm, monkeypatch)
+    assert done.returncode == 75
+    assert done.stdout.endswith("Slurm puts it into the queue again\n")
+
+    slurm.shell("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1\n")
+    done, _ = _stopped(slurm, monkeypatch)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "launch/slurm.sh: job 7: not in the queue again, for scontrol failed; the same sbatch "
+        "goes on\n"
+    )
+    assert (slurm.folder / "pauses").read_text().split() == ["0", "5", "0", "5", "5", "5"]
 
 
 def test_help_has_the_commands():
