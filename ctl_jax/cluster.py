@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,8 +23,10 @@ from ctl_jax.errors import UserError
 
 # The number of pods of a Kubernetes Job is not told to its pods; launch/gke.py sets this.
 WORKERS_VARIABLE = "CTL_JAX_WORKERS"
-# How long the processes of a group wait for one another at the start.
+# How long the processes of a group wait for one another at the start, and how long between two
+# looks at what is wrong.
 TIMEOUT_S = 300
+_LOOK_S = 3
 
 # (index, count) of the tasks that a cluster starts, by the names it gives them.
 _TASKS = {
@@ -91,11 +94,31 @@ def worker_from(flag: str, env: Mapping[str, str], *, grouped: bool = False) -> 
     return found
 
 
+def label(worker: Worker, process: int = 0, processes: int = 1) -> str:
+    """What the lines of one of many processes begin with, which may end up in one place.
+
+    Args:
+      worker: which one it is of.
+      process: its number in its group.
+      processes: of its group.
+
+    Returns:
+      E.g. "worker 3/8 | ", as the flags have it; "" for a process that is alone.
+    """
+    names = []
+    if worker.count > 1:
+        names.append(f"worker {worker.index}/{worker.count}")
+    if processes > 1:
+        names.append(f"process {process}/{processes}")
+    return f"{', '.join(names)} | " if names else ""
+
+
 def join_group(flag: str, env: Mapping[str, str], *, timeout_s: int = TIMEOUT_S) -> None:
     """Connects the processes of a group, before anything else touches JAX's devices.
 
-    The program ends with one line and status 1 where the others do not come: JAX's own client
-    would abort the process, with its stack.
+    While the others do not come, lines on standard error say whom it waits for, where and why. In
+    the end the program ends with one line and status 1: JAX's own client would abort the process,
+    with its stack.
 
     Args:
       flag: "" for no group; "HOST:PORT,i/n" for process i (from 0) of n, of which the first
@@ -114,7 +137,6 @@ def join_group(flag: str, env: Mapping[str, str], *, timeout_s: int = TIMEOUT_S)
 
     settings: dict[str, Any] = {}
     if flag == "auto":
-        address = ""
         if _sees_its_own_devices(env):
             # JAX would give each process the one device of its number on the machine.
             settings["local_device_ids"] = []
@@ -132,7 +154,7 @@ def join_group(flag: str, env: Mapping[str, str], *, timeout_s: int = TIMEOUT_S)
             # JAX's service says it at length, and may crash at the program's end.
             raise UserError(f"--group={flag}: the port is in use; expected a free one")
     try:
-        with _deadline(flag, address, expected, timeout_s):
+        with _deadline(flag, expected, timeout_s):
             # The deadline comes first: past its own, the client aborts the process.
             jax.distributed.initialize(**settings, initialization_timeout=timeout_s + 60)
     except (RuntimeError, ValueError, OSError, LookupError) as error:
@@ -233,27 +255,36 @@ def _is_free(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def _deadline(flag: str, address: str, expected: str, timeout_s: float) -> Iterator[None]:
-    """Ends the program where the body takes longer; nothing else can interrupt JAX's client."""
+def _deadline(flag: str, expected: str, timeout_s: float) -> Iterator[None]:
+    """Says what the body waits for, and ends the program where it takes longer.
 
-    def end() -> None:
-        reason = _why(address) if address else "the other processes did not come"
-        print(
-            f"ctl_jax: --group={flag}: {reason} within {timeout_s:g} s; expected {expected}",
-            file=sys.stderr,
-            flush=True,
-        )
-        # Not 2, wrong input: another try may well find them.
-        os._exit(1)
+    Nothing else can interrupt JAX's client.
+    """
+    over = threading.Event()
 
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
+    def watch() -> None:
+        end, said = time.monotonic() + timeout_s, ""
+        while not over.wait(max(0, min(_LOOK_S, end - time.monotonic()))):
+            reason = _why_alone()
+            if time.monotonic() >= end:
+                _say(flag, f"{reason} within {timeout_s:g} s; expected {expected}")
+                # Not 2, wrong input: another try may well find them.
+                os._exit(1)
+            if reason != said:
+                _say(flag, f"{reason} yet; waiting for {timeout_s:g} s at most")
+                said = reason
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         with _signals_end_it():
             yield
     finally:
-        timer.cancel()
+        over.set()
+
+
+def _say(flag: str, line: str) -> None:
+    print(f"ctl_jax: --group={flag}: {line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -275,13 +306,27 @@ def _signals_end_it() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _why(address: str) -> str:
-    """What is wrong with a group that did not come together."""
+def _why_alone() -> str:
+    """Who of this process's group did not come, where to, and what is seen of the reason."""
+    # There is no public way to what JAX has detected.
+    from jax._src.distributed import global_state as group
+
+    if group.coordinator_address is None:
+        return "the address of the group's process 0 was not found out"
+    return _why(group.coordinator_address, group.process_id, group.num_processes)
+
+
+def _why(address: str, process: int, processes: int) -> str:
+    """See `_why_alone`: of one process of so many, of which number 0 is to be at the address."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return "not all processes came to the address"
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
     except socket.gaierror:
-        return f"the name {host!r} was not known"
+        return f"the name {host!r} of process 0, at {address}, was not known"
     except OSError as error:
-        return f"nobody answered at the address ({(error.strerror or str(error)).lower()})"
+        return f"process 0 did not answer at {address} ({(error.strerror or str(error)).lower()})"
+    if process:
+        return f"process 0 at {address} was there, but not all {processes} processes were"
+    if processes == 2:
+        return f"process 1 did not come to process 0 at {address}"
+    return f"not all of processes 1 to {processes - 1} came to process 0 at {address}"

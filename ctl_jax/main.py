@@ -30,6 +30,7 @@ import os
 from collections.abc import Sequence
 from logging import LogRecord
 
+import jax
 import rich.console
 from absl import logging
 
@@ -80,12 +81,14 @@ def main(argv: Sequence[str]) -> int:
 def _run(given: arguments.Arguments) -> None:
     config = experiment.load_config(given.config, given.overrides)
     worker = cluster.worker_from(given.worker, os.environ, grouped=bool(given.group))
+    streams.label(cluster.label(worker))
     platforms.check_flags()
     cluster.join_group(given.group, os.environ)
     if given.group:
         # JAX has put a handler of its own in place.
         interrupts.install()
     platforms.check_devices()
+    streams.label(cluster.label(worker, jax.process_index(), jax.process_count()))
     for remark in (home.remark(), platforms.put_right()):
         if remark:
             print(f"ctl_jax: {remark}", file=sys.stderr)

@@ -18,14 +18,30 @@ class _Lasting(io.RawIOBase):
 
     Attributes:
       error: what it failed with; None as long as it did not.
+      label: what each line begins with.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._begun = False
         self.error: OSError | None = None
+        self.label = b""
 
     def write(self, content: Any, /) -> int:
         """Writes some of the content, and says how much."""
+        if not self.label:
+            return self._write(content)
+        lines = bytes(content).splitlines(keepends=True)
+        labelled = b"".join(
+            line if self._begun and not number else self.label + line
+            for number, line in enumerate(lines)
+        )
+        self._begun = not labelled.endswith(b"\n")
+        while labelled:
+            labelled = labelled[self._write(labelled) :]
+        return len(content)
+
+    def _write(self, content: Any) -> int:
         while self.error is None:
             try:
                 return os.write(self._descriptor, content)
@@ -45,8 +61,8 @@ class _Lasting(io.RawIOBase):
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return os.isatty(self._descriptor)
+        """Whether it is a terminal of this process's own, with nobody else's lines in it."""
+        return not self.label and os.isatty(self._descriptor)
 
 
 _files: dict[str, _Lasting] = {}
@@ -66,6 +82,18 @@ def install() -> None:
             line_buffering=before is not None and (before.line_buffering or before.write_through),
         )
         setattr(sys, name, stream)
+
+
+def label(text: str) -> None:
+    """Begins each line from now on with the text, where `install` was called; "" changes nothing.
+
+    For one of many processes. Their lines come whole and at once, and are plain ones: Open MPI
+    gives each of its processes a terminal, and writes all that they print there to one place.
+    """
+    for name, file in _files.items() if text else ():
+        getattr(sys, name).flush()
+        file.label = text.encode()
+        getattr(sys, name).reconfigure(line_buffering=True)
 
 
 def settle(status: int, *, printing: bool) -> int:

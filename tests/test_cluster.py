@@ -206,17 +206,19 @@ def test_processes_of_a_group_find_each_other_or_say_why_not():
     port, lonely = _free_port(), _free_port()
     pair = [_join(f"127.0.0.1:{port},{index}/2", 60) for index in range(2)]
     # As Slurm's srun would start one task on this machine.
-    slurm = _join(
-        "auto",
-        60,
-        SLURM_JOB_ID="7",
-        SLURM_STEP_NODELIST="localhost",
-        SLURM_NTASKS="1",
-        SLURM_PROCID="0",
-        SLURM_LOCALID="0",
-        SLURM_STEP_TASKS_PER_NODE="1",
-        JAX_COORDINATOR_PORT=str(_free_port()),
-    )
+    task = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "1",
+        "JAX_COORDINATOR_PORT": str(_free_port()),
+    }
+    slurm = _join("auto", 60, **task)
+    # The second of two nodes, which does not know the first one's name.
+    nodes = {"SLURM_STEP_NODELIST": "nowhere.invalid", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
+    unknown = _join("auto", 5, **task | nodes | {"JAX_COORDINATOR_PORT": "80"})
     alone = _join(f"127.0.0.1:{lonely},0/2", 1)
     nothing = _join("auto", 60)
 
@@ -229,9 +231,18 @@ def test_processes_of_a_group_find_each_other_or_say_why_not():
     output, errors = alone.communicate(timeout=120)
     assert (alone.returncode, output) == (1, "")
     assert errors == (
-        f"ctl_jax: --group=127.0.0.1:{lonely},0/2: not all processes came to the address within "
-        "1 s; expected 2 processes with this address, and number 0 on that machine\n"
+        f"ctl_jax: --group=127.0.0.1:{lonely},0/2: process 1 did not come to process 0 at "
+        f"127.0.0.1:{lonely} within 1 s; expected 2 processes with this address, and number 0 on "
+        "that machine\n"
     )
+    output, errors = unknown.communicate(timeout=120)
+    assert (unknown.returncode, output) == (1, "")
+    said = "ctl_jax: --group=auto: the name 'nowhere.invalid' of process 0, at nowhere.invalid:80"
+    assert errors.splitlines() == [
+        f"{said}, was not known yet; waiting for 5 s at most",
+        f"{said}, was not known within 5 s; expected all processes of the cluster's job, started "
+        "together",
+    ]
     output, _ = nothing.communicate(timeout=120)
     assert nothing.returncode == 3
     assert output.startswith("--group=auto: ")
@@ -265,10 +276,27 @@ def test_a_signal_ends_the_wait_for_the_others_at_once():
 
 def test_a_group_that_did_not_come_together_is_explained():
     with socket.create_server(("localhost", 0)) as server:
-        address = f"localhost:{server.getsockname()[1]}"
-        assert cluster._why(address) == "not all processes came to the address"
-    assert cluster._why(address) == "nobody answered at the address (connection refused)"
-    assert cluster._why("nowhere.invalid:80") == "the name 'nowhere.invalid' was not known"
+        there = f"localhost:{server.getsockname()[1]}"
+        assert cluster._why(there, 0, 2) == f"process 1 did not come to process 0 at {there}"
+        expected = f"not all of processes 1 to 3 came to process 0 at {there}"
+        assert cluster._why(there, 0, 4) == expected
+        expected = f"process 0 at {there} was there, but not all 4 processes were"
+        assert cluster._why(there, 2, 4) == expected
+    expected = f"process 0 did not answer at {there} (connection refused)"
+    assert cluster._why(there, 1, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("worker", "group", "expected"),
+    [
+        (Worker(), (), ""),
+        (Worker(3, 8), (), "worker 3/8 | "),
+        (Worker(3, 8), (1, 2), "worker 3/8, process 1/2 | "),
+        (Worker(), (0, 2), "process 0/2 | "),
+    ],
+)
+def test_lines_of_one_of_many_say_whose_they_are(worker, group, expected):
+    assert cluster.label(worker, *group) == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])

@@ -100,3 +100,35 @@ def test_output_waits_no_longer_than_it_would(unbuffered, arrives):
         check=True,
     )
     assert done.stdout == arrives
+
+
+LABELLED = """
+import sys
+from ctl_jax import streams
+streams.install()
+print("first")
+streams.label("worker 3/8 | ")
+print("a\\n\\nb", flush=True)
+print("begun", end=""); sys.stdout.flush(); print(", ended")
+print(f"{sys.stdout.isatty()} é", file=sys.stderr)
+"""
+
+
+def test_lines_of_one_of_many_are_plain_and_labelled():
+    """Open MPI makes terminals of its processes' output."""
+    reading, writing = os.openpty()
+    code = LABELLED.replace("import sys", "import os, sys; assert os.isatty(1)", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        timeout=60,
+        check=True,
+    )
+    os.close(writing)
+    printed = os.read(reading, 1000).replace(b"\r\n", b"\n")
+    os.close(reading)
+    expected = ["first", *(f"worker 3/8 | {line}" for line in ("a", "", "b", "begun, ended")), ""]
+    assert printed.decode() == "\n".join(expected)
+    assert done.stderr.decode() == "worker 3/8 | False é\n"

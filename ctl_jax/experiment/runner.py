@@ -105,7 +105,10 @@ def run(
         with contextlib.suppress(Exception):
             _report(plan, queue, console, complete=False)
         raise
-    _report(plan, queue, console, complete=True)
+    mine = _report(plan, queue, console, complete=True)
+    if worker.count > 1 or not mine:
+        by = "" if mine else ", and its report written by another worker"
+        _say(console, f"All steps of the run are done{by}. This worker ends.")
 
 
 def _say(console: rich.console.Console, line: str) -> None:
@@ -172,7 +175,7 @@ def _execute(
                     continue
                 with interrupts.deferred():
                     if job.claim is not None and job.claim.commit(
-                        output.records,
+                        run_records.computed_here(output.records),
                         output.model() if output.model and tally.keeps(job.claim, output) else None,
                         output.arrays() if output.arrays and job.claim.needed else None,
                         provisional=tally.is_provisional(job.claim) or _diverged(output),
@@ -269,10 +272,10 @@ class _Tally:
 
 def _report(
     plan: Plan, queue: Queue | None, console: rich.console.Console, *, complete: bool
-) -> None:
-    """Writes records and report, unless another worker does."""
+) -> bool:
+    """Writes records and report, unless another worker does; whether this one did."""
     if queue is None:
-        return
+        return False
     with queue.reporting(complete=complete) as mine:
         if mine:
             missing = _write(plan, console, complete=complete)
@@ -282,6 +285,7 @@ def _report(
                     f"gone or damaged, e.g. steps/{missing[0]}.jsonl; the same command does them "
                     f"again"
                 )
+    return mine
 
 
 def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """Whole runs: what they write, what they do twice, and what stops them."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -14,9 +15,11 @@ import rich.console
 
 from ctl_jax import compute, data, experiment, failures, files, models, pruning, report
 from ctl_jax import records as types
+from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.kinds import finetune as trial_steps
+from ctl_jax.experiment.queue import Queue
 from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 
@@ -132,6 +135,17 @@ def test_the_same_command_again_trains_nothing(done, config, console, play):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mine", [True, False])
+def test_one_of_several_workers_says_last_that_it_ends(done, config, console, monkeypatch, mine):
+    if not mine:
+        there = contextlib.nullcontext(False)
+        monkeypatch.setattr(Queue, "reporting", lambda queue, complete: there)
+    experiment.run(config, done, console, worker=Worker(1, 2))
+    by = "" if mine else ", and its report written by another worker"
+    last = console.file.getvalue().splitlines()[-1]
+    assert last == f"All steps of the run are done{by}. This worker ends."
+
+
 def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch, play):
     """The fourth trial cannot be saved, and no report written; the same again does the rest."""
     run, calls = KINDS["finetune"].run, []
