@@ -169,6 +169,9 @@ class Slice:
             )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 255, "", f"no answer in {timeout_s:.0f} s")
+        except OSError as error:
+            # Such as too many processes of too many workers.
+            return subprocess.CompletedProcess(command, 255, "", str(error))
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> str:

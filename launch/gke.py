@@ -156,7 +156,7 @@ def _tpu(options: argparse.Namespace) -> tuple[str, int, dict[str, str]]:
         "cloud.google.com/gke-tpu-accelerator": match[1],
         "cloud.google.com/gke-tpu-topology": match[2],
     }
-    return "google.com/tpu", chips, selector
+    return manifests.TPU, chips, selector
 
 
 def _claim(text: str | None) -> tuple[str, str] | None:

@@ -6,6 +6,8 @@ from typing import Any
 from ctl_jax.cluster import WORKERS_VARIABLE
 from launch import arguments
 
+# The resource that GKE calls its chips.
+TPU = "google.com/tpu"
 _PORT = 8476
 # How long a pod has between SIGTERM and SIGKILL, for a checkpoint. A node of GKE that is taken away
 # has 30 s, of which the last 15 are the system's own pods':
@@ -158,6 +160,7 @@ def _job_spec(
 def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
     # Kubernetes replaces $(NAME) in arguments, and leaves $$(NAME) as $(NAME).
     program = [argument.replace("$(", "$$(") for argument in run.program]
+    of_pod, of_container = _security(run)
     container: dict[str, Any] = {
         "name": _CONTAINER,
         "image": run.image,
@@ -167,7 +170,7 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
         "resources": run.resources,
         # The log's last lines are in the pod's status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": of_container,
     }
     if run.hosts > 1:
         container["ports"] = [{"containerPort": _PORT}]
@@ -176,7 +179,7 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _SPOT_GRACE_S if run.spot else _GRACE_S,
         "nodeSelector": run.selector,
-        "securityContext": _security(run),
+        "securityContext": of_pod,
         "containers": [container],
     }
     if run.service_account is not None:
@@ -192,17 +195,18 @@ def _pod(run: Run, flags: list[str]) -> dict[str, Any]:
     return pod
 
 
-def _security(run: Run) -> dict[str, Any]:
-    """The security context of a pod; with a container's it is a restricted one.
+def _security(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The security contexts of a pod and of its container: the restricted ones.
 
-    See https://kubernetes.io/docs/concepts/security/pod-security-standards.
+    TPUs are the exception: the files of these devices are root's, so that the pods are those of the
+    baseline. See https://kubernetes.io/docs/concepts/security/pod-security-standards.
     """
-    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if any(device.endswith("/tpu") for device in run.resources["requests"]):
-        # The files of these devices are root's.
-        return context | {"runAsUser": 0}
-    context |= {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER}
+    pod: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    container: dict[str, Any] = {"allowPrivilegeEscalation": False}
+    if TPU in run.resources["requests"]:
+        return pod | {"runAsUser": 0}, container
+    pod |= {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER}
     if run.claim is not None:
         # The folder is the user's, too, where its driver can do that.
-        context |= {"fsGroup": _USER, "fsGroupChangePolicy": "OnRootMismatch"}
-    return context
+        pod |= {"fsGroup": _USER, "fsGroupChangePolicy": "OnRootMismatch"}
+    return pod, container | {"capabilities": {"drop": ["ALL"]}}

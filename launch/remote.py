@@ -147,9 +147,10 @@ def start(work: str, flags: Sequence[str]) -> str:
 
 
 def poll(work: str) -> str:
-    """Prints MARK and how `work` is: running, its exit status, "gone", or "other" for other work.
+    """Prints MARK and how `work` is: running, its exit status, "gone", or "other".
 
-    The last line of its log follows.
+    With "other" the VM does other work, or none, e.g. since it was rebooted. The last line of the
+    log follows.
     """
     return "\n".join(
         [

@@ -88,6 +88,8 @@ class Supervisor:
         if state == "ACTIVE":
             self._said = state
             return self._look_inside()
+        if state is not None and state.startswith(_DEAD):
+            return self._replace(state)
         if state != self._said:
             _say(self._machine, state or "not there: asking for it")
             self._said = state
@@ -95,8 +97,6 @@ class Supervisor:
             self._ran = False
             reason = self._machine.create()
             return self._failed(f"creation failed: {reason}") if reason else self._wait()
-        if state.startswith(_DEAD):
-            return self._replace(state)
         return self._wait()
 
     def _replace(self, state: str) -> int | None:
@@ -105,6 +105,7 @@ class Supervisor:
             return self._failed(f"cannot be deleted: {reason}")
         if state == "SUSPENDED" and self._ran:
             # It was taken away; what failed before may have been its end, not the program's fault.
+            _say(self._machine, state)
             self._failures = 0
             return self._wait()
         return self._failed(state)
@@ -131,7 +132,9 @@ class Supervisor:
             return self._start()
         self._started = False
         if failure == _GONE:
-            return self._failed("the program is gone; the machine was started anew")
+            return self._failed(
+                "the program is gone: the machine was started anew, or does other work"
+            )
         status = self._failed(f"failed with status {failure}", failure)
         if status is not None:
             _say(self._machine, self._machine.shell(remote.tail(30), ask=True).stdout.strip())
@@ -205,6 +208,6 @@ def _failure(statuses: set[str]) -> int | None:
     numbers = {int(status) for status in statuses if status.isdecimal()}
     if arguments.BAD_INPUT in numbers:
         return arguments.BAD_INPUT
-    if arguments.PREEMPTED in numbers or "other" in statuses:
+    if arguments.PREEMPTED in numbers:
         return None
-    return _GONE if "gone" in statuses else max(numbers)
+    return _GONE if len(numbers) < len(statuses) else max(numbers)

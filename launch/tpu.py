@@ -23,6 +23,7 @@ import concurrent.futures
 import functools
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 import threading
@@ -192,5 +193,7 @@ def _run_all(
 
 
 if __name__ == "__main__":
+    # Whatever stops it, it says what goes on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     startup.prepare(_COMMAND, with_jax=False)
     sys.exit(streams.settle(main(sys.argv[1:]), printing=True))

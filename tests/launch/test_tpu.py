@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import tarfile
 import threading
@@ -288,6 +289,29 @@ def test_nothing_is_tried_for_ever(cloud, capsys, monkeypatch, file, content, st
     assert f"run-0: {expected}, {tries} of {tries} times\n" in capsys.readouterr().out
     assert cloud.started() == []
     # Nothing is left, also where the creation was only said to have failed.
+    assert not any((cloud.folder / "vms").iterdir())
+
+
+def test_a_machine_that_starts_anew_each_time_is_given_up(cloud, capsys, monkeypatch):
+    cloud.behave(0, "sleep")
+    shell = tpu.Slice.shell
+
+    def rebooted(self, text, **arguments):
+        done = shell(self, text, **arguments)
+        if "nohup" in text:
+            memory = cloud.folder / "vms/run-0/shm/ctl_jax"
+            for name in ("shell", "pid"):
+                os.kill(int((memory / name).read_text()), signal.SIGKILL)
+            shutil.rmtree(memory)
+        return done
+
+    monkeypatch.setattr(tpu.Slice, "shell", rebooted)
+    assert _run(cloud, "--tries=2") == 1
+    output = capsys.readouterr().out
+    assert (
+        "run-0: the program is gone: the machine was started anew, or does other work, 2 of"
+        in output
+    )
     assert not any((cloud.folder / "vms").iterdir())
 
 
