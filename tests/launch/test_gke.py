@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import os
+import pathlib
 import re
 import subprocess
 
@@ -28,82 +30,9 @@ PROGRAM = [
 VERSIONS = ("1.31", "1.34", "1.37")
 
 
-def _strict(properties, *required):
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-# What may be in a JobSet of v0.10 (jobset.x-k8s.io/v1alpha2), of what is used here; its template is
-# a Job's.
-_TEXT, _NAMES = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
-JOB_SET = _strict(
-    {
-        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
-        "kind": {"const": "JobSet"},
-        "metadata": _strict(
-            {
-                "name": _TEXT,
-                "namespace": _TEXT,
-                "annotations": {"type": "object", "additionalProperties": _TEXT},
-            },
-            "name",
-        ),
-        "spec": _strict(
-            {
-                "network": _strict(
-                    {
-                        "enableDNSHostnames": {"type": "boolean"},
-                        "publishNotReadyAddresses": {"type": "boolean"},
-                    }
-                ),
-                "failurePolicy": _strict(
-                    {
-                        "maxRestarts": {"type": "integer", "maximum": 2**31 - 1},
-                        "rules": {
-                            "type": "array",
-                            "items": _strict(
-                                {
-                                    "name": {"pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
-                                    "action": {
-                                        "enum": [
-                                            "FailJobSet",
-                                            "RestartJobSet",
-                                            "RestartJobSetAndIgnoreMaxRestarts",
-                                        ]
-                                    },
-                                    "onJobFailureReasons": _NAMES,
-                                    "onJobFailureMessagePatterns": _NAMES,
-                                    "targetReplicatedJobs": _NAMES,
-                                },
-                                "name",
-                                "action",
-                            ),
-                        },
-                    }
-                ),
-                "replicatedJobs": {
-                    "type": "array",
-                    "items": _strict(
-                        {
-                            "name": _TEXT,
-                            "replicas": {"type": "integer"},
-                            "template": _strict({"spec": {"type": "object"}}, "spec"),
-                        },
-                        "name",
-                        "template",
-                    ),
-                },
-            }
-        ),
-    },
-    "apiVersion",
-    "kind",
-    "spec",
-)
+# What a JobSet of v0.10 (jobset.x-k8s.io/v1alpha2) may have, of what is used here, and nothing
+# else; its template is a Job's.
+JOB_SET = json.loads((pathlib.Path(__file__).parent / "job_set.json").read_text())
 
 
 def _documents(capsys, *own, program=PROGRAM, versions=VERSIONS[:1]):

@@ -3,15 +3,11 @@
 import os
 import pathlib
 import shlex
-import shutil
-import signal
 import tarfile
-import threading
 import time
 
 import pytest
 
-from ctl_jax import startup
 from ctl_jax.errors import UserError
 from launch import remote, tpu
 
@@ -23,85 +19,6 @@ PROGRAM = [
     "--config.data.dirs=('folder:/a b', \"$HOME'\", '`x` & ;')",
 ]
 
-# In bash, since it is called so often: Python takes ten times as long to start.
-# A file early-VERB-NAME has how often the command fails, and what it says then. With late-VERB-NAME
-# it does what it is asked for first.
-GCLOUD = r"""
-fails() {
-  local left why file=$CLOUD/$1-$verb-$name
-  [[ -e $file ]] && read -r left why < "$file" && ((left > 0)) || return 1
-  echo "$((left - 1)) $why" > "$file"
-  printf 'ERROR: (gcloud.x)\n%s\n' "$why" >&2
-}
-verb=$4 name=$5
-if [[ $verb == scp ]]; then name=${6%%:*}; fi
-# A file for each VM: what is asked at once for two of them is not mixed.
-printf '%s\0' "$@" $'\n' >> "$CLOUD/asked-$name"
-if fails early; then exit 1; fi
-vm=$CLOUD/vms/$name
-if [[ $verb == create ]]; then
-  mkdir -p "$vm/home" "$vm/shm"
-  cat "$CLOUD/becomes-$name" 2> /dev/null > "$vm/states" ||
-    echo WAITING_FOR_RESOURCES PROVISIONING ACTIVE > "$vm/states"
-fi
-if [[ ! -d $vm ]]; then echo "ERROR: (gcloud.x) NOT_FOUND: no '$name'" >&2; exit 1; fi
-case $verb in
-  describe)
-    read -ra states < "$vm/states"
-    # As FAILED/the_reason.
-    tr / '\t' <<< "${states[0]}"
-    ((${#states[@]} == 1)) || echo "${states[@]:1}" > "$vm/states"
-    ;;
-  delete) rm -r "$vm" ;;
-  scp) cp "$5" "$vm/home/${6#*:}" ;;
-  ssh)
-    text=${!#}
-    text=${text#--command=}
-    # Memory is a folder of each VM.
-    cd "$vm/home" && HOME=$PWD bash -c "${text//\/dev\/shm/$vm/shm}"
-    status=$?
-    # Once its program has said that it sleeps.
-    if [[ -e $CLOUD/preempt-$name ]] && grep -qs sleep "$vm/home/ctl_jax/log"; then
-      rm "$CLOUD/preempt-$name"
-      kill -9 "$(cat "$vm/shm/ctl_jax/pid")"
-      echo ACTIVE SUSPENDING SUSPENDED > "$vm/states"
-    fi
-    exit $status
-    ;;
-esac
-if fails late; then exit 1; fi
-"""
-
-# Makes an environment whose Python is the program of the tests.
-UV = """
-case "$1" in
-  venv) mkdir -p venv/bin && cp {program} venv/bin/python ;;
-  pip) [[ -d code/ctl_jax && ! -e {folder}/no_index ]] || {{ echo 'uv: no index' >&2; exit 1; }} ;;
-esac
-"""
-
-
-@pytest.fixture
-def cloud(cluster):
-    cluster.shell("gcloud", f"CLOUD={cluster.folder}\n{GCLOUD}")
-    cluster.shell("uv", UV.format(program=cluster.program, folder=cluster.folder))
-    (cluster.folder / "vms").mkdir()
-    cluster.source = cluster.folder / "checkout"
-    _make_checkout(cluster.source)
-    return cluster
-
-
-def _make_checkout(folder):
-    for name in ("ctl_jax", "configs"):
-        (folder / name).mkdir(parents=True)
-    names = ("pyproject.toml", "setup.py", "README.md", "ctl_jax/main.py", "configs/quickstart.py")
-    for name in names:
-        (folder / name).write_text(name)
-
-
-def _run(cloud, *own, program=PROGRAM):
-    return tpu.main([*OWN, f"--source={cloud.source}", "--poll_s=0.1", *own, "--", *program])
-
 
 def _wait_for(true):
     deadline = time.monotonic() + 60
@@ -110,15 +27,11 @@ def _wait_for(true):
         time.sleep(0.02)
 
 
-def _verbs(cloud, name):
-    return [asked[3] for asked in cloud.asked() if name in asked[4:6]]
-
-
 def test_workers_are_started_and_what_is_lost_goes_on(cloud, capsys):
     cloud.behave(0, 75, 0)
     cloud.behave(1, "sleep", 0)
     (cloud.folder / "preempt-run-1").touch()
-    assert _run(cloud, "--workers=2", "--spot") == 0
+    assert cloud.run("--workers=2", "--spot", program=PROGRAM) == 0
 
     started = {0: [], 1: []}
     for entry in cloud.started():
@@ -132,57 +45,44 @@ def test_workers_are_started_and_what_is_lost_goes_on(cloud, capsys):
             assert entry["arguments"] == expected
             # Where the config file is.
             assert entry["cwd"].endswith("ctl_jax/code")
-    assert _verbs(cloud, "run-0").count("create") == 1
-    assert _verbs(cloud, "run-1").count("create") == 2
+    assert cloud.verbs("run-0").count("create") == 1
+    assert cloud.verbs("run-1").count("create") == 2
     creation = next(asked for asked in cloud.asked() if asked[3] == "create")
     assert creation[:3] == ["compute", "tpus", "queued-resources"]
     flags = ("--spot", "--accelerator-type=v4-8", "--project=p", "--zone=z")
     for flag in (*flags, "--runtime-version=tpu-ubuntu2204-base"):
         assert flag in creation
     # Nothing is left that costs.
-    assert not any((cloud.folder / "vms").iterdir())
+    assert cloud.machines() == []
     output = capsys.readouterr().out
     assert "run-0: started again" in output
     assert "run-1: SUSPENDED" in output
     assert output.count(": done\n") == 2
 
 
-@pytest.mark.parametrize(("ending", "tries"), [(1, 3), (2, 1)])
-def test_a_program_that_fails_ends_its_worker(cloud, capsys, ending, tries):
-    cloud.behave(0, ending)
-    assert _run(cloud, "--tries=3") == ending
-    assert len(cloud.started()) == tries
-    output = capsys.readouterr().out
-    assert f"run-0: failed with status {ending}, {tries} of 3 times" in output
-    # The end of its log says why.
-    assert f"worker 0: {ending}\n" in output
-    assert _verbs(cloud, "run-0")[-1] == "delete"
-
-
 def test_the_same_command_follows_what_it_finds(cloud, capsys):
-    assert _run(cloud, "--keep") == 0
-    assert _run(cloud, "--keep") == 0
+    assert cloud.run("--keep") == 0
+    assert cloud.run("--keep") == 0
     # Done already: not started a second time.
     assert len(cloud.started()) == 1
     # Other work starts on the same VM, and needs no other set-up.
-    assert _run(cloud, "--keep", program=[*PROGRAM, "--config.seeds=1"]) == 0
+    assert cloud.run("--keep", program=[*PROGRAM, "--config.seeds=1"]) == 0
     assert len(cloud.started()) == 2
-    assert _verbs(cloud, "run-0").count("create") == 1
-    assert "delete" not in _verbs(cloud, "run-0")
+    assert cloud.verbs("run-0").count("create") == 1
+    assert "delete" not in cloud.verbs("run-0")
     last = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(last)[4:6] == ["delete", "run-0"]
     # What failed earlier is tried again, since its cause may be gone.
     cloud.behave(0, 1, 0)
-    assert _run(cloud, "--keep", "--tries=1", program=[*PROGRAM, "--config.seeds=2"]) == 1
-    assert _run(cloud, "--keep", "--tries=1", program=[*PROGRAM, "--config.seeds=2"]) == 0
+    assert cloud.run("--keep", "--tries=1", program=[*PROGRAM, "--config.seeds=2"]) == 1
+    assert cloud.run("--keep", "--tries=1", program=[*PROGRAM, "--config.seeds=2"]) == 0
     capsys.readouterr()
     assert tpu.main([*OWN, "--delete"]) == 0
-    assert not any((cloud.folder / "vms").iterdir())
+    assert cloud.machines() == []
 
 
 def test_other_work_that_still_runs_is_stopped_first(cloud):
-    place = tpu._place(tpu._parser().parse_args(OWN))
-    machine = tpu.Slice(place, "run-0")
+    machine = cloud.machine("run-0")
     assert machine.create() == ""
     archive = cloud.folder / "code.tar.gz"
     archive.write_bytes(remote.archive(cloud.source, "configs/quickstart.py"))
@@ -211,172 +111,16 @@ def test_other_work_that_still_runs_is_stopped_first(cloud):
     assert "no process number in " in done.stderr
 
 
-def test_a_set_up_that_fails_is_said(cloud, capsys):
-    (cloud.folder / "no_index").touch()
-    assert _run(cloud, "--tries=2") == 1
-    output = capsys.readouterr().out
-    assert "run-0: the program was not installed: uv: no index, 2 of 2 times\n" in output
-    assert cloud.started() == []
-
-
 def test_the_users_own_set_up_runs_once_in_a_shell_of_its_own(cloud):
     own = "--setup=cd /; echo \"$HOME\" >> ~/'data set'; exit 0"
     cloud.behave(0, 75, 0)
-    assert _run(cloud, "--keep", own) == 0
+    assert cloud.run("--keep", own) == 0
     home = cloud.folder / "vms/run-0/home"
     assert (home / "data set").read_text() == f"{home}\n"
 
 
-def test_a_machine_that_does_not_answer_is_replaced(cloud, monkeypatch):
-    monkeypatch.setattr("launch.supervision._SILENT", 2)
-    shell = tpu.Slice.shell
-    silent = iter([True] * 2)
-
-    def sometimes(self, text, **arguments):
-        if next(silent, False):
-            text = "exit 255"
-        return shell(self, text, **arguments)
-
-    monkeypatch.setattr(tpu.Slice, "shell", sometimes)
-    assert _run(cloud) == 0
-    assert _verbs(cloud, "run-0").count("create") == 2
-
-
-def _fail(cloud, when, *, times=99, why="no such luck"):
-    (cloud.folder / when).write_text(f"{times} {why}\n")
-
-
-@pytest.mark.parametrize("own", [[], ["--delete"]])
-def test_a_deletion_that_fails_is_tried_again_and_told(cloud, capsys, monkeypatch, own):
-    monkeypatch.setattr("launch.supervision._AGAIN_S", (0.01, 0.02))
-    for name in ("run-0", "run-1"):
-        tpu.Slice(tpu._place(tpu._parser().parse_args(OWN)), name).create()
-    argv = ["--workers=2", *own]
-    _fail(cloud, "early-delete-run-0", times=2)
-    assert _run(cloud, *argv) == 0
-    assert "run-0: cannot be deleted: no such luck; again in 0.02 s\n" in capsys.readouterr().out
-    assert not any((cloud.folder / "vms").iterdir())
-
-    tpu.Slice(tpu._place(tpu._parser().parse_args(OWN)), "run-0").create()
-    _fail(cloud, "early-delete-run-0")
-    assert _run(cloud, *argv) == 1
-    # What stays is named at the end, with the command for it, and nothing else.
-    output = capsys.readouterr().out
-    left, command = output.splitlines()[-2:]
-    assert left.startswith("Still there, and paid for")
-    assert command.startswith("  gcloud compute tpus queued-resources delete run-0 --project=p ")
-    (cloud.folder / "early-delete-run-0").unlink()
-    assert os.system(command) == 0
-    assert not any((cloud.folder / "vms").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "status", "expected"),
-    [
-        ("early-create-run-0", "99 no quota", 1, "creation failed: no quota"),
-        ("late-create-run-0", "99 no answer", 1, "creation failed: no answer"),
-        ("early-scp-run-0", "99 disk full", 1, "the code was not copied: disk full"),
-        ("becomes-run-0", "FAILED/no_zone", 1, "FAILED: no_zone"),
-        ("becomes-run-0", "SUSPENDED", 1, "SUSPENDED"),
-        ("early-ssh-run-0", "99 port 22", 255, "cannot be reached: port 22"),
-    ],
-)
-def test_nothing_is_tried_for_ever(cloud, capsys, monkeypatch, file, content, status, expected):
-    monkeypatch.setattr("launch.supervision._SILENT", 2)
-    (cloud.folder / file).write_text(f"{content}\n")
-    tries = 1 if file.startswith("late") else 2
-    assert _run(cloud, f"--tries={tries}") == status
-    assert f"run-0: {expected}, {tries} of {tries} times\n" in capsys.readouterr().out
-    assert cloud.started() == []
-    # Nothing is left, also where the creation was only said to have failed.
-    assert not any((cloud.folder / "vms").iterdir())
-
-
-def test_a_machine_that_starts_anew_each_time_is_given_up(cloud, capsys, monkeypatch):
-    cloud.behave(0, "sleep")
-    shell = tpu.Slice.shell
-
-    def rebooted(self, text, **arguments):
-        done = shell(self, text, **arguments)
-        if "nohup" in text:
-            memory = cloud.folder / "vms/run-0/shm/ctl_jax"
-            for name in ("shell", "pid"):
-                os.kill(int((memory / name).read_text()), signal.SIGKILL)
-            shutil.rmtree(memory)
-        return done
-
-    monkeypatch.setattr(tpu.Slice, "shell", rebooted)
-    assert _run(cloud, "--tries=2") == 1
-    output = capsys.readouterr().out
-    assert (
-        "run-0: the program is gone: the machine was started anew, or does other work, 2 of"
-        in output
-    )
-    assert not any((cloud.folder / "vms").iterdir())
-
-
-def test_a_machine_that_came_all_the_same_is_used(cloud, capsys):
-    _fail(cloud, "late-create-run-0", times=1)
-    assert _run(cloud) == 0
-    assert _verbs(cloud, "run-0").count("create") == 1
-    assert "run-0: creation failed: no such luck, 1 of 3 times\n" in capsys.readouterr().out
-    assert not any((cloud.folder / "vms").iterdir())
-
-
-def test_a_machine_that_can_no_longer_be_asked_for_is_named(cloud, capsys, monkeypatch):
-    monkeypatch.setattr("launch.supervision._SILENT", 2)
-    monkeypatch.setattr("launch.supervision._AGAIN_S", ())
-    cloud.behave(0, "sleep")
-    state = tpu.Slice.state
-
-    def lost(self):
-        # As where the credentials end, once the program runs.
-        if cloud.started():
-            for verb in ("describe", "delete"):
-                _fail(cloud, f"early-{verb}-run-0", why="log in again")
-        return state(self)
-
-    monkeypatch.setattr(tpu.Slice, "state", lost)
-    assert _run(cloud, "--tries=1") == 255
-    output = capsys.readouterr().out
-    assert "run-0 cannot be described: log in again, 1 of 1 times\n" in output
-    assert shlex.split(output.splitlines()[-1])[4:6] == ["delete", "run-0"]
-    os.kill(int((cloud.folder / "vms/run-0/shm/ctl_jax/pid").read_text()), signal.SIGKILL)
-
-
-def test_ctrl_c_names_what_goes_on(cloud, capsys, monkeypatch):
-    def interrupted(self):
-        self._machine.create()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        assert self._stop.wait(60)
-        return 75
-
-    monkeypatch.setattr(tpu.Supervisor, "run", interrupted)
-    assert _run(cloud) == 130
-    output = capsys.readouterr().out.splitlines()
-    assert output[0].startswith("The machines go on: the same command follows them")
-    assert shlex.split(output[-1])[4:6] == ["delete", "run-0"]
-
-
-def test_a_refusal_is_told_before_the_others_end(cloud, capsys, monkeypatch):
-    _fail(cloud, "early-describe-run-0", why="PERMISSION_DENIED: no quota")
-    fail, started = startup.fail, []
-
-    def told(*arguments):
-        started.append(len(cloud.started()))
-        return fail(*arguments)
-
-    monkeypatch.setattr(startup, "fail", told)
-    assert _run(cloud, "--workers=2") == 2
-    assert started == [0]
-    output, errors = capsys.readouterr()
-    assert errors == "launch.tpu: run-0 cannot be described: PERMISSION_DENIED: no quota\n"
-    assert "run-1: done\n" in output
-    assert not any((cloud.folder / "vms").iterdir())
-
-
 def test_a_refused_request_is_one_line(cloud, one_line):
-    _fail(cloud, "early-describe-run-0", why="PERMISSION_DENIED: no quota")
+    cloud.fail("early-describe-run-0", why="PERMISSION_DENIED: no quota")
     argv = [*OWN, f"--source={cloud.source}", "--", *PROGRAM]
     line = one_line(tpu.main, argv)
     assert line == "launch.tpu: run-0 cannot be described: PERMISSION_DENIED: no quota\n"
@@ -454,9 +198,8 @@ def test_help_has_the_commands(capsys):
     assert "--dry_run" in output
 
 
-def test_the_archive_is_the_code_and_the_same_each_time(tmp_path):
-    source = tmp_path / "checkout"
-    _make_checkout(source)
+def test_the_archive_is_the_code_and_the_same_each_time(cloud, tmp_path):
+    source = cloud.source
     for name in ("ctl_jax/__pycache__/x.pyc", "mine/b.py", "mine/c.py"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).touch()
