@@ -78,6 +78,14 @@ setuptools.setup(
         ],
         # What benchmarks and some tests compare with.
         "compare": ["onnxruntime>=1.20", "torch>=2.6", "torch-pruning>=1.6"],
+        # The documentation's site.
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=1.0",
+            # Signatures are formatted by it.
+            "ruff>=0.14",
+        ],
         # Run folders in Google's object store.
         "gcs": ["gcsfs>=2025.3"],
         # Weights from the Hugging Face Hub.

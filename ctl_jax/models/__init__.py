@@ -2,7 +2,7 @@
 
 `apply_pruned` runs any Linen module, one of these or not, with pruned parameters.
 
-Example, anybody's weights, and a network from its name:
+Example:
   >>> pretrained = load_pretrained("resnet50.a1_in1k.safetensors")
   >>> logits = pretrained(images)
   >>> module = create("resnet50", num_outputs=16, stages=(3, 4, 6))

@@ -40,7 +40,8 @@ def apply(module: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs:
     Args:
       module: a Linen module.
       variables: its variables, perhaps pruned.
-      *args, **kwargs: as for `module.apply`.
+      *args: as for `module.apply`.
+      **kwargs: as for `module.apply`.
 
     Returns:
       What `module.apply` returns.
