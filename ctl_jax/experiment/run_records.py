@@ -1,7 +1,13 @@
 """Records of the run itself and of its methods; steps make their own."""
 
+import dataclasses
+import functools
 import importlib.metadata
+import os
+import pathlib
 import platform
+import re
+from collections.abc import Sequence
 
 import jax
 
@@ -44,6 +50,37 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def computed_here(lines: Sequence[records.Record]) -> list[records.Record]:
+    """A step's records, with what this process, or its group, computed it on."""
+    return [
+        dataclasses.replace(line, computed_on=_hardware())
+        if isinstance(line, records.Computed)
+        else line
+        for line in lines
+    ]
+
+
+@functools.cache
+def _hardware() -> records.Hardware:
+    # Linux alone tells which cores are this process's: a launcher may have bound it to some.
+    mine = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))(0)
+    return records.Hardware(
+        device=jax.devices()[0].device_kind,
+        devices=jax.device_count(),
+        processor=_processor(),
+        cores=len(mine),
+    )
+
+
+def _processor() -> str:
+    try:
+        told = pathlib.Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*: *(.*\S)", told, re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def _task(task: TaskInfo) -> records.RunTask:

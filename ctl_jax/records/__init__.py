@@ -6,6 +6,7 @@ best = records.winner(trials)
 """
 
 from ctl_jax.records.columns import COLUMNS, Column, column, derived, row
+from ctl_jax.records.computed import Computed, Hardware
 from ctl_jax.records.prepared import (
     AdaptRecord,
     ExtractRecord,
@@ -50,9 +51,11 @@ __all__ = [
     "TYPES",
     "AdaptRecord",
     "Column",
+    "Computed",
     "DevRecord",
     "EvaluateRecord",
     "ExtractRecord",
+    "Hardware",
     "HeadAnswer",
     "HeadOption",
     "HeadRecord",

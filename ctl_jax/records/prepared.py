@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ctl_jax.records.computed import Computed
 from ctl_jax.records.schema import positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PruneRecord:
+class PruneRecord(Computed):
     """What was cut from a network before it is finetuned.
 
     Attributes:
@@ -35,7 +36,7 @@ class PruneRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShortenRecord:
+class ShortenRecord(Computed):
     """The first stages of a network, alone.
 
     Attributes:
@@ -52,7 +53,7 @@ class ShortenRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecalibrateRecord:
+class RecalibrateRecord(Computed):
     """What images of a task put right in a pruned network before it is used.
 
     Attributes:
@@ -77,7 +78,7 @@ class RecalibrateRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractRecord:
+class ExtractRecord(Computed):
     """Features of some images of a task, computed once.
 
     Attributes:
@@ -166,7 +167,7 @@ class HeadAnswer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LookRecord:
+class LookRecord(Computed):
     """What `auto` saw of a task so far, and what it does next.
 
     Attributes:
@@ -212,7 +213,7 @@ class LookRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadRecord:
+class HeadRecord(Computed):
     """A head that was fitted in closed form to features, and how good it is.
 
     Attributes:
@@ -253,7 +254,7 @@ class HeadRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdaptRecord:
+class AdaptRecord(Computed):
     """Training of part of a network before a head is fitted to what it has become.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.records.columns import add_fields, column, derived
+from ctl_jax.records.computed import Computed
 
 PURPOSES = tuple(field.name for field in dataclasses.fields(compute.Ledger))
 # What a trial that lost spent on the search.
@@ -16,7 +17,7 @@ SEARCHED = ("train", "extract", "validate", "search")
 
 @add_fields
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrialRecord:
+class TrialRecord(Computed):
     """One finetuning and what came of it. What is no column of `results.csv` follows those.
 
     A trial may start from a head that was fitted in closed form to features, and may make no step

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from ctl_jax.compute.budgets import Budget
 from ctl_jax.errors import UserError, naming
+from ctl_jax.records.computed import Computed
 from ctl_jax.records.schema import check_unique, positive
 
 
@@ -114,7 +115,7 @@ class TaskRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainRecord:
+class PretrainRecord(Computed):
     """A pretraining done by the run itself. What an earlier version did not record is None.
 
     Attributes:
@@ -145,7 +146,7 @@ class PretrainRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PaceRecord:
+class PaceRecord(Computed):
     """How fast a device trains with a method, for budgets in seconds.
 
     Attributes:
@@ -166,7 +167,7 @@ class PaceRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateRecord:
+class EvaluateRecord(Computed):
     """What the best model of a task is worth, on a split that chose nothing, and what it costs.
 
     Attributes:

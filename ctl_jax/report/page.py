@@ -12,7 +12,7 @@ import jinja2
 
 from ctl_jax import text
 from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import choices, costs, figures, frontier, groups, sections
+from ctl_jax.report import choices, costs, figures, frontier, groups, hardware, sections
 from ctl_jax.report.budgets import labels, units
 from ctl_jax.report.curves import DENSE, Mean, task_curves, values
 from ctl_jax.report.gallery import (
@@ -73,6 +73,7 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "trials": len(table.trials),
         "corrupt": [task for task in table.tasks if task.corrupt_examples],
         "noted": [(task, notes) for task, notes in found_in if notes],
+        "hardware": hardware.warning(table),
         "trials_left": trials_left,
         "rows_left": rows_left,
         "diverged": [_trial(trial) for trial in diverged],
@@ -117,7 +118,7 @@ def _facts(run: RunRecord, table: Table) -> list[tuple[str, str]]:
     ]
     for device, versions in table.machines:
         facts += [("Device", device), ("Versions", versions or "not recorded")]
-    return facts
+    return [*facts, ("Computed on", hardware.listed(table) or "not recorded")]
 
 
 def _stream(run: RunRecord) -> str:

@@ -40,8 +40,8 @@ Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | LookRe
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.
 _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model")
-# Within one record, what the wall clock decides and no comparison may see.
-_CLOCK = ("wall_s", "flops_per_second", "latency_s", "whole_latency_s")
+# Within one record, what the wall clock or the machine decides and no comparison may see.
+_CLOCK = ("wall_s", "flops_per_second", "latency_s", "whole_latency_s", "computed_on")
 # Records that a report is made from.
 _READ = (
     *("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import text
-from ctl_jax.report import choices, costs, frontier, winners
+from ctl_jax.report import choices, costs, frontier, hardware, winners
 from ctl_jax.report.budgets import labels
 from ctl_jax.report.curves import Mean, means, values
 from ctl_jax.report.groups import metric
@@ -115,4 +115,4 @@ def _warnings(table: Table) -> list[str]:
     diverged = costs.diverged(table)
     if diverged:
         lines.append(f"Diverged trials: {len(diverged)} of {len(table.trials)}")
-    return lines
+    return lines + textwrap.wrap(hardware.warning(table), _WIDTH)

@@ -1,10 +1,12 @@
 """Records of the run itself and of its methods."""
 
 import dataclasses
+import os
 
 import jax
 
-from ctl_jax import data
+from ctl_jax import data, records
+from ctl_jax.experiment import run_records
 from ctl_jax.experiment.run_records import method_records, pending_record, run_record
 
 
@@ -26,6 +28,20 @@ def test_a_run_says_what_it_is_about(config, make_plan):
     assert record.config == plan.config.to_dict()
     assert record.versions["jax"] == jax.__version__
     assert record.device == jax.devices()[0].device_kind
+
+
+def test_a_step_says_what_it_was_computed_on(monkeypatch):
+    """A launcher may bind a process to some cores, as Open MPI does to one."""
+    shorten = records.ShortenRecord(id="x", stages=1, params=2)
+    dev = records.DevRecord(trial="x", step=1, flops=2, dev=0.5, dev_top5=None)
+    run_records._hardware.cache_clear()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    step, on_the_way = run_records.computed_here([shorten, dev])
+    run_records._hardware.cache_clear()
+    assert on_the_way == dev
+    assert dataclasses.replace(step, computed_on=None) == shorten
+    assert (step.computed_on.device, step.computed_on.cores) == (jax.devices()[0].device_kind, 1)
+    assert step.computed_on.devices == jax.device_count()
 
 
 def test_what_each_method_makes_of_the_network(config, make_plan):
