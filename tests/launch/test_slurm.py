@@ -42,6 +42,7 @@ first, _, last = own.get("array", "").partition("-")
 env = os.environ | {"SLURM_SUBMIT_DIR": os.getcwd(), "SLURM_JOB_NUM_NODES": own.get("nodes", "1")}
 for job in range(int(first or 0), int(last or first or 0) + 1):
     array = {"ID": job, "MIN": first, "COUNT": int(last or 0) - int(first or 0) + 1, "STEP": 1}
+    array["MAX"] = last
     # The last of an array has the number that also stands for all of it.
     number = name = str(100 + int(last or 0) - job)
     if first:
