@@ -44,7 +44,7 @@ _answers_since = -math.inf
 
 
 class Unreachable(Exception):
-    """An object store that did not answer for so long that this program gives up.
+    """An object store, or another place, that did not answer for so long that this gives up.
 
     It is no OSError, since the error of a file that a user named is mostly the user's.
     """

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from ctl_jax import files, home
-from ctl_jax.errors import UserError, naming
+from ctl_jax import files, home, object_store
+from ctl_jax.errors import UserError, causes, naming
 from ctl_jax.models import checkpoint, formats
 from ctl_jax.models.preprocess import PREPROCESS, Interpolation, Preprocess
 
@@ -283,6 +283,8 @@ def _snapshot(hub: Any, repository: str, weights: str) -> pathlib.Path:
     # Whatever stands between here and there: no network, no such repository, no right to it.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"weights hf:{repository}: cannot be downloaded and is not in the cache ({reason})"
-        ) from None
+        line = f"weights hf:{repository}: cannot be downloaded and is not in the cache ({reason})"
+        # That it is not in the cache is an error of its own, which the network's has caused.
+        if any(map(object_store.may_pass, causes(error))):
+            raise object_store.Unreachable(line) from error
+        raise UserError(line) from None

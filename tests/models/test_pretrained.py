@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models import names
+from ctl_jax.object_store import Unreachable
 
 OPTIONS = {"stages": (1, 2), "width": 4}
 IMAGES = np.random.default_rng(0).normal(size=(2, 24, 24, 3)).astype(np.float32)
@@ -385,7 +386,7 @@ def test_from_the_hub(save, tmp_path, monkeypatch, variables, module):
     ("hub", "path", "said"),
     [
         (None, "hf:timm/a", r"needs the package huggingface_hub: pip install 'ctl-jax\[hf\]'"),
-        (ConnectionError("no route\nto host"), "hf:timm/a", r"cannot be downloaded .*\(no route\)"),
+        (OSError("no right\nto it"), "hf:timm/a", r"cannot be downloaded .*\(no right\)"),
         (ConnectionError(), "hf:timm", "expected hf:OWNER/REPOSITORY"),
     ],
 )
@@ -398,6 +399,19 @@ def test_without_the_hub(monkeypatch, hub, path, said):
     with pytest.raises(UserError, match=said) as caught:
         models.load_pretrained(path)
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_hub_may_answer_later(monkeypatch):
+    def download(*args, **kwargs):
+        try:
+            raise ConnectionError("no route\nto host")
+        except ConnectionError as error:
+            raise FileNotFoundError("not in the cache") from error
+
+    fake = types.SimpleNamespace(snapshot_download=download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    with pytest.raises(Unreachable, match=r"hf:timm/a: cannot be .* \(not in the cache\)$"):
+        models.load_pretrained("hf:timm/a")
 
 
 def test_real_keras_weights(keras_file, keras_module):
