@@ -88,6 +88,13 @@ def test_links_to_files(page):
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page):
+    rooms = "ctl_jax|tests|configs|launch|docs|benchmarks"
+    for name in re.findall(rf"`((?:{rooms})/[\w./]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
 def test_the_figure_has_numbers_of_the_results():
     """Where it has not: docs/figures/auto.csv, then python docs/figures/auto.py."""
     rows = csv.DictReader((DOCS / "figures/auto.csv").read_text().splitlines())
