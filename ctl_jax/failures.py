@@ -10,7 +10,7 @@ import re
 import jax
 
 from ctl_jax.errors import causes
-from ctl_jax.object_store import Unreachable
+from ctl_jax.object_store import Refused, Unreachable
 
 _AGAIN = "then the same command goes on, and nothing done is lost"
 _FULL = f"free some space or choose another --workdir; {_AGAIN}"
@@ -50,6 +50,8 @@ def explain(error: BaseException) -> str | None:
         text = str(each)
         if isinstance(each, Unreachable):
             return f"{text}; see to the network, or wait; {_AGAIN}"
+        if isinstance(each, Refused):
+            return f"{text}; {_ALLOWED}"
         advised = _SYSTEM | _KINDS
         if isinstance(each, OSError) and each.errno in advised:
             # Of two names the first is a temporary file's.

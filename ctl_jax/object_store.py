@@ -50,6 +50,10 @@ class Unreachable(Exception):
     """
 
 
+class Refused(OSError):
+    """An answer that it may not be: no credentials, or no permission."""
+
+
 def fit(scheme: str) -> None:
     """Makes the client of a store fit for use.
 
@@ -81,7 +85,9 @@ def ask(address: str, request: Callable[[Any], T], *, patient: bool = True) -> T
       patient: whether to make it again here, besides what the client does.
 
     Raises:
-      OSError: whatever else went wrong in the store.
+      FileNotFoundError: there is no such object, or bucket.
+      FileExistsError: there is one already.
+      Refused: whatever else went wrong in the store.
       Unreachable: there was no answer.
     """
     scheme, _, rest = address.partition("://")
@@ -93,10 +99,11 @@ def ask(address: str, request: Callable[[Any], T], *, patient: bool = True) -> T
             answer = request(fsspec.filesystem(scheme, use_listings_cache=False))
         except Exception as error:
             if not may_pass(error):
-                if isinstance(error, OSError | UserError | MemoryError):
+                _tell_of_answer(bucket)
+                if isinstance(error, FileNotFoundError | FileExistsError | UserError | MemoryError):
                     raise
-                # Each store's client has errors of its own: no credentials, or permission.
-                raise OSError(f"{type(error).__name__}: {error}") from error
+                # Each store's client has errors of its own.
+                raise Refused(f"{address}: {reason(error)}") from error
             _tell_of_silence(bucket, error)
             waited = time.monotonic() - began
             if not patient or waited + pause > PATIENCE_S or interrupts.requested():

@@ -158,7 +158,8 @@ def test_since_when_there_are_answers(outage, bucket):
         files.overwrite(f"{bucket}/run/it", b"")
     outage.now += 50
     assert object_store.answers_since() == outage.now
-    files.names(bucket)
+    # That there is nothing is an answer, too.
+    assert not files.exists(f"{bucket}/run/it")
     back = outage.now
     outage.now += 50
     assert object_store.answers_since() == back
@@ -167,9 +168,11 @@ def test_since_when_there_are_answers(outage, bucket):
 def test_what_lasts_is_told_at_once(outage, bucket):
     outage.begins(100, HttpError(401))
     began = outage.now
-    with pytest.raises(OSError, match="HttpError: , 401"):
-        files.names(bucket)
+    with pytest.raises(OSError, match=r"^gs://bucket/run: HttpError: 401$") as error:
+        files.names(f"{bucket}/run")
     assert outage.now - began < 1
+    line = failures.explain(error.value)
+    assert line.startswith("gs://bucket/run: HttpError: 401; expected a place that this user may")
 
 
 def test_a_bucket_that_does_not_exist_is_named(outage, bucket):

@@ -112,7 +112,11 @@ class Checkpoints:
         """What is read; what an object store that is away does not give is not damaged."""
         if not files.is_remote(self._folder):
             return read()
-        return object_store.ask(os.fspath(self._folder), lambda store: read())
+        try:
+            return object_store.ask(os.fspath(self._folder), lambda store: read())
+        except object_store.Refused as error:
+            # Of Orbax, not of the store.
+            raise error.__cause__ or error from None
 
     @property
     def busy(self) -> bool:
