@@ -19,6 +19,8 @@ NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 TINY = {
     "resnet50": {"stages": (1, 1), "width": 8},
     "densenet121": {"stages": (1, 1)},
+    "resnext50_32x4d": {"stages": (1, 1), "width": 16},
+    "convnext_atto": {"stages": (1, 1), "width": 16},
 }
 
 
@@ -70,6 +72,39 @@ def test_a_3x3_convolution_equals_xlas(shape, channels, features, stride):
         return lax.conv_general_dilated(images, kernel, (stride, stride), pads, **NHWC)
 
     _check_same(lambda *arrays: taps.tap_conv(*arrays, stride), expected, images, kernel)
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "features"), [(5, 5, 5), (3, 3, 6), (2, 6, 4), (4, 4, 4)]
+)
+@pytest.mark.parametrize(
+    ("shape", "window", "strides", "padding"),
+    [
+        ((2, 7, 6), (3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((1, 7, 6), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((3, 8, 8), (5, 5), (2, 2), "SAME"),
+        ((2, 6, 9), (3, 3), (2, 2), "SAME"),
+        ((2, 2, 1), (5, 3), (1, 2), ((2, 2), (1, 1))),
+        ((1, 8, 5), (7, 7), (1, 1), ((3, 3), (3, 3))),
+        ((2, 5, 5), (2, 2), (2, 2), "VALID"),
+        ((2, 6, 6), (1, 1), (1, 1), ((0, 0), (0, 0))),
+        ((2, 6, 6), (3, 3), (3, 3), ((0, 1), (2, 0))),
+    ],
+)
+def test_a_convolution_of_groups_equals_xlas(
+    shape, window, strides, padding, groups, channels, features
+):
+    keys = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(keys[0], (*shape, channels))
+    kernel = jax.random.normal(keys[1], (*window, channels // groups, features))
+
+    def call(conv, images, kernel):
+        return conv(images, kernel, strides, padding, feature_group_count=groups, **NHWC)
+
+    ours = functools.partial(call, formulations.conv_general_dilated)
+    with formulations.tuned("cpu"):
+        _check_same(ours, functools.partial(call, lax.conv_general_dilated), images, kernel)
+        assert "custom_vjp" in _primitives(ours, images, kernel)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (2, 7, 4), (2, 4, 9)])

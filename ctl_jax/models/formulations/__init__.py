@@ -18,7 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctl_jax.models.formulations import activations, normalising, pooling, stem, taps
+from ctl_jax.models.formulations import (
+    activations,
+    grouped,
+    normalising,
+    pooling,
+    stem,
+    taps,
+)
 from ctl_jax.models.formulations.pointwise import pointwise_conv
 
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
@@ -27,7 +34,6 @@ _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend",
 _PLAIN: dict[str, Any] = {
     "lhs_dilation": (1, 1),
     "rhs_dilation": (1, 1),
-    "feature_group_count": 1,
     "batch_group_count": 1,
     "precision": None,
 }
@@ -97,11 +103,19 @@ def conv_general_dilated(
     """
     is_plain = all(kwargs.get(name, value) == value for name, value in _PLAIN.items())
     if _backend.get() == "cpu" and is_plain and lhs.dtype == rhs.dtype:
-        pads = tuple(tuple(pad) for pad in padding)
-        match rhs.shape[:2], tuple(window_strides), pads:
-            case (1, 1), (rows, columns), ((0, 0), (0, 0)):
-                return pointwise_conv(lhs, rhs, (rows, columns))
-            case (3, 3), ((1, 1) | (2, 2)) as strides, ((1, 1), (1, 1)) if taps.is_worth_it(
+        strides = window_strides[0], window_strides[1]
+        groups = kwargs.get("feature_group_count", 1)
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+        pads = tuple((before, after) for before, after in padding)
+        if groups > 1:
+            if groups == lhs.shape[-1] == rhs.shape[-1] and lhs.dtype == jnp.float32:
+                return grouped.depthwise_conv(lhs, rhs, strides, pads)
+            return grouped.grouped_conv(lhs, rhs, strides, pads, groups)
+        match rhs.shape[:2], strides, pads:
+            case (1, 1), _, ((0, 0), (0, 0)):
+                return pointwise_conv(lhs, rhs, strides)
+            case (3, 3), (1, 1) | (2, 2), ((1, 1), (1, 1)) if taps.is_worth_it(
                 lhs, rhs, strides[0]
             ):
                 return taps.tap_conv(lhs, rhs, strides[0])
