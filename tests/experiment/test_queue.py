@@ -297,13 +297,20 @@ def test_a_worker_that_is_paused_while_it_commits_replaces_nothing(store, time, 
     taking.close()
 
 
+class Requests(list):
+    """How many requests to come fail; and how many were made."""
+
+    made = 0
+
+
 @pytest.fixture
 def away(bucket, monkeypatch):
-    """Makes the next so many requests to the store fail; no time passes."""
-    left = [0]
+    """Makes the next so many requests to the store fail, and counts all; no time passes."""
+    left = Requests([0])
 
     def failing(call):
         def request(*args, **kwargs):
+            left.made += 1
             if left[0]:
                 left[0] -= 1
                 raise ConnectionError("no network")
@@ -327,6 +334,22 @@ def test_what_is_finished_while_the_store_is_away_is_kept(bucket, time, away):
 
     assert work(queue, goes_away) == [0, 1, 2]
     assert [store.load(id)[0].task for id in IDS[:3]] == ["me"] * 3
+
+
+def test_how_often_an_object_store_is_asked(bucket, time, away):
+    store = Store(f"{bucket}/run", {})
+    wanted = {"strategy": lambda finished: STEPS[:3]}
+    before = store.finished()
+    assert away.made == 5
+    queue = make(store, time, count=1, before=before, **wanted)
+    assert away.made == 5
+    assert work(queue) == [0, 1, 2]
+    # Its lease twice, its records twice, whether it is held, its scratch folder; and a last look.
+    assert away.made == 5 + 3 * 6 + 5 + 3
+    # Nothing is asked twice of what is finished.
+    before = store.finished()
+    assert work(make(store, time, count=1, before=before, **wanted)) == []
+    assert away.made == 5 + 3 * 6 + 5 + 3 + 5
 
 
 def test_a_store_that_stays_away_ends_the_work_without_more_waiting(
