@@ -147,7 +147,7 @@ class Job:
 
     def works(self) -> None:
         """Waits until a trial is done, so that it is in the middle of the next."""
-        until(f"{self.name} works", lambda: re.search(r"^\[\d+/\d+\] ", self.log, re.M))
+        until(f"{self.name} works", lambda: re.search(r"\[\d+/\d+\] ", self.log))
 
     def ends(self, state: str = "COMPLETED") -> None:
         """Waits until all its jobs have ended, which has to be so; none is kept waiting."""
