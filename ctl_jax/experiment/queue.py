@@ -18,10 +18,11 @@ import numpy as np
 from ctl_jax import files, models, records
 from ctl_jax.cluster import Worker
 from ctl_jax.experiment import steps
+from ctl_jax.experiment.finished import Finished
 from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases, newest
 from ctl_jax.experiment.shares import order
 from ctl_jax.experiment.steps import Step, Strategy
-from ctl_jax.experiment.store import Finished, Store
+from ctl_jax.experiment.store import Store
 
 LEASE_S = 60.0
 _REPORT = "report"

@@ -24,7 +24,6 @@ import csv
 import errno
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -34,51 +33,10 @@ import numpy as np
 from ctl_jax import files, models, records
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import arrays, folder
+from ctl_jax.experiment.finished import PROVISIONAL, Finished, is_id, products
 from ctl_jax.experiment.sealing import Damaged, seal, to_lines, unseal
-from ctl_jax.experiment.steps import Step
 
-_ID = re.compile(r"[0-9a-f]{16}")
 _RECORDS = ".jsonl"
-# Beside the models of trials that are, or may turn out to be, the best.
-_MARKER = re.compile(r"\.([0-9a-f]{16})\.provisional")
-
-
-class Finished:
-    """What was done at some moment; see `steps.Finished` and `steps.Done`.
-
-    Attributes:
-      records: ids of the steps whose records are there and whole.
-      products: ids of the steps whose models or arrays are there.
-      provisional: ids of those whose models may go; see `Store.settle_models`.
-      leases: names of the files of leases.
-      scratches: ids of the steps that have a scratch folder.
-      half_written: what killed workers may have left in the folders of steps, models and arrays.
-    """
-
-    def __init__(self, store: "Store", done: frozenset[str], listed: Mapping[str, Sequence[str]]):
-        self._store = store
-        self.records = done
-        self.products = frozenset(store.products(listed))
-        markers = map(_MARKER.fullmatch, listed["models"])
-        self.provisional = frozenset(match[1] for match in markers if match)
-        self.leases = listed["leases"]
-        self.scratches = frozenset(listed["scratch"])
-        self.half_written = [
-            store.workdir / inside / name
-            for inside in ("steps", "models", "arrays")
-            for name in filter(files.is_temporary, listed[inside])
-        ]
-
-    def __contains__(self, step: object) -> bool:
-        return isinstance(step, Step) and step.id in self.records
-
-    def record(self, step: Step) -> records.Record:
-        """The last record of a finished step.
-
-        Raises:
-          UserError: its file was damaged, or removed, since it was looked at.
-        """
-        return self._store.result(step.id)
 
 
 class Store:
@@ -166,13 +124,7 @@ class Store:
 
     def has_product(self, step_id: str) -> bool:
         """Whether the model or the arrays that a step made are there now, whoever made them."""
-        return step_id in self.products(self._listed("models", "arrays"))
-
-    @staticmethod
-    def products(listed: Mapping[str, Sequence[str]]) -> set[str]:
-        """Ids of the steps that have a product, by the names in "models" and "arrays"."""
-        kept = {name.removesuffix(arrays.SUFFIX) for name in listed["arrays"]}
-        return set(filter(_ID.fullmatch, kept.union(listed["models"])))
+        return step_id in products(self._listed("models", "arrays"))
 
     def _listed(self, *inside: str) -> dict[str, list[str]]:
         """Names of what is in some folders of the run, asked for at once."""
@@ -217,12 +169,12 @@ class Store:
         listed = self._listed("leases", "steps", "models", "arrays", "scratch")
         names = listed["steps"]
         there = {name.removesuffix(_RECORDS) for name in names if name.endswith(_RECORDS)}
-        there = set(filter(_ID.fullmatch, there))
+        there = set(filter(is_id, there))
         new = [step_id for step_id in there if step_id not in self._whole]
         if new:
             for step_id, problem in zip(new, files.at_once(self._problem, new), strict=True):
                 self._note(step_id, problem)
-        return Finished(self, frozenset(self._whole & there), listed)
+        return Finished(self.workdir, self.result, frozenset(self._whole & there), listed)
 
     def tell_of_lost(self, step_ids: Collection[str], finished: Finished) -> None:
         """Says which steps have a result in results.csv, but no file of records any more."""
@@ -375,7 +327,7 @@ class Store:
                 files.remove(self._marker(step_id))
 
     def _marker(self, step_id: str) -> files.Path:
-        return self._models / f".{step_id}.provisional"
+        return self._models / f".{step_id}{PROVISIONAL}"
 
     def save_keep(self, cut: str, text: str) -> None:
         """Keeps which channels a cut kept, for people and for `pruning.Keep.from_json`."""
