@@ -34,6 +34,8 @@ setuptools.setup(
         "flatbuffers>=24",
         "flax>=0.12",
         "fsspec>=2025.3",
+        # Checksums of TFRecord files.
+        "google-crc32c>=1.6",
         "grain>=0.2.18",
         # TFDS imports it without declaring it.
         "importlib_resources>=6",
