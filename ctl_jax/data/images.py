@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ctl_jax.data import jpeg, png
+from ctl_jax.data import png
 
 # Changes with anything that changes a pixel: caches are told apart by it.
 VERSION = 1
@@ -76,9 +76,9 @@ def decode(content: bytes, size: int, interpolation: str = INTERPOLATION) -> np.
       OSError: not an image, a damaged one, or one of more than `MAX_PIXELS`.
     """
     try:
-        plain = _plain(content, size)
+        plain = png.read(content, _LARGE_PIXELS) if content.startswith(png.SIGNATURE) else None
         if plain is not None:
-            return np.asarray(_square(*plain, size, interpolation))
+            return np.asarray(_square(plain, plain.size, size, interpolation))
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(f"image of {image.width} x {image.height} pixels: too large")
@@ -127,16 +127,6 @@ def resize(pixels: np.ndarray, size: int, interpolation: str = INTERPOLATION) ->
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(_square(image, image.size, size, interpolation))
-
-
-def _plain(content: bytes, size: int) -> tuple[Image.Image, tuple[float, float]] | None:
-    """An image of the most common kinds, in fewer steps than Pillow takes, and its extent."""
-    if content.startswith(png.SIGNATURE):
-        image = png.read(content, _LARGE_PIXELS)
-        return None if image is None else (image, image.size)
-    if content.startswith(jpeg.START):
-        return jpeg.read(content, int(size * _DRAFT_MARGIN), _LARGE_PIXELS)
-    return None
 
 
 def _read(image: Image.Image, size: int, interpolation: str) -> Image.Image:
