@@ -230,6 +230,20 @@ def test_a_wrong_byte_in_a_png_never_changes_the_picture(picture: np.ndarray) ->
     assert len(refused) > 0.99 * len(content) - 8
 
 
+@pytest.mark.parametrize(
+    ("place", "chunk"), [(20, "b'IHDR' at byte 8"), (50, "b'IDAT' at byte 33")]
+)
+def test_a_wrong_checksum_in_a_png_is_named(grey: np.ndarray, place: int, chunk: str) -> None:
+    content = bytearray(encode(grey))
+    content[place] ^= 1
+    with pytest.raises(OSError, match=f"the checksum of chunk {chunk} is wrong"):
+        images.decode(bytes(content), 20)
+
+
+def test_a_png_that_lacks_only_its_end_is_read(picture: np.ndarray) -> None:
+    np.testing.assert_array_equal(images.decode(encode(picture)[:-12], 20), picture)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
     with pytest.raises(OSError, match=r"."):
