@@ -8,28 +8,18 @@ it can be in force while the others are imported.
 
 import _thread
 import contextlib
+import functools
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # The status of a program that was told to stop and can be taken up again: EX_TEMPFAIL for a
 # preemption, which a cluster may tell from a failure, and a shell's own for Ctrl-C.
 PREEMPTED, INTERRUPTED = 75, 130
-
-# The signal that came first, whether it raised already (it does once: what is done at the end must
-# not be cut short), whether it may raise now, and whether anything would catch it.
-_signal: signal.Signals | None = None
-_raised = False
-_deferring = False
-_catching = False
-# Whether the next signal is one that came at such a moment that it had to be put off.
-_retrying = False
-# Functions that Python calls on its own: when it frees objects (jax has one, too).
-_SWALLOWING = ("__del__", "_xla_gc_callback")
 
 
 class Stopped(KeyboardInterrupt):
@@ -47,6 +37,25 @@ class Stopped(KeyboardInterrupt):
     def status(self) -> int:
         """What the program ends with."""
         return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+
+
+class _State:
+    """What was signalled since `catching` was entered, and what a signal does now.
+
+    Attributes:
+      first: the signal that came first.
+      raised: whether it has raised, which it does once: saving must not be cut short.
+      catching: whether anything would catch it.
+      deferring: whether it may not raise now.
+    """
+
+    first: signal.Signals | None = None
+    raised = False
+    catching = False
+    deferring = False
+
+
+_state = _State()
 
 
 def install() -> None:
@@ -67,12 +76,14 @@ def ignore() -> None:
 @contextlib.contextmanager
 def catching() -> Iterator[None]:
     """Within it signals raise `Stopped` instead of ending the program on the spot."""
-    global _catching, _signal, _raised, _deferring
-    _catching, _signal, _raised, _deferring = True, None, False, False
+    global _state
+    _state, hook = _State(), sys.unraisablehook
+    _state.catching = True
+    sys.unraisablehook = functools.partial(_retry, hook)
     try:
         yield
     finally:
-        _catching, _signal, _raised, _deferring = False, None, False, False
+        _state, sys.unraisablehook = _State(), hook
 
 
 @contextlib.contextmanager
@@ -85,24 +96,23 @@ def deferred(defer: bool = True) -> Iterator[None]:
     Raises:
       Stopped: at the end, or with `defer=False` also at the beginning.
     """
-    global _deferring
-    before, _deferring = _deferring, defer
+    before, _state.deferring = _state.deferring, defer
     try:
         check()
         yield
     finally:
-        _deferring = before
+        _state.deferring = before
     check()
 
 
 def requested() -> bool:
     """Whether the program was told to stop."""
-    return _signal is not None
+    return _state.first is not None
 
 
 def check() -> None:
     """Raises `Stopped` where the program was told to stop, nothing defers it, and none did yet."""
-    if _signal is not None and not _deferring and not _raised:
+    if requested() and not _state.deferring and not _state.raised:
         raise stop()
 
 
@@ -111,9 +121,8 @@ def stop() -> Stopped:
 
     A process that stops because another of its group got the signal was preempted like it.
     """
-    global _raised
-    _raised = True
-    return Stopped(_signal or signal.SIGTERM)
+    _state.raised = True
+    return Stopped(_state.first or signal.SIGTERM)
 
 
 def farewell(number: signal.Signals) -> str:
@@ -123,30 +132,25 @@ def farewell(number: signal.Signals) -> str:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _signal, _retrying
-    again = _signal is not None and not _retrying
-    _retrying = False
-    if again and number == signal.SIGTERM:
+    if requested() and number == signal.SIGTERM:
         return  # Clusters repeat themselves; what has to be done is being done.
-    if not again:
-        _signal = signal.Signals(number)
-    if again or not _catching:
+    if requested() or not _state.catching:
         # Nothing is damaged: files appear under their names when they are whole.
         _end(signal.Signals(number))
-    if _is_swallowed(frame):
-        _retrying = True
-        threading.Timer(0.01, _thread.interrupt_main, [number]).start()
-        return
+    _state.first = signal.Signals(number)
     check()
 
 
-def _is_swallowed(frame: FrameType | None) -> bool:
-    """Whether Python would print an exception that is raised here, and go on without it."""
-    while frame is not None:
-        if frame.f_code.co_name in _SWALLOWING:
-            return True
-        frame = frame.f_back
-    return False
+def _retry(
+    hook: Callable[["sys.UnraisableHookArgs"], None], unraisable: "sys.UnraisableHookArgs"
+) -> None:
+    """Sends a signal again that raised where Python goes on all the same: as it frees objects."""
+    stopped = unraisable.exc_value
+    if not isinstance(stopped, Stopped):
+        hook(unraisable)
+        return
+    _state.first, _state.raised = None, False
+    threading.Timer(0.01, _thread.interrupt_main, [stopped.signal]).start()
 
 
 def _end(number: signal.Signals) -> None:

@@ -1,9 +1,11 @@
 """Signals: where they raise, where they are only noted, and how the program ends."""
 
+import gc
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 
@@ -100,23 +102,54 @@ def test_an_error_passes_through_what_is_deferred(caught):
         work()
 
 
-def test_where_python_would_swallow_it_it_comes_again(caught, capfd):
-    class Freed:
-        def __del__(self):
-            signal.raise_signal(signal.SIGTERM)
-            finished.append(1)
+class _Freed:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
 
+
+def _forgotten():
+    """Frees an object that a weak reference watches, as jax's caches do."""
+    kept = {1: set()}
+    watcher = weakref.ref(kept[1], lambda _: signal.raise_signal(signal.SIGTERM))
+    del kept[1]
+    return watcher
+
+
+def _collected():
+    """As jax has it, which frees its own objects along with Python's."""
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize("free", [_Freed, _forgotten, _collected])
+def test_where_python_would_swallow_it_it_comes_again(caught, capfd, free):
     def work():
-        Freed()
+        free()
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             time.sleep(0.01)
 
-    finished = []
     with pytest.raises(Stopped):
         work()
-    assert finished
+    assert interrupts.requested()
     assert capfd.readouterr().err == ""
+
+
+def test_what_else_python_swallows_is_said_as_ever(caught, monkeypatch):
+    class Freed:
+        def __del__(self):
+            raise ZeroDivisionError
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda it: said.append(it.exc_type))
+    with interrupts.catching():
+        Freed()
+    assert said == [ZeroDivisionError]
 
 
 def test_the_next_program_part_starts_afresh(caught):
