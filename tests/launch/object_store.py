@@ -58,7 +58,11 @@ class ObjectStore:
                         self.rfile = connection
                 return False
 
-        self._server = server.ThreadingHTTPServer(("localhost", 0), Handler)
+        class Server(server.ThreadingHTTPServer):
+            def handle_error(self, *args: object) -> None:
+                """Says nothing of clients that were killed."""
+
+        self._server = Server(("localhost", 0), Handler)
         self.address = f"http://localhost:{self._server.server_port}"
 
     def __enter__(self) -> "ObjectStore":

@@ -59,10 +59,13 @@ def start(tmp_path):
         process.communicate()
 
 
-def _wait(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
+def _wait_for_claims(store: ObjectStore, workers: list[subprocess.Popen[str]]) -> None:
+    """Returns when each worker has a trial, whose lease names its process."""
+    waiting = list(workers)
+    while waiting:
+        for worker in waiting:
+            assert worker.poll() is None, worker.communicate()[1]
+        waiting = [w for w in waiting if not any(f", {w.pid}, " in b for b in store.created)]
         time.sleep(0.005)
 
 
@@ -71,8 +74,7 @@ def test_disturbed_workers_end_like_a_run_that_was_left_alone(start, tmp_path):
     with ObjectStore() as store:
         environment = {"STORAGE_EMULATOR_HOST": store.address}
         workers = [start(WORKDIR, f"--worker={i}/2", **environment) for i in range(2)]
-        # Each has a trial, whose lease names its process.
-        _wait(lambda: all(any(f", {w.pid}, " in b for b in store.created) for w in workers))
+        _wait_for_claims(store, workers)
         workers[0].kill()
         store.away = True
         time.sleep(5)
