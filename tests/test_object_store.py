@@ -145,7 +145,7 @@ def test_whoever_tries_again_later_or_has_to_stop_is_told_at_once(outage, bucket
     began = outage.now
     with pytest.raises(Unreachable):
         files.overwrite(f"{bucket}/run/it", b"")
-    monkeypatch.setattr(interrupts, "_signal", interrupts.signal.SIGTERM)
+    monkeypatch.setattr(interrupts, "requested", lambda: True)
     with pytest.raises(Unreachable):
         files.read_bytes(f"{bucket}/run/it")
     assert outage.now - began < 1
