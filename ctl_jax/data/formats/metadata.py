@@ -7,12 +7,13 @@ imported or called, so a hostile one can at most lie about a few numbers.
 
 import base64
 import binascii
+import builtins
 import dataclasses
 import itertools
 import logging
 import pathlib
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _log = logging.getLogger(__name__)
@@ -22,38 +23,17 @@ _MOST_BYTES = 1 << 22
 MOST_CLASSES = 1_000_000
 _MOST_TABLES = 100
 # What the descriptions of dm_nevis are made of. A file that names anything else is none of its.
-_KNOWN_PACKAGES = frozenset(
-    [
-        "dm_nevis",
-        "tensorflow_datasets",
-        "tensorflow",
-        "numpy",
-        "collections",
-        "dill",
-        "copyreg",
-        "etils",
-        "google",
-    ]
+_KNOWN_PACKAGES = {
+    *("dm_nevis", "tensorflow_datasets", "tensorflow", "etils", "google"),
+    *("numpy", "collections", "dill", "copyreg"),
+}
+# Opcodes that only put their argument on the stack.
+_CONSTANTS = frozenset(
+    opcode.name
+    for opcode in pickletools.opcodes
+    if opcode.arg is not None and opcode.stack_after not in ([], [pickletools.anyobject])
 )
-_KNOWN_BUILTINS = frozenset(
-    [
-        "int",
-        "float",
-        "complex",
-        "str",
-        "bytes",
-        "bool",
-        "list",
-        "tuple",
-        "dict",
-        "set",
-        "frozenset",
-        "object",
-        "range",
-        "slice",
-        "type",
-    ]
-)
+_MARK = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +73,7 @@ def parse(content: bytes) -> Metadata:
       ValueError: it is no such pickle, or one that is out of the ordinary.
     """
     try:
-        top = _Machine().run(content)
+        top = _run(content)
     except ValueError:
         raise
     except Exception as error:  # Whatever pickletools and the stack raise of broken programs.
@@ -137,153 +117,107 @@ def _content(value: Any) -> Mapping[str, Any]:
     return value.content if isinstance(value, _Thing) else {}
 
 
-class _Machine:
-    """Runs a pickle's opcodes on notes instead of objects.
+def _run(content: bytes) -> Any:
+    """Runs a pickle's opcodes on notes instead of objects; what is on top of the stack at the end.
 
     Dictionaries are notes too, of their entries under strings alone: hashing nested tuples would
     let a hostile file overflow the C stack.
     """
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
-            name = opcode.name
-            if name == "STOP":
-                return self.stack.pop()
-            if name in _CONSTANTS:
-                self.stack.append(argument)
-            elif name in _ACTIONS:
-                _ACTIONS[name](self, argument)
-            else:
-                raise ValueError(f"it has the opcode {name}, which dm_nevis's files have not")
-        raise AssertionError("pickletools ends with STOP or raises")
-
-    def since_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def pop(self, count: int) -> list[Any]:
-        if count > len(self.stack) - (self.marks[-1] if self.marks else 0):
-            raise ValueError("it takes more from its stack than there is")
-        values = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return values
-
-    def pack(self, count: int) -> None:
-        self.stack.append(tuple(self.pop(count)))
-
-    def new_list(self, values: list[Any]) -> None:
-        self.stack.append(values)
-
-    def append(self, values: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(values)
-
-    def new_dict(self, values: list[Any]) -> None:
-        self.stack.append(_Thing("dict"))
-        self.set_items(values)
-
-    def set_items(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        if isinstance(target, _Thing):
-            pairs = zip(values[::2], values[1::2], strict=True)
-            target.content.update((key, value) for key, value in pairs if type(key) is str)
-
-    def frozen_set(self) -> None:
-        self.since_mark()
-        self.stack.append(_Thing("frozenset"))
-
-    def load(self, module: Any, name: Any) -> None:
-        if type(module) is not str or type(name) is not str:
-            raise ValueError("it names something to import by other than strings")
-        package = module.split(".")[0]
-        builtin = package in ("builtins", "__builtin__") and name in _KNOWN_BUILTINS
-        if package not in _KNOWN_PACKAGES and not builtin:
-            raise ValueError(f"it names {f'{module}.{name}'!r}, which dm_nevis's files do not")
-        self.stack.append(_Thing(f"{module}.{name}"))
-
-    def make(self, count: int) -> None:
-        """What calls a function or makes an object: the note keeps the callee's name."""
-        callee = self.pop(count)[0]
-        self.stack.append(_Thing(callee.name if isinstance(callee, _Thing) else "unknown"))
-
-    def build(self) -> None:
-        """Sets an object's state: its attributes, or these and those of its slots."""
-        (state,) = self.pop(1)
-        target = self.stack[-1]
-        for part in state[:2] if type(state) is tuple else (state,):
-            # Shared, not copied: a hostile file could ask for many copies of a large one.
-            if isinstance(target, _Thing) and isinstance(part, _Thing) and not target.content:
-                target.content = part.content
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        name = opcode.name
+        if name == "STOP":
+            return stack.pop()
+        if name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in _CONSTANTS:
+            stack.append(argument)
+        else:
+            stack += _results(name, argument, _operands(stack, opcode))
+    raise AssertionError("pickletools ends with STOP or raises")
 
 
-_CONSTANTS = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    ]
-)
-_ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
-    "PROTO": lambda m, x: None,
-    "FRAME": lambda m, x: None,
-    "NONE": lambda m, x: m.stack.append(None),
-    "NEWTRUE": lambda m, x: m.stack.append(True),
-    "NEWFALSE": lambda m, x: m.stack.append(False),
-    "MARK": lambda m, x: m.marks.append(len(m.stack)),
-    "POP": lambda m, x: m.pop(1),
-    "POP_MARK": lambda m, x: m.since_mark(),
-    "DUP": lambda m, x: m.stack.append(m.stack[-1]),
-    "EMPTY_TUPLE": lambda m, x: m.pack(0),
-    "TUPLE1": lambda m, x: m.pack(1),
-    "TUPLE2": lambda m, x: m.pack(2),
-    "TUPLE3": lambda m, x: m.pack(3),
-    "TUPLE": lambda m, x: m.stack.append(tuple(m.since_mark())),
-    "EMPTY_LIST": lambda m, x: m.new_list([]),
-    "LIST": lambda m, x: m.new_list(m.since_mark()),
-    "APPEND": lambda m, x: m.append(m.pop(1)),
-    "APPENDS": lambda m, x: m.append(m.since_mark()),
-    "EMPTY_DICT": lambda m, x: m.new_dict([]),
-    "DICT": lambda m, x: m.new_dict(m.since_mark()),
-    "SETITEM": lambda m, x: m.set_items(m.pop(2)),
-    "SETITEMS": lambda m, x: m.set_items(m.since_mark()),
-    "EMPTY_SET": lambda m, x: m.stack.append(_Thing("set")),
-    "ADDITEMS": lambda m, x: m.since_mark(),
-    "FROZENSET": lambda m, x: m.frozen_set(),
-    "MEMOIZE": lambda m, x: m.memo.__setitem__(len(m.memo), m.stack[-1]),
-    "PUT": lambda m, x: m.memo.__setitem__(x, m.stack[-1]),
-    "BINPUT": lambda m, x: m.memo.__setitem__(x, m.stack[-1]),
-    "LONG_BINPUT": lambda m, x: m.memo.__setitem__(x, m.stack[-1]),
-    "GET": lambda m, x: m.stack.append(m.memo[x]),
-    "BINGET": lambda m, x: m.stack.append(m.memo[x]),
-    "LONG_BINGET": lambda m, x: m.stack.append(m.memo[x]),
-    "GLOBAL": lambda m, x: m.load(*x.split(" ", 1)),
-    "STACK_GLOBAL": lambda m, x: m.load(*m.pop(2)),
-    "REDUCE": lambda m, x: m.make(2),
-    "NEWOBJ": lambda m, x: m.make(2),
-    "NEWOBJ_EX": lambda m, x: m.make(3),
-    "BUILD": lambda m, x: m.build(),
-}
+def _operands(stack: list[Any], opcode: pickletools.OpcodeInfo) -> list[Any]:
+    """Takes from the stack what an opcode takes, the lowest first; no mark is among it."""
+    marked: list[Any] = []
+    count = len(opcode.stack_before)
+    if pickletools.markobject in opcode.stack_before:
+        while (value := stack.pop()) is not _MARK:
+            marked.append(value)
+        count -= 2  # The mark and what is above it.
+    place = len(stack) - count
+    below = stack[max(place, 0) :]
+    if place < 0 or any(value is _MARK for value in below):
+        raise ValueError("it takes more from its stack than there is")
+    del stack[place:]
+    return below + marked[::-1]
+
+
+def _results(name: str, argument: Any, values: list[Any]) -> Sequence[Any]:
+    """What an opcode puts on the stack, from its argument and what it has taken from there."""
+    match name:
+        case "PROTO" | "FRAME" | "POP" | "POP_MARK":
+            return ()
+        case "MARK":
+            return (_MARK,)
+        case "NONE":
+            return (None,)
+        case "NEWTRUE" | "NEWFALSE":
+            return (name == "NEWTRUE",)
+        case "DUP":
+            return values * 2
+        case "EMPTY_TUPLE" | "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+            return (tuple(values),)
+        case "EMPTY_LIST" | "LIST":
+            return (values,)
+        case "APPEND" | "APPENDS":
+            if isinstance(values[0], list):
+                values[0].extend(values[1:])
+            return values[:1]
+        case "EMPTY_DICT" | "DICT":
+            return (_set_items(_Thing("dict"), values),)
+        case "SETITEM" | "SETITEMS":
+            return (_set_items(values[0], values[1:]),)
+        case "EMPTY_SET" | "FROZENSET":
+            return (_Thing("set"),)
+        case "ADDITEMS":
+            return values[:1]
+        case "GLOBAL":
+            return (_load(*argument.split(" ", 1)),)
+        case "STACK_GLOBAL":
+            return (_load(*values),)
+        case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+            # Calls a function or makes an object: the note keeps the callee's name.
+            return (_Thing(values[0].name if isinstance(values[0], _Thing) else "unknown"),)
+        case "BUILD":
+            return (_build(*values),)
+    raise ValueError(f"it has the opcode {name}, which dm_nevis's files have not")
+
+
+def _set_items(target: Any, values: Sequence[Any]) -> Any:
+    if isinstance(target, _Thing):
+        pairs = zip(values[::2], values[1::2], strict=True)
+        target.content.update((key, value) for key, value in pairs if type(key) is str)
+    return target
+
+
+def _load(module: Any, name: Any) -> _Thing:
+    if type(module) is not str or type(name) is not str:
+        raise ValueError("it names something to import by other than strings")
+    package = module.split(".")[0]
+    plain = package in ("builtins", "__builtin__") and isinstance(vars(builtins).get(name), type)
+    if package not in _KNOWN_PACKAGES and not plain:
+        raise ValueError(f"it names {f'{module}.{name}'!r}, which dm_nevis's files do not")
+    return _Thing(f"{module}.{name}")
+
+
+def _build(target: Any, state: Any) -> Any:
+    """Sets an object's state: its attributes, or these and those of its slots."""
+    for part in state[:2] if type(state) is tuple else (state,):
+        # Shared, not copied: a hostile file could ask for many copies of a large one.
+        if isinstance(target, _Thing) and isinstance(part, _Thing) and not target.content:
+            target.content = part.content
+    return target
