@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ctl_jax import home, platforms, streams
+from ctl_jax import home, interrupts, platforms, streams
 from ctl_jax.errors import UserError
 
 BAD_INPUT = 2
-# What a shell gives a process that was ended by Ctrl-C.
-_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +75,7 @@ def guarded(command: str, run: Callable[[], int]) -> int:
     except UserError as error:
         return fail(command, error)
     except KeyboardInterrupt:
-        return fail(command, "interrupted", _INTERRUPTED)
+        return fail(command, "interrupted", interrupts.INTERRUPTED)
     except Exception as error:
         from ctl_jax import failures  # which imports JAX
 

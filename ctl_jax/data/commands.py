@@ -34,9 +34,7 @@ from ctl_jax.values import read_list
 _NAME = "a data set of the catalogue"
 _TASK = f"{_NAME}, or the path of a folder, archive, table, TFDS or Hugging Face data set"
 _STREAM = "a stream of Nevis'22, or data sets and paths joined by +"
-_FAILED = 2
-# What a shell gives a process that was ended by Ctrl-C.
-_INTERRUPTED = 130
+_COMMAND = "ctl_jax.data"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,29 +44,23 @@ def main(argv: Sequence[str]) -> int:
       argv: its words, without the program's name.
 
     Returns:
-      The exit status: 0, or 2 where something was wrong, which is said in a line a thing.
+      The exit status: 0, or 2 where something was wrong, which is said in a line a thing. What an
+      interrupted command has done is kept: the same command goes on.
     """
+    return startup.guarded(_COMMAND, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> int:
     # A pipe or a file has no width; its tables should not be cut to a terminal's.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
     commands = {"status": _status, "prepare": _prepare, "import": _import, "show": _show}
-    try:
-        arguments = _parser().parse_args(argv)
-        return commands[arguments.command](arguments, console)
-    except UserError as error:
-        _complain(error)
-        return _FAILED
-    except KeyboardInterrupt:
-        print("Interrupted. What is done is kept: the same command goes on.", file=sys.stderr)
-        return _INTERRUPTED
-
-
-def _complain(error: UserError) -> None:
-    startup.fail("ctl_jax.data", error)
+    arguments = _parser().parse_args(argv)
+    return commands[arguments.command](arguments, console)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = startup.Parser(
-        prog="python -m ctl_jax.data",
+        prog=f"python -m {_COMMAND}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -231,7 +223,7 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
         specs = tuple(spec for spec in specs if spec.source == "tfds")
     else:
         specs = tuple(map(_one, arguments.names))
-    failed = 0
+    status = 0
     # TFDS makes the folder; until then there is nothing to be found in it.
     there = [text for text in dirs if target.is_dir() or not _is(target, text)]
     for spec in {spec.dataset: spec for spec in specs}.values():
@@ -245,9 +237,8 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
                 line = f"prepared {spec.dataset}: {prepare.prepare(spec.dataset, target)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         except UserError as error:
-            _complain(error)
-            failed += 1
-    return _FAILED if failed else 0
+            status = startup.fail(_COMMAND, error)
+    return status
 
 
 def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int:
