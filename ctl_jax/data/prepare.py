@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -78,12 +80,14 @@ def _manual(data_dir: pathlib.Path) -> pathlib.Path:
 def _prepare(name: str, data_dir: pathlib.Path) -> None:
     import tensorflow_datasets
 
+    config = tensorflow_datasets.download.DownloadConfig(
+        manual_dir=_manual(data_dir), try_download_gcs=False
+    )
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
-        config = tensorflow_datasets.download.DownloadConfig(
-            manual_dir=_manual(data_dir), try_download_gcs=False
-        )
-        with _quick_and_quiet(), without_tensorflow.stand_in():
+        with _quick_and_quiet(), without_tensorflow.stand_in(), _tidy(name, data_dir):
+            builder = tensorflow_datasets.builder(
+                name, data_dir=data_dir, file_format="array_record"
+            )
             builder.download_and_prepare(download_config=config)
     except Exception as error:  # Whatever downloads, archives and two dozen builders raise.
         raise UserError(
@@ -107,6 +111,29 @@ def _quick_and_quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         downloader.MAX_RETRIES = retries
+
+
+@contextlib.contextmanager
+def _tidy(name: str, data_dir: pathlib.Path) -> Iterator[None]:
+    """Removes what TFDS leaves of a set that it could not prepare; whole downloads are kept."""
+    dataset = name.partition("/")[0]
+    own, downloads = data_dir / dataset, data_dir / "downloads"
+    # Those that are there may be another process's.
+    before = set(downloads.glob(f"{dataset}/*.tmp.*"))
+    try:
+        yield
+    except BaseException:
+        for partial in set(downloads.glob(f"{dataset}/*.tmp.*")) - before:
+            shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (data_dir / name).rmdir()
+        # Of sets that have configurations it holds the descriptions of those that were opened.
+        if own.is_dir() and os.listdir(own) == [".config"]:
+            shutil.rmtree(own / ".config", ignore_errors=True)
+        for folder in (own, downloads / dataset, downloads / "extracted", downloads):
+            with contextlib.suppress(OSError):  # It holds something, or is not there.
+                folder.rmdir()
+        raise
 
 
 def _cause(error: Exception) -> str:

@@ -1,15 +1,16 @@
 """Preparing official sets where it cannot be done: what is said, and what is left."""
 
+import io
 import logging
 import pathlib
 from typing import Any
 
 import pytest
+import requests
 from tensorflow_datasets.core.download import downloader
 
 from ctl_jax import data
 from ctl_jax.data import prepare
-from ctl_jax.data.sources import tfds as source
 from ctl_jax.errors import UserError
 
 
@@ -42,13 +43,42 @@ def test_without_a_network_one_line_says_what_to_do(
         prepare.prepare("domainnet", tmp_path)
     assert "set 'domainnet/real' cannot be prepared" in str(error.value)
     assert "by hand: prepare it on another machine and copy 'domainnet/real'" in str(error.value)
-    # Nothing that looks prepared is left, and standard output is the caller's.
-    for dataset in ("coil100", "voc/2012", "domainnet"):
-        (spec,) = data.stream(dataset)
-        assert source.find(spec, (tmp_path,)) is None
+    # Nothing is left, and standard output is the caller's.
+    assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
     assert downloader.MAX_RETRIES == 10
     assert logging.getLogger("urllib3.connectionpool").level == logging.NOTSET
+
+
+def test_of_a_download_that_breaks_off_no_part_is_left(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if part := super().read(4):
+                return part
+            assert list(tmp_path.glob("downloads/coil100/*.zip.tmp.*/coil-100.zip"))
+            raise OSError("connection reset")
+
+    def get(self: Any, url: str, **kwargs: Any) -> requests.Response:
+        response = requests.Response()
+        response.url, response.status_code, response.raw = url, 200, Broken(b"some")
+        return response
+
+    monkeypatch.setattr("requests.Session.get", get)
+    # Another version of the set, a whole download, and one of another process that goes on.
+    others = ("coil100/1.0.0/x", "downloads/coil100/y.zip", "downloads/coil100/y.zip.tmp.0/y")
+    for other in others:
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).touch()
+    with pytest.raises(UserError, match="connection reset"):
+        prepare._prepare("coil100", tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {path for path in left if (tmp_path / path).is_file()} == set(others)
+    assert left - set(others) == {
+        *("coil100", "coil100/1.0.0", "downloads", "downloads/coil100"),
+        "downloads/coil100/y.zip.tmp.0",
+    }
 
 
 def test_what_must_be_downloaded_by_hand(tmp_path: pathlib.Path) -> None:
@@ -89,3 +119,4 @@ def test_a_file_that_is_not_the_official_one(tmp_path: pathlib.Path) -> None:
     (manual / "coil-100.zip").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"coil-100\.zip, has wrong checksum"):
         prepare.prepare("coil100", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["downloads", "manual", "coil-100.zip"]
