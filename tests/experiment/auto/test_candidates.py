@@ -88,6 +88,12 @@ def test_a_network_of_one_stage_is_not_shortened(make):
     assert {candidate.recipe.depth for candidate in plan.candidates()} == {1.0}
 
 
+def test_a_network_of_depthwise_convolutions_is_not_cut(make):
+    plan = make("mobilenet_v2", 32, ("width_multiplier=0.25",), stages=(1, 1))
+    assert not any(parse_method(name).cut for name in names(plan))
+    assert len(names(plan)) > 3
+
+
 @pytest.mark.parametrize("round_to", [1, 64])
 def test_costs_are_those_of_the_networks(config, make_plan, round_to):
     """Of all that is there, each once."""
