@@ -5,20 +5,22 @@
   --worker=auto --group=auto    both from what the cluster has put into the environment
 
 A worker is one process or one group. All processes of a group are given the same `--worker`.
+
+JAX connects the processes of a group. That it waits for one of them, for which and where, it does
+not say, and in the end it aborts the process with its stack: so the wait is watched here.
 """
 
-import contextlib
 import dataclasses
 import os
 import re
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from ctl_jax import interrupts
 from ctl_jax.errors import UserError
 
 # The number of pods of a Kubernetes Job is not told to its pods; launch/gke.py sets this.
@@ -132,9 +134,6 @@ def join_group(flag: str, env: Mapping[str, str], *, timeout_s: int = TIMEOUT_S)
     """
     if not flag:
         return
-    # What reads `--worker` alone does not wait for JAX.
-    import jax
-
     settings: dict[str, Any] = {}
     if flag == "auto":
         if _sees_its_own_devices(env):
@@ -154,9 +153,7 @@ def join_group(flag: str, env: Mapping[str, str], *, timeout_s: int = TIMEOUT_S)
             # JAX's service says it at length, and may crash at the program's end.
             raise UserError(f"--group={flag}: the port is in use; expected a free one")
     try:
-        with _deadline(flag, expected, timeout_s):
-            # The deadline comes first: past its own, the client aborts the process.
-            jax.distributed.initialize(**settings, initialization_timeout=timeout_s + 60)
+        _connect(settings, flag, expected, timeout_s)
     except (RuntimeError, ValueError, OSError, LookupError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if flag == "auto":
@@ -254,17 +251,31 @@ def _is_free(address: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _deadline(flag: str, expected: str, timeout_s: float) -> Iterator[None]:
-    """Says what the body waits for, and ends the program where it takes longer.
+def _connect(settings: Mapping[str, Any], flag: str, expected: str, timeout_s: int) -> None:
+    """Joins JAX's group, says what it waits for, and ends the program where it takes longer.
 
-    Nothing else can interrupt JAX's client.
+    In a thread, since JAX's client cannot be interrupted. A signal ends the program at once: there
+    is nothing to save yet, and the client's own end takes seconds and says much.
     """
-    over = threading.Event()
+    import jax  # What reads `--worker` alone does not wait for it.
 
-    def watch() -> None:
-        end, said = time.monotonic() + timeout_s, ""
-        while not over.wait(max(0, min(_LOOK_S, end - time.monotonic()))):
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            # The deadline comes first: past its own, the client aborts the process.
+            jax.distributed.initialize(**settings, initialization_timeout=timeout_s + 60)
+        except BaseException as error:
+            failed.append(error)
+
+    client = threading.Thread(target=join, daemon=True)
+    end, said = time.monotonic() + timeout_s, ""
+    with interrupts.catching(False):
+        client.start()
+        while True:
+            client.join(max(0, min(_LOOK_S, end - time.monotonic())))
+            if not client.is_alive():
+                break
             reason = _why_alone()
             if time.monotonic() >= end:
                 _say(flag, f"{reason} within {timeout_s:g} s; expected {expected}")
@@ -273,37 +284,12 @@ def _deadline(flag: str, expected: str, timeout_s: float) -> Iterator[None]:
             if reason != said:
                 _say(flag, f"{reason} yet; waiting for {timeout_s:g} s at most")
                 said = reason
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        with _signals_end_it():
-            yield
-    finally:
-        over.set()
+    if failed:
+        raise failed[0]
 
 
 def _say(flag: str, line: str) -> None:
     print(f"ctl_jax: --group={flag}: {line}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the program at once: Python's handlers wait for JAX's client."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-        # In a group that came together JAX has put a handler of its own in this one's place.
-        del before[signal.SIGTERM]
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def _why_alone() -> str:

@@ -74,16 +74,20 @@ def ignore() -> None:
 
 
 @contextlib.contextmanager
-def catching() -> Iterator[None]:
-    """Within it signals raise `Stopped` instead of ending the program on the spot."""
+def catching(catch: bool = True) -> Iterator[None]:
+    """Within it signals raise `Stopped` instead of ending the program on the spot.
+
+    Args:
+      catch: False turns it round: a part of what is caught in which there is nothing to save.
+    """
     global _state
-    _state, hook = _State(), sys.unraisablehook
-    _state.catching = True
+    before, _state, hook = _state, _State(), sys.unraisablehook
+    _state.catching = catch
     sys.unraisablehook = functools.partial(_retry, hook)
     try:
         yield
     finally:
-        _state, sys.unraisablehook = _State(), hook
+        _state, sys.unraisablehook = before, hook
 
 
 @contextlib.contextmanager

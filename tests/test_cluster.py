@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import textwrap
 
 import hypothesis
 import pytest
@@ -250,28 +250,32 @@ def test_processes_of_a_group_find_each_other_or_say_why_not():
 
 
 WAIT = """
-import signal
-signal.signal(signal.SIGTERM, lambda *_: None)
+from ctl_jax import interrupts
+interrupts.install()
 print("waiting", flush=True)
+with interrupts.catching():
 """
 
 
-def test_a_signal_ends_the_wait_for_the_others_at_once():
-    """A handler of Python's, as `ctl_jax.main` has one, would only run when the wait is over."""
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_ends_the_wait_for_the_others_at_once(index):
+    """As `ctl_jax.main` has it; the client alone would be waited for."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WAIT + JOIN, f"127.0.0.1:{_free_port()},1/2", "60"],
+        [
+            *(sys.executable, "-c", WAIT + textwrap.indent(JOIN, "    ")),
+            *(f"127.0.0.1:{_free_port()},{index}/2", "60"),
+        ],
         text=True,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
     )
     assert process.stdout.readline() == "waiting\n"
-    deadline = time.monotonic() + 50
-    while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-    process.kill()
-    process.stdout.close()
-    assert process.wait() == -signal.SIGTERM
+    assert "yet; waiting for 60 s at most" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=3)
+    assert (process.returncode, output) == (75, "")
+    assert errors.startswith("Told to stop (SIGTERM). Nothing done is lost.")
 
 
 def test_a_group_that_did_not_come_together_is_explained():
