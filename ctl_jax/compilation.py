@@ -3,6 +3,9 @@
 A quickstart-like run of 129 programs (ResNet (1, 1), 32 px, digits; two CPU cores) spent 20 to 28 s
 in the compiler, and 0.9 s in this cache with all of them in it (1.3 MB). With only those that took
 0.1 s to compile (10 of them) it was 2.2 s, with JAX's own limit of 1 s more; so all are kept.
+
+JAX's own bound (`jax_compilation_cache_max_size`) holds for one version alone, reads the times of
+all entries at each new one, and adds none any more once an entry lacks its time: not used here.
 """
 
 import contextlib

@@ -1,4 +1,7 @@
-"""The process's memory: what is freed is kept, and what is garbage is looked for rarely."""
+"""The process's memory: what is freed is kept, and what is garbage is looked for rarely.
+
+Both are settings of glibc and Python that no library makes; each function says what it saves.
+"""
 
 import ctypes
 import gc

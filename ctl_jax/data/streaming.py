@@ -1,4 +1,8 @@
-"""The order of a training's examples, and reading them ahead where they are too many for memory."""
+"""The order of a training's examples, and reading them ahead where they are too many for memory.
+
+grain reads ahead; the order is NumPy's. grain's (`shuffle`, `repeat`, `batch`) would be another, so
+that all runs' numbers changed, and takes 450 us for a batch of 64 instead of 4.
+"""
 
 import mmap
 import threading
