@@ -17,7 +17,7 @@ KINDS = (
     ("imports", r"<frozen importlib\._bootstrap(_external)?>:"),
     ("programs from the cache", r"_src/compilation_cache\.py:"),
     ("compiling", r"_src/compiler\.py:|interpreters/pxla\.py:from_hlo"),
-    ("checkpoints", r"finetune/(checkpoints|packing)\.py:|experiment/keeping\.py:|orbax/"),
+    ("checkpoints", r"finetune/(checkpoints|packing)\.py:|experiment/checkpointing\.py:|orbax/"),
     ("lowering", r"interpreters/mlir\.py:|interpreters/pxla\.py:lower_\w+"),
     ("counting FLOPs", r"ctl_jax/compute/|experiment/costs\.py:"),
     ("pruning", r"ctl_jax/pruning/"),

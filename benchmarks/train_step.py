@@ -30,7 +30,7 @@ import numpy as np
 import turns
 
 from ctl_jax import compilation, compute, finetune, memory, models, pruning
-from ctl_jax.finetune import Augmentation, Hyper, Recipe, devices
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, sharding
 
 NETWORKS = {"conv4": (3, 4, 6), "full": (3, 4, 6, 3)}
 TORCH_NAMES = {"conv4": "resnet50_conv4", "full": "resnet50"}
@@ -147,10 +147,10 @@ def our_trainer(case: Case) -> Trainer:
     """The step of `ctl_jax.finetune` on one device. All that calls it is here."""
     mesh = finetune.make_mesh(jax.devices()[:1])
     step = finetune.make_step(case.module, recipe(), mesh)
-    state = devices.replicate(mesh, finetune.init_state(recipe(), case.variables, seed=0))
+    state = sharding.replicate(mesh, finetune.init_state(recipe(), case.variables, seed=0))
     batches = [np.stack([part] * step.chunk) for part in batch_of(case.batch, case.size)]
-    images, labels = devices.shard(mesh, batches, axis=1)
-    values = devices.replicate(mesh, hyper())
+    images, labels = sharding.shard(mesh, batches, axis=1)
+    values = sharding.replicate(mesh, hyper())
 
     def steps(count: int) -> list[float]:
         nonlocal state
@@ -158,7 +158,7 @@ def our_trainer(case: Case) -> Trainer:
         for start in range(0, count, step.chunk):
             now = min(step.chunk, count - start)
             state, metrics = step(
-                state, images, labels, values, devices.replicate(mesh, np.int32(now))
+                state, images, labels, values, sharding.replicate(mesh, np.int32(now))
             )
             losses.append(metrics.loss[:now])
         return np.concatenate(losses).tolist()

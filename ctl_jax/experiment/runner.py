@@ -14,8 +14,8 @@ from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import cards, run_records, steps, tables
+from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
-from ctl_jax.experiment.keeping import Lost
 from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
 from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from ctl_jax import models
 from ctl_jax.data import streaming
-from ctl_jax.finetune import devices
+from ctl_jax.finetune import sharding
 from ctl_jax.finetune.losses import mask_padding
 from ctl_jax.finetune.metrics import (
     accuracy_interval,
@@ -82,11 +82,11 @@ def evaluate(
         how: Any = {"batch_size": batch_size, "compute_dtype": compute_dtype, "mesh": mesh}
         found = logits(module, preprocess, variables, images, **how)
         return score(found, labels, num_classes=num_classes, interval=interval)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    mesh = sharding.make_mesh() if mesh is None else mesh
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    variables = devices.replicate(mesh, variables)
+    variables = sharding.replicate(mesh, variables)
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
-    classes = devices.replicate(mesh, np.int32(num_classes))
+    classes = sharding.replicate(mesh, np.int32(num_classes))
     call = functools.partial(_compiled(mesh, _largest), *network, variables, classes)
     largest = over_batches(call, images, batch_size, mesh)
     return _of_largest(largest, labels, num_classes, interval)
@@ -103,10 +103,12 @@ def logits(
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Logits of a whole split, float32 [examples, outputs]; the arguments are as for `evaluate`."""
-    mesh = devices.make_mesh() if mesh is None else mesh
+    mesh = sharding.make_mesh() if mesh is None else mesh
     batch_size = -(-batch_size // mesh.size) * mesh.size
     network = (module, models.Preprocess.parse(preprocess), compute_dtype)
-    call = functools.partial(_compiled(mesh, _logits), *network, devices.replicate(mesh, variables))
+    call = functools.partial(
+        _compiled(mesh, _logits), *network, sharding.replicate(mesh, variables)
+    )
     return over_batches(call, images, batch_size, mesh)
 
 
@@ -145,7 +147,7 @@ def over_batches(
     """The results of a function of a batch for all images, [examples, ...]."""
     results: list[np.ndarray] = []
     pending: collections.deque[jax.Array] = collections.deque()
-    rows = devices.rows(mesh, batch_size)
+    rows = sharding.rows(mesh, batch_size)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size][rows]
         if lacking := rows.stop - rows.start - len(batch):
@@ -154,7 +156,7 @@ def over_batches(
         if len(pending) == _AHEAD:
             results.append(jax.device_get(pending.popleft()))
             streaming.release(images)
-        pending.append(call(devices.shard(mesh, batch)))
+        pending.append(call(sharding.shard(mesh, batch)))
     results.extend(map(jax.device_get, pending))
     return np.concatenate(results)[: len(images)]
 
@@ -166,7 +168,7 @@ def _compiled(mesh: Mesh, function: Callable[..., jax.Array]) -> Callable[..., j
     return jax.jit(
         models.tuned(backend)(function),
         static_argnums=(0, 1, 2),
-        out_shardings=devices.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
         compiler_options=models.compiler_options(backend),
     )
 

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import devices
+from ctl_jax.finetune import sharding
 from ctl_jax.finetune.evaluate import over_batches
 from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
@@ -76,7 +76,7 @@ def extract(
         raise UserError("images to take features of: there are 0; expected some")
     if not 0 <= view < VIEWS:
         raise UserError(f"view is {view}; expected 0 to {VIEWS - 1}")
-    mesh = devices.make_mesh() if mesh is None else mesh
+    mesh = sharding.make_mesh() if mesh is None else mesh
     if batch_size is None:
         batch_size = _default_batch(mesh, images.shape[1] * images.shape[2])
     batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -86,7 +86,7 @@ def extract(
     }
     mirrored, down, right = _VIEWS[view]
     moved = np.round(np.multiply((down, right), images.shape[1:3]) / 16).astype(np.int32)
-    given = devices.replicate(mesh, (kept, np.bool_(mirrored), moved))
+    given = sharding.replicate(mesh, (kept, np.bool_(mirrored), moved))
     network = (module, models.Preprocess.parse(preprocess), compute_dtype, head, np.dtype(dtype))
     call = functools.partial(_compiled(mesh), *network, *given)
     return over_batches(call, images, batch_size, mesh)
@@ -105,7 +105,7 @@ def _compiled(mesh: Mesh) -> Callable[..., jax.Array]:
     return jax.jit(
         models.tuned(backend)(_features),
         static_argnums=(0, 1, 2, 3, 4),
-        out_shardings=devices.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
         compiler_options=models.compiler_options(backend),
     )
 

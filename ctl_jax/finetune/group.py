@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ctl_jax import interrupts
-from ctl_jax.finetune import devices
+from ctl_jax.finetune import sharding
 
 Tree = Any
 
@@ -104,4 +104,4 @@ def stop_requested() -> bool:
     Returns:
       The same in all processes of the group; in a group true once.
     """
-    return devices.agree_to_stop(interrupts.requested(), next(_looks))
+    return sharding.agree_to_stop(interrupts.requested(), next(_looks))

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import devices, feed, maps
-from ctl_jax.finetune.program import Step
+from ctl_jax.finetune import batches, maps, sharding
+from ctl_jax.finetune.compiled_step import Step
 from ctl_jax.finetune.step import (
     MAX_STEPS,
     Hyper,
@@ -116,7 +116,7 @@ def fit(
     batch_size: int,
     seed: int,
     among: np.ndarray | None = None,
-    device_bytes: int = feed.DEVICE_BYTES,
+    device_bytes: int = batches.DEVICE_BYTES,
     log_every: int = 10,
     on_log: Callable[[LogEntry], None] = lambda entry: None,
     start: Snapshot | None = None,
@@ -185,12 +185,12 @@ def fit(
         if diverged := bool(history) and not math.isfinite(history[-1].loss):
             break
         if phase + 1 < len(legs):
-            variables = devices.local_copy(trained)
+            variables = sharding.local_copy(trained)
     return FitResult(trained, done, diverged, tuple(history))
 
 
 def _check(leg: Leg, batch_size: int) -> None:
-    devices.check_batch(leg.step.mesh, batch_size)
+    sharding.check_batch(leg.step.mesh, batch_size)
     if not 0 <= leg.updates <= MAX_STEPS:
         raise UserError(f"total_steps={leg.hyper.total_steps}: expected 0 to {MAX_STEPS}")
 
@@ -257,13 +257,13 @@ def _run(
         }
     )
     done = int(state.step)
-    chunks = feed.chunks(
+    chunks = batches.chunks(
         data.images,
         data.labels,
         mesh=step.mesh,
         batch_size=data.batch_size,
         seed=seed,
-        ends=feed.ChunkEnds(
+        ends=batches.ChunkEnds(
             before + done,
             before + leg.updates,
             every=data.log_every,
@@ -273,8 +273,8 @@ def _run(
         device_bytes=data.device_bytes,
         among=data.among,
     )
-    hyper = devices.replicate(step.mesh, hyper)
-    counts = functools.cache(lambda count: devices.replicate(step.mesh, np.int32(count)))
+    hyper = sharding.replicate(step.mesh, hyper)
+    counts = functools.cache(lambda count: sharding.replicate(step.mesh, np.int32(count)))
     pending: collections.deque[jax.Array] = collections.deque()
     with contextlib.closing(chunks):
         with jax.transfer_guard("disallow"):
@@ -309,14 +309,14 @@ def _first_state(
     else:
         state = jax.tree.map(jnp.array, start.state)
     state = state._replace(start=pulled(leg.recipe, origin["params"]))
-    return devices.replicate(leg.step.mesh, state)
+    return sharding.replicate(leg.step.mesh, state)
 
 
 def _snapshot(
     state: TrainState, history: Sequence[LogEntry], began: float, phase: int, before: int
 ) -> Snapshot:
     # Where the training began is known to who goes on with it.
-    state = devices.local_copy(state._replace(start=None))
+    state = sharding.local_copy(state._replace(start=None))
     now = state, tuple(history), time.monotonic() - began
     return Snapshot(*now, phase, before)
 
@@ -324,4 +324,4 @@ def _snapshot(
 def _chunk_length(step: Step, data: _Data) -> int:
     """Updates a call. Nothing that differs between tasks of a run has a part in it."""
     batch_bytes = data.batch_size * math.prod(data.images.shape[1:]) * data.images.dtype.itemsize
-    return max(1, min(step.chunk, data.log_every, feed.CHUNK_BYTES // batch_bytes))
+    return max(1, min(step.chunk, data.log_every, batches.CHUNK_BYTES // batch_bytes))

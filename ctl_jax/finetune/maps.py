@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from ctl_jax import models
 from ctl_jax.data import streaming
-from ctl_jax.finetune import devices, phases
+from ctl_jax.finetune import phases, sharding
 from ctl_jax.finetune.evaluate import over_batches
 from ctl_jax.finetune.step import Recipe, Tree
 from ctl_jax.pruning.paths import leaf_paths
@@ -83,7 +83,7 @@ def lower(module: nn.Module, recipe: Recipe, mesh: Mesh) -> Lower:
     backend = mesh.devices.flat[0].platform
     return jax.jit(
         models.tuned(backend)(functools.partial(enter, module, recipe)),
-        out_shardings=devices.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
         compiler_options=models.compiler_options(backend),
     )
 
@@ -104,7 +104,7 @@ def compute(
       float16 [examples, ...], in a file that is gone with the array; zeros in the place of images
       that were not asked for. For the same arguments the same, bit for bit.
     """
-    call = functools.partial(call, devices.replicate(mesh, variables))
+    call = functools.partial(call, sharding.replicate(mesh, variables))
     batch_size = -(-_BATCH // mesh.size) * mesh.size
     shape: tuple[int, ...] = ()
     with tempfile.TemporaryFile() as file:

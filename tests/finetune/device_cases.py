@@ -1,4 +1,4 @@
-"""Trials on one, two and eight devices; `test_devices` runs this file where there are eight."""
+"""Trials on one, two and eight devices; `test_sharding` runs this file where there are eight."""
 
 import functools
 
@@ -9,13 +9,13 @@ import pytest
 
 from ctl_jax import finetune
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Recipe, devices
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, sharding
 
 RECIPE = Recipe("nevis", Augmentation())
 
 
 def make_mesh(count):
-    return devices.make_mesh(jax.devices()[:count])
+    return sharding.make_mesh(jax.devices()[:count])
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def check(result, expected):
 
 def test_there_are_eight_devices():
     assert jax.device_count() == 8
-    assert devices.make_mesh().size == 8
+    assert sharding.make_mesh().size == 8
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -94,7 +94,7 @@ def test_a_snapshot_goes_on_elsewhere(module, variables, split, alone):
 def test_each_device_has_its_part_of_a_batch():
     mesh = make_mesh(8)
     batch = np.arange(3 * 16).reshape(3, 16)
-    placed = devices.shard(mesh, batch[:, devices.rows(mesh, 16)], axis=1)
+    placed = sharding.shard(mesh, batch[:, sharding.rows(mesh, 16)], axis=1)
     assert [shard.data.shape for shard in placed.addressable_shards] == [(3, 2)] * 8
     np.testing.assert_array_equal(placed, batch)
 

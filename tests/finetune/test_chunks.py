@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune, models
-from ctl_jax.finetune import Augmentation, Hyper, Recipe, devices, feed, program
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, batches, compiled_step, sharding
 
 RECIPE = Recipe("nevis", Augmentation())
 
@@ -43,12 +43,12 @@ def test_streamed_chunks_are_the_same(chunked, variables, split):
 
 
 def test_metrics_of_updates_that_do_not_count_are_no_numbers(chunked, variables, split):
-    state = devices.replicate(chunked.mesh, finetune.init_state(RECIPE, variables, 0))
-    batches = [array[:32].reshape(4, 8, *array.shape[1:]) for array in split]
-    batches = devices.shard(chunked.mesh, batches, axis=1)
+    state = sharding.replicate(chunked.mesh, finetune.init_state(RECIPE, variables, 0))
+    parts = [array[:32].reshape(4, 8, *array.shape[1:]) for array in split]
+    parts = sharding.shard(chunked.mesh, parts, axis=1)
     hyper = Hyper(np.float32(0.1), *map(np.int32, (9, 0, 3)), np.float32(1))
-    values = devices.replicate(chunked.mesh, (hyper, np.int32(3)))
-    state, metrics = chunked(state, *batches, *values)
+    values = sharding.replicate(chunked.mesh, (hyper, np.int32(3)))
+    state, metrics = chunked(state, *parts, *values)
     assert state.step == 3
     assert np.isfinite(metrics.loss).tolist() == [True, True, True, False]
     assert np.isfinite(metrics.learning_rate).tolist() == [True, True, True, False]
@@ -85,7 +85,7 @@ def test_one_program_a_loss_and_a_head(monkeypatch, module, variables, split):
         nothing = jax.numpy.float32(0)
         return state._replace(step=state.step + 1), finetune.Metrics(nothing, nothing)
 
-    monkeypatch.setattr(program, "train_step", train_step)
+    monkeypatch.setattr(compiled_step, "train_step", train_step)
     images, labels = split
     several = np.zeros((60, 16), np.uint8)
     step = finetune.make_step(module, RECIPE, chunk=1)
@@ -97,10 +97,10 @@ def test_one_program_a_loss_and_a_head(monkeypatch, module, variables, split):
 
 
 @pytest.mark.parametrize(
-    ("batches", "log_every", "length"), [(4, 10, 4), (2.9, 10, 2), (0.1, 10, 1), (4, 3, 3)]
+    ("held", "log_every", "length"), [(4, 10, 4), (2.9, 10, 2), (0.1, 10, 1), (4, 3, 3)]
 )
 def test_images_of_a_chunk_have_a_limit(
-    monkeypatch, chunked, variables, split, batches, log_every, length
+    monkeypatch, chunked, variables, split, held, log_every, length
 ):
     """Never less than one batch; and no more than are looked at together."""
 
@@ -110,8 +110,8 @@ def test_images_of_a_chunk_have_a_limit(
     def recorded(*args, ends, **kwargs):
         raise Found(ends.length)
 
-    monkeypatch.setattr(feed, "chunks", recorded)
-    monkeypatch.setattr(feed, "CHUNK_BYTES", int(batches * 8 * 8 * 8 * 3))
+    monkeypatch.setattr(batches, "chunks", recorded)
+    monkeypatch.setattr(batches, "CHUNK_BYTES", int(held * 8 * 8 * 8 * 3))
     with pytest.raises(Found, match=str(length)):
         fit(chunked, variables, split, log_every=log_every)
 
@@ -125,7 +125,7 @@ def test_what_is_not_put_on_the_device_is_refused(monkeypatch, plain, variables,
 
     step = plain
     if where == "feed":
-        monkeypatch.setattr(feed, "chunks", careless)
+        monkeypatch.setattr(batches, "chunks", careless)
     else:
         step = dataclasses.replace(plain, program=lambda *args: next(careless()))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):

@@ -1,7 +1,7 @@
 """What a group's first process tells the others; here one after the other, without a network.
 
 What is broadcast goes one way, so that a list of what the first process said does for the others.
-`test_devices` and `test_kills` have groups of real processes.
+`test_sharding` and `test_kills` have groups of real processes.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune, interrupts
-from ctl_jax.finetune import Snapshot, devices, group
+from ctl_jax.finetune import Snapshot, group, sharding
 from ctl_jax.finetune.loop import LogEntry
 from ctl_jax.finetune.packing import Checkpoint, share
 
@@ -104,7 +104,7 @@ def test_no_checkpoint(in_both, recipe, variables):
 def test_each_look_at_the_signals_has_its_number(monkeypatch):
     """A group finds the step to stop after by them, over all trials."""
     asked = []
-    monkeypatch.setattr(devices, "agree_to_stop", lambda *given: asked.append(given) or False)
+    monkeypatch.setattr(sharding, "agree_to_stop", lambda *given: asked.append(given) or False)
     monkeypatch.setattr(interrupts, "requested", lambda: len(asked) == 2)
     for _ in range(3):
         group.stop_requested()

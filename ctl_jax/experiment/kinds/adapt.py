@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import records
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment.keeping import kept
+from ctl_jax.experiment.checkpointing import kept
 from ctl_jax.experiment.kinds import finetune
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register

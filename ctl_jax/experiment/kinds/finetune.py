@@ -9,8 +9,8 @@ import jax
 
 from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.experiment import ensembles, networks
+from ctl_jax.experiment.checkpointing import Dev, Keeper, kept
 from ctl_jax.experiment.costs import MethodCost
-from ctl_jax.experiment.keeping import Dev, Keeper, kept
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.kinds.look import heads_tried, searched

@@ -8,9 +8,9 @@ import jax
 from ctl_jax import data, finetune, interrupts, models, records
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import networks
+from ctl_jax.experiment.checkpointing import Keeper, kept
 from ctl_jax.experiment.config import Config
 from ctl_jax.experiment.costs import Cost
-from ctl_jax.experiment.keeping import Keeper, kept
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import TaskInfo

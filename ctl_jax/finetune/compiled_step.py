@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ctl_jax import models
-from ctl_jax.finetune import devices, maps
+from ctl_jax.finetune import maps, sharding
 from ctl_jax.finetune.step import Hyper, Metrics, Recipe, TrainState, train_step
 
 
@@ -104,12 +104,12 @@ def make_step(
     Returns:
       The step.
     """
-    mesh = devices.make_mesh() if mesh is None else mesh
+    mesh = sharding.make_mesh() if mesh is None else mesh
     backend = mesh.devices.flat[0].platform
     program = jax.jit(
         models.tuned(backend)(functools.partial(train_steps, module, recipe)),
         donate_argnums=0,
-        out_shardings=devices.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
         compiler_options=models.compiler_options(backend),
     )
     if chunk is None:

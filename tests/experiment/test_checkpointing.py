@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ctl_jax import interrupts
-from ctl_jax.experiment import keeping
-from ctl_jax.experiment.keeping import Dev, Keeper, Lost
+from ctl_jax.experiment import checkpointing
+from ctl_jax.experiment.checkpointing import Dev, Keeper, Lost
 from ctl_jax.finetune import Scores, Snapshot, TrainState
 from ctl_jax.finetune.packing import Checkpoint
 
@@ -37,7 +37,7 @@ class Memory:
 def clock(monkeypatch):
     """Seconds, set by hand."""
     now = [0.0]
-    monkeypatch.setattr(keeping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ctl_jax.data import streaming
-from ctl_jax.finetune import devices
+from ctl_jax.finetune import sharding
 
 # Images that are kept on each device whole; more are streamed.
 DEVICE_BYTES = 1 << 30
@@ -116,7 +116,7 @@ def chunks(
       Each chunk. What is asked for early is on its way while the device works.
     """
     order = streaming.Order(len(images), batch_size, seed, among)
-    rows = devices.rows(mesh, batch_size)
+    rows = sharding.rows(mesh, batch_size)
 
     def begin(chunk: int) -> int:
         return ends[chunk - 1] if chunk else ends.start
@@ -131,13 +131,13 @@ def chunks(
         read = streaming.read_ahead(images, np.asarray(labels), index_of, len(ends))
         try:
             for count, examples in zip(counts, read, strict=True):
-                yield Chunk(count, *devices.shard(mesh, examples, axis=1))
+                yield Chunk(count, *sharding.shard(mesh, examples, axis=1))
         finally:
             read.close()
         return
-    kept = _resident(mesh, images), devices.replicate(mesh, labels)
+    kept = _resident(mesh, images), sharding.replicate(mesh, labels)
     for chunk, count in enumerate(counts):
-        index = devices.shard(mesh, index_of(chunk), axis=1)
+        index = sharding.shard(mesh, index_of(chunk), axis=1)
         yield Chunk(count, *_gather(mesh)(*kept, index))
 
 
@@ -146,7 +146,7 @@ def _gather(mesh: Mesh) -> Callable[..., tuple[jax.Array, jax.Array]]:
     # Apart from the step, whose program would otherwise depend on the number of examples.
     return jax.jit(
         lambda images, labels, index: (images[index], labels[index]),
-        out_shardings=devices.split(mesh, axis=1),
+        out_shardings=sharding.split(mesh, axis=1),
     )
 
 
@@ -165,10 +165,10 @@ def _resident(mesh: Mesh, images: jax.Array | np.ndarray) -> jax.Array:
     """Images on every device; of arrays that can not be written to, the last are found there."""
     global _kept
     if not isinstance(images, np.ndarray) or images.flags.writeable:
-        return devices.replicate(mesh, images)
+        return sharding.replicate(mesh, images)
     if _kept is None or _kept.host() is not images or _kept.mesh != mesh:
         _kept = None  # There may be no room for both.
-        _kept = _Kept(weakref.ref(images, _forget), mesh, devices.replicate(mesh, images))
+        _kept = _Kept(weakref.ref(images, _forget), mesh, sharding.replicate(mesh, images))
     return _kept.placed
 
 

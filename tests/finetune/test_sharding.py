@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune
-from ctl_jax.finetune import Augmentation, Hyper, Recipe, devices
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, sharding
 
 from ..quickly import FLAGS
 
@@ -108,11 +108,11 @@ def test_one_process_agrees_with_itself():
 
 
 def test_arrays_that_are_in_place_are_not_copied():
-    mesh = devices.make_mesh()
-    placed = devices.replicate(mesh, {"a": np.ones(3), "key": jax.random.key(0)})
-    again = devices.replicate(mesh, placed)
+    mesh = sharding.make_mesh()
+    placed = sharding.replicate(mesh, {"a": np.ones(3), "key": jax.random.key(0)})
+    again = sharding.replicate(mesh, placed)
     assert all(again[name] is placed[name] for name in placed)
-    copy = devices.local_copy(placed)
+    copy = sharding.local_copy(placed)
     chex.assert_trees_all_equal(copy, placed)
     placed["a"].delete()
     np.testing.assert_array_equal(copy["a"], np.ones(3))

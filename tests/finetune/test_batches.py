@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ctl_jax.data import streaming
 from ctl_jax.data.streaming import Order
-from ctl_jax.finetune import devices, feed
+from ctl_jax.finetune import batches, sharding
 
 EXAMPLES, BATCH, LENGTH = 37, 5, 4
 LABELS = np.arange(EXAMPLES)
@@ -28,13 +28,13 @@ def mapped(tmp_path: pathlib.Path) -> np.ndarray:
 
 def take(images, labels, *, stop=23, start=0, length=LENGTH, every=6, **options):
     """Chunks on the host."""
-    found = feed.chunks(
+    found = batches.chunks(
         images,
         labels,
-        mesh=devices.make_mesh(),
+        mesh=sharding.make_mesh(),
         batch_size=BATCH,
         seed=3,
-        ends=feed.ChunkEnds(start, stop, every=every, length=length),
+        ends=batches.ChunkEnds(start, stop, every=every, length=length),
         **options,
     )
     return jax.device_get(list(found))
@@ -53,7 +53,7 @@ def counting(chunks):
 )
 def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, length):
     stop = start + more
-    chunk_ends = feed.ChunkEnds(start, stop, every=every, length=length)
+    chunk_ends = batches.ChunkEnds(start, stop, every=every, length=length)
     ends = list(chunk_ends)
     assert len(chunk_ends) == len(ends)
     steps = [end - begin for begin, end in itertools.pairwise([start, *ends])]
@@ -68,7 +68,7 @@ def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, lengt
 
 
 def test_as_many_chunks_as_can_be_counted_take_no_memory():
-    ends = feed.ChunkEnds(5, 2**31 - 1, every=10, length=1)
+    ends = batches.ChunkEnds(5, 2**31 - 1, every=10, length=1)
     assert len(ends) == 2**31 - 6
     assert [ends[0], ends[10**9], ends[len(ends) - 1]] == [6, 10**9 + 6, 2**31 - 1]
 
@@ -114,13 +114,13 @@ def test_the_limit_decides_which_way_is_taken(mapped, monkeypatch):
 
 def test_a_set_is_put_on_the_device_once_for_many_trials(mapped, monkeypatch):
     placed = []
-    original = devices.replicate
+    original = sharding.replicate
 
     def recorded(mesh, tree):
         placed.append(tree)
         return original(mesh, tree)
 
-    monkeypatch.setattr(devices, "replicate", recorded)
+    monkeypatch.setattr(sharding, "replicate", recorded)
 
     def times(images):
         return sum(tree is images for tree in placed)
@@ -145,10 +145,10 @@ def test_a_set_that_may_change_is_put_there_anew(mapped):
 
 def test_a_set_that_is_gone_does_not_stay_on_the_device(mapped, monkeypatch):
     # On CPU, arrays of the device may be the host's.
-    monkeypatch.setattr(devices, "replicate", lambda mesh, tree: jax.numpy.array(tree))
+    monkeypatch.setattr(sharding, "replicate", lambda mesh, tree: jax.numpy.array(tree))
     images = np.array(mapped)
     images.flags.writeable = False
     take(images, LABELS)
-    assert feed._kept is not None
+    assert batches._kept is not None
     del images
-    assert feed._kept is None
+    assert batches._kept is None
