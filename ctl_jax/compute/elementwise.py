@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from ctl_jax.compute import matmul
+from ctl_jax.jaxprs import shape_of
 
 # Data that moves, is cast, named, placed or made of nothing; and what only the compiler reads.
 # fmt: off
@@ -84,7 +84,7 @@ Operations = Callable[[JaxprEqn], int]
 
 
 def _size(var: Var | Literal) -> int:
-    return math.prod(matmul.shape(var))
+    return math.prod(shape_of(var))
 
 
 def _per_operand(i: int) -> Operations:

@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, primitives
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var, primitives
 
 from ctl_jax.compute import matmul
 from ctl_jax.compute.elementwise import OPERATIONS, per_output
 from ctl_jax.compute.products import MULTIPLY_ADDS
 from ctl_jax.errors import UserError
+from ctl_jax.jaxprs import CALLS, programs, shape_of
 
 # What costs FLOPs that depend on an algorithm or on code that JAX does not show. (Any primitive
 # that no table names is refused like these; here they are known to be.)
@@ -29,20 +30,17 @@ UNCOUNTABLE = frozenset([
 ])
 # fmt: on
 
-# Primitives that run a jaxpr, and the parameters that hold it, of which an equation has one. Others
-# beside it, for derivatives, do not run: where they are wanted, JAX has put them into the program.
+# Primitives that run one program, however often: what they cost is what it costs.
 # fmt: off
-CALLS = frozenset([
-    "call", "closed_call", "composite", "compute_on", "cudnn_fusion", "custom_jvp_call",
-    "custom_linear_solve", "custom_partitioning", "custom_vjp_call", "custom_vmap_call",
-    "eval_jaxpr", "fused_call", "jit", "linear_call", "program_order", "remat2", "remat_opt",
-    "run_state", "scan", "shard_map", "xla_metadata_call",
+_RUN = CALLS | frozenset([
+    "compute_on", "cudnn_fusion", "custom_linear_solve", "custom_partitioning", "custom_vmap_call",
+    "eval_jaxpr", "fused_call", "linear_call", "program_order", "remat_opt", "run_state", "scan",
+    "shard_map", "xla_metadata_call",
 ])
 # fmt: on
-_CALLED = ("jaxpr", "call_jaxpr", "call", "callee", "fwd_jaxpr", "jaxprs")
 
 COUNTED = frozenset(
-    [*MULTIPLY_ADDS, *OPERATIONS, *CALLS, "cond", "conv_general_dilated", "while"],
+    [*MULTIPLY_ADDS, *OPERATIONS, *_RUN, "cond", "conv_general_dilated", "while"],
 )
 
 # A primitive of one of these names is another than JAX's if it is not among them.
@@ -254,27 +252,21 @@ def _count_equation(eqn: JaxprEqn, flops_of: Flops, size: int | None = None) -> 
         return _Total({(_kind(eqn, size), name): flops_of(eqn)})
     if name in OPERATIONS:
         return _Total({(_ELEMENTWISE, name): OPERATIONS[name](eqn)})
+    inner = [_count_jaxpr(program.jaxpr, size) for program in programs(eqn)]
     if name == "while":
-        return _count_while(eqn)
+        return _count_while(inner)
     if name == "cond":
-        branches = [_count_called(branch, size) for branch in eqn.params["branches"]]
-        dearest: _Total = max(branches, key=_rank)
-        return dearest
-    called = next(eqn.params[key] for key in _CALLED if key in eqn.params)
-    inner = _count_called(called.solve if name == "custom_linear_solve" else called, size)
-    return _Total({key: _repetitions(eqn) * value for key, value in inner.items()})
+        return max(inner, key=_rank)
+    (total,) = inner
+    return _Total({key: _repetitions(eqn) * value for key, value in total.items()})
 
 
 def _kind(eqn: JaxprEqn, size: int | None) -> int:
     """Whether a product has an axis of that length, or that and others as one."""
     if size is None:
         return _FLOPS
-    axes = [axis for var in (*eqn.invars, *eqn.outvars) for axis in matmul.shape(var)]
+    axes = [axis for var in (*eqn.invars, *eqn.outvars) for axis in shape_of(var)]
     return _ALONG if any(axis and axis % size == 0 for axis in axes) else _FLOPS
-
-
-def _count_called(called: ClosedJaxpr | Jaxpr, size: int | None = None) -> _Total:
-    return _count_jaxpr(called.jaxpr if isinstance(called, ClosedJaxpr) else called, size)
 
 
 def _check_countable(eqn: JaxprEqn) -> None:
@@ -313,9 +305,9 @@ def _count_registered(eqn: JaxprEqn, size: int | None) -> _Total:
     return _Total({(_ELEMENTWISE, name): per_output(eqn)})
 
 
-def _count_while(eqn: JaxprEqn) -> _Total:
+def _count_while(parts: Sequence[_Total]) -> _Total:
     """One turn: how many there are is known at run time only, so there may be no FLOPs in it."""
-    turn = _count_called(eqn.params["cond_jaxpr"]) + _count_called(eqn.params["body_jaxpr"])
+    turn = sum(parts, _Total())
     if _flops_of(turn):
         raise UserError(
             f"a while loop holds {_flops_of(turn)} FLOPs a turn and an unknown number of turns; "

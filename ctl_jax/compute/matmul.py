@@ -25,12 +25,9 @@ itself reverses counts as an input gradient.
 import math
 
 from jax import lax
-from jax.extend.core import JaxprEqn, Literal, Var
+from jax.extend.core import JaxprEqn
 
-
-def shape(var: Var | Literal) -> tuple[int, ...]:
-    """Shape of a value of a jaxpr; that of a token is empty."""
-    return getattr(var.aval, "shape", ())
+from ctl_jax.jaxprs import shape_of
 
 
 def conv_multiply_adds(eqn: JaxprEqn, *, kernel_reversed: bool, output_reversed: bool) -> int:
@@ -41,8 +38,8 @@ def conv_multiply_adds(eqn: JaxprEqn, *, kernel_reversed: bool, output_reversed:
       kernel_reversed: its kernel is another array back to front.
       output_reversed: its output is read back to front.
     """
-    image, kernel = map(shape, eqn.invars)
-    output = shape(eqn.outvars[0])
+    image, kernel = map(shape_of, eqn.invars)
+    output = shape_of(eqn.outvars[0])
     numbers = eqn.params["dimension_numbers"]
     # Groups need no word: a kernel's input axis has the channels of one group.
     total = output[numbers.out_spec[0]] * output[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
@@ -73,5 +70,5 @@ def _is_kernel_gradient(numbers: lax.ConvDimensionNumbers) -> bool:
 def dot_multiply_adds(eqn: JaxprEqn) -> int:
     """Multiply-adds of a `dot_general` equation: one per output element and contracted index."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    left = shape(eqn.invars[0])
-    return math.prod(shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
+    left = shape_of(eqn.invars[0])
+    return math.prod(shape_of(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)

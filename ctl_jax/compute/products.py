@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 from jax.extend.core import JaxprEqn
 
-from ctl_jax.compute.matmul import dot_multiply_adds, shape
+from ctl_jax.compute.matmul import dot_multiply_adds
+from ctl_jax.jaxprs import shape_of
 
 
 def _attention_sizes(eqn: JaxprEqn) -> tuple[int, int, int]:
     """Scores, channels of a key, channels of a value; a score is one query with one key."""
-    query, key, value = (shape(var) for var in eqn.invars[:3])
+    query, key, value = (shape_of(var) for var in eqn.invars[:3])
     time, heads = (1, 2) if eqn.params["layout"] == 0 else (2, 1)  # BTNH, or BNTH
     keys = key[time]
-    page_table = shape(eqn.invars[8]) if "fp8" not in eqn.primitive.name else ()
+    page_table = shape_of(eqn.invars[8]) if "fp8" not in eqn.primitive.name else ()
     if len(page_table) == 4:  # [batch, 1, blocks, 1]: keys come in blocks that examples share
         keys *= page_table[2]
     return query[0] * query[heads] * query[time] * keys, query[3], value[3]
@@ -41,7 +42,7 @@ def _sparse_dot(eqn: JaxprEqn) -> int:
 
     Data is [*batch, stored, *dense]; batch axes of size 1 in it may stand for more.
     """
-    data, indices, rhs = shape(eqn.invars[0]), shape(eqn.invars[1]), shape(eqn.invars[-1])
+    data, indices, rhs = shape_of(eqn.invars[0]), shape_of(eqn.invars[1]), shape_of(eqn.invars[-1])
     batch = len(indices) - (2 if eqn.primitive.name.startswith("bcoo") else 1)
     (_, contracted), (_, batched) = eqn.params["dimension_numbers"]
     free = [size for i, size in enumerate(rhs) if i not in (*contracted, *batched)]
@@ -53,7 +54,7 @@ def _sparse_sparse_dot(eqn: JaxprEqn) -> int:
     """All pairs of stored elements; which of them meet is known at run time only."""
     pairs = 1
     for i, side in ((0, "lhs"), (2, "rhs")):
-        data = shape(eqn.invars[i])
+        data = shape_of(eqn.invars[i])
         pairs *= math.prod(eqn.params[f"{side}_spinfo"].shape[: len(data) - 1]) * data[-1]
     _, (batched, _) = eqn.params["dimension_numbers"]
     return pairs // math.prod(eqn.params["lhs_spinfo"].shape[i] for i in batched)
@@ -62,20 +63,20 @@ def _sparse_sparse_dot(eqn: JaxprEqn) -> int:
 def _sampled_dot(eqn: JaxprEqn) -> int:
     """A product of dense arrays of which only some elements are wanted."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    left = shape(eqn.invars[0])
-    return math.prod(shape(eqn.outvars[0])) * math.prod(left[i] for i in contracted)
+    left = shape_of(eqn.invars[0])
+    return math.prod(shape_of(eqn.outvars[0])) * math.prod(left[i] for i in contracted)
 
 
 def _sparse_matrix(eqn: JaxprEqn) -> int:
     """A matrix of stored elements with a vector, or with each column of a matrix."""
-    return math.prod(shape(eqn.invars[0])) * math.prod(shape(eqn.invars[-1])[1:])
+    return math.prod(shape_of(eqn.invars[0])) * math.prod(shape_of(eqn.invars[-1])[1:])
 
 
 def _ragged_dot(eqn: JaxprEqn) -> int:
     """Every row of the left operand with the matrix of its one group."""
     numbers = eqn.params["ragged_dot_dimension_numbers"]
     (contracted, _), _ = numbers.dot_dimension_numbers
-    left, out = shape(eqn.invars[0]), shape(eqn.outvars[0])
+    left, out = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     total = math.prod(out) * math.prod(left[i] for i in contracted)
     if set(numbers.lhs_ragged_dimensions) & set(contracted):  # the groups share out the sum
         total //= out[0]
@@ -84,12 +85,12 @@ def _ragged_dot(eqn: JaxprEqn) -> int:
 
 def _scaled_matmul(eqn: JaxprEqn) -> int:
     """[batch, m, k] with [batch, n, k]."""
-    return math.prod(shape(eqn.outvars[0])) * shape(eqn.invars[0])[-1]
+    return math.prod(shape_of(eqn.outvars[0])) * shape_of(eqn.invars[0])[-1]
 
 
 def _symmetric_product(eqn: JaxprEqn) -> int:
     """A A^T, whose halves are the same; counted whole."""
-    return math.prod(shape(eqn.outvars[0])) * shape(eqn.invars[0])[-1]
+    return math.prod(shape_of(eqn.outvars[0])) * shape_of(eqn.invars[0])[-1]
 
 
 # By the primitive's name.

@@ -1,9 +1,9 @@
 """The criterion that looks at activations, where channels are read.
 
 Kernels say how a channel is made; the values that arrive where a convolution or a matrix product
-reads it say how much is in it. `Groups.readings` names these places, and the interpreter takes the
-mean there. All of it is one jitted function, so that what no reading needs is never computed, and
-one number a channel comes back.
+reads it say how much is in it. `Groups.readings` names these places, and `jaxprs.evaluate` shows
+what arrives there, of which the mean is taken. All of it is one jitted function, so that what no
+reading needs is never computed, and one number a channel comes back.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from jax.extend.core import JaxprEqn
 
 from ctl_jax import compute
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.groups import Reading
-from ctl_jax.pruning.interpreter import PRODUCTS, evaluate
+from ctl_jax.jaxprs import evaluate
+from ctl_jax.pruning.groups import PRODUCTS, Reading
 from ctl_jax.pruning.measure import Parts, Request
 from ctl_jax.pruning.slices import Vector
 

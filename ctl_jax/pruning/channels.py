@@ -13,13 +13,14 @@ flattened feature map, a concatenation or a reversal need no special case: they 
 labels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Labels = npt.NDArray[np.int64]
 Axis = int | Labels
+Shape = Sequence[int]
 
 FREE = -1
 
@@ -146,3 +147,8 @@ def merged(a: Axis, b: Axis) -> Axis:
             return axis  # the very array: joining it again costs nothing
     left, right = np.asarray(a), np.asarray(b)
     return np.where(left >= 0, left, np.where(right >= 0, right, np.minimum(left, right)))
+
+
+def without(axes: Sequence[Axis], gone: Collection[int]) -> list[Axis]:
+    """The axes that are left once those at some places are gone."""
+    return [axis for i, axis in enumerate(axes) if i not in gone]

@@ -29,8 +29,8 @@ from jax.extend.core import JaxprEqn
 
 from ctl_jax import compute
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.groups import Groups
-from ctl_jax.pruning.interpreter import PRODUCTS, evaluate
+from ctl_jax.jaxprs import evaluate
+from ctl_jax.pruning.groups import PRODUCTS, Groups
 from ctl_jax.pruning.keep import Indices, Keep
 from ctl_jax.pruning.paths import leaf_paths
 

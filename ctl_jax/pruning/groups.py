@@ -59,13 +59,16 @@ class Group:
     normalised: str | None = None
 
 
+# The primitives that read channels.
+PRODUCTS = ("conv_general_dilated", "dot_general")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
     """An operand of a product that holds the channels of a group.
 
     Attributes:
-      equation: which equation of the program, counted from 0 as the walk enters them: calls count
-        as one, and then each equation of what they call.
+      equation: its number in the program, see `ctl_jax.jaxprs`.
       operand: which operand of it holds the activations.
       axis: which of its axes.
       group: name of the group.

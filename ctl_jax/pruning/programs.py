@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from ctl_jax.pruning.walk import shape_of
+from ctl_jax.jaxprs import CALLS, opened, programs, shape_of
 
 # Parameters of equations that say what they do.
 _PLAIN = bool | int | float | complex | str | bytes | np.generic | np.dtype | enum.Enum
@@ -121,12 +121,13 @@ class _Comparison:
 
     def _equation(self, a: JaxprEqn, b: JaxprEqn, operands: Sequence[_Value]) -> list[_Value]:
         name = a.primitive.name
-        called = [key for key in ("jaxpr", "call_jaxpr") if name in _CALLS and key in a.params]
+        called = name in CALLS
         for key, value in a.params.items():
-            if key not in called and key != "name":
+            if key != "name" and not (called and isinstance(value, ClosedJaxpr | Jaxpr)):
                 self._parameter(a, b, key, value, b.params[key])
         if called:
-            return self._inner(a.params[called[0]], b.params[called[0]], operands)
+            (full,), (other,) = programs(a), programs(b)
+            return self.closed(full, other, operands)
         if name == "iota":
             _check_size(a, b, a.outvars[0], b.outvars[0], a.params["dimension"])
         if (folded := _folded(a, b, operands)) is not None:
@@ -162,8 +163,7 @@ class _Comparison:
         if full is other:
             return True
         if isinstance(full, ClosedJaxpr | Jaxpr):
-            invars = full.jaxpr.invars if isinstance(full, ClosedJaxpr) else full.invars
-            results = self._inner(full, other, [_Value()] * len(invars))
+            results = self._inner(full, other, [_Value()] * len(opened(full).invars))
             if odd := next((value for value in results if value.differs), None):
                 raise _Change(f"the {_shown(odd.known, 'a branch or turn')}")
             return True
@@ -179,14 +179,9 @@ class _Comparison:
         return full == other if isinstance(full, _PLAIN) else True
 
 
-# Equations that call a program as if it stood there.
-_CALLS = frozenset(
-    ["call", "checkpoint", "closed_call", "composite", "custom_jvp_call", "custom_vjp_call", "jit",
-     "remat2"]
-)  # fmt: skip
 # What leaves a number at all positions what it is.
 _VIEWS = frozenset(
-    ["broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "reshape", "squeeze",
+    ["broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze",
      "stop_gradient", "transpose"]
 )  # fmt: skip
 

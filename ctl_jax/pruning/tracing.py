@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import ctl_jax.pruning.rules  # noqa: F401  (fills the table)
 from ctl_jax.errors import UserError
+from ctl_jax.jaxprs import shape_of
 from ctl_jax.pruning import accounts, probe
 from ctl_jax.pruning.channels import Channels, Labels
 from ctl_jax.pruning.grids import resolve
@@ -19,7 +20,7 @@ from ctl_jax.pruning.groups import Group, Groups
 from ctl_jax.pruning.partition import Partition, Slot, partition
 from ctl_jax.pruning.paths import leaf_paths
 from ctl_jax.pruning.probe import Analysis, described
-from ctl_jax.pruning.walk import Array, Place, Walk, shape_of
+from ctl_jax.pruning.walk import Array, Place, Walk
 
 INPUT = "input of the function"
 OUTPUT = "output of the function"

@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from ctl_jax.compute.flops import equation_flops, product_flops
 from ctl_jax.errors import UserError
+from ctl_jax.jaxprs import CALLS, Program, interpret, numbers, opened, places, shape_of
 from ctl_jax.pruning.channels import FREE, Axis, Channels, Labels, elements
 
 CONSTANT = "constant of the program"
@@ -125,6 +126,27 @@ class Guess:
     ids: Labels
 
 
+@dataclasses.dataclass
+class _Scope:
+    """A program that is walked.
+
+    Attributes:
+      flops: FLOPs of a product in it.
+      first: the number of its first equation.
+      numbered: whether its equations have numbers, or a rule made it up.
+      seen: whether `jaxprs.evaluate` would show its equations.
+      eqn: the equation that is walked now.
+      places: of each program that this one runs, where its equations' numbers start.
+    """
+
+    flops: Callable[[JaxprEqn], int]
+    first: int = 0
+    numbered: bool = True
+    seen: bool = True
+    eqn: JaxprEqn = dataclasses.field(init=False)
+    places: dict[Jaxpr, list[int]] | None = None
+
+
 class Walk:
     """One pass over a program; the rules write down here what they learn.
 
@@ -133,7 +155,7 @@ class Walk:
       guessed: where the program's own numbers might hold, and what was chosen (see `guess`).
       loose: reductions over positions that carry no channels: id of the equation -> axes.
       repeats: how often the equation that is walked now runs.
-      inside: how many loops and branches it is in.
+      now: how many equations there are up to it, in the order of the program.
     """
 
     def __init__(self, channels: Channels, limit: int, guesses: Mapping[Place, int]) -> None:
@@ -147,45 +169,83 @@ class Walk:
         self.reads: list[Read] = []
         self.loose: dict[int, set[int]] = {}
         self.repeats = 1
-        self.inside = 0
         self.now = 0
         self._guesses = guesses
         self._limit = limit
-        self._product_flops: Callable[[JaxprEqn], int] = lambda eqn: 0
+        self._scope: _Scope | None = None
 
-    def run(self, jaxpr: Jaxpr, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Walks the equations of `jaxpr`, whose constants are never cut; returns its outputs."""
-        env: dict[Var, Array] = {}
+    def run(self, program: Program, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Walks a program, whose constants are never cut; returns its outputs.
 
-        def constant(atom: Var | Literal) -> Array:
-            fixed = self.channels.fixed(CONSTANT)
-            shape = shape_of(atom)
-            return Array(_sized((fixed,) * len(shape), shape))
+        A rule may run what its equation holds, any number of times; or another program that stands
+        for the equation, such as the jaxpr of a reference implementation.
+        """
+        jaxpr = opened(program)
+        if numbers(jaxpr)[-1] > self._limit:
+            raise UserError(
+                f"the program has more than {self._limit} equations with its calls written "
+                "out; pass a larger max_equations if that is meant"
+            )
+        outer = self._scope
+        self._scope = scope = self._inner(jaxpr)
+        if scope.numbered:
+            self.now = scope.first
+        bound = [self._bound(*pair) for pair in zip(jaxpr.invars, inputs, strict=True)]
+        consts = [self._constant(var) for var in jaxpr.constvars]
+        results = interpret(jaxpr, consts, bound, self._apply, self._constant, scope.first)
+        self._scope = outer
+        return tuple(results)
 
-        def read(atom: Var | Literal) -> Array:
-            return constant(atom) if isinstance(atom, Literal) else env[atom]
+    def _inner(self, jaxpr: Jaxpr) -> "_Scope":
+        """The scope of a program that the equation walked now runs, if there is one."""
+        flops, outer = product_flops(jaxpr), self._scope
+        if outer is None:
+            return _Scope(flops)
+        if outer.places is None:
+            outer.places = {}
+            for held, first in places(outer.eqn, self.now - 1):
+                outer.places.setdefault(held, []).append(first)
+        firsts = outer.places.get(jaxpr)
+        if firsts is None:  # made by the rule
+            return _Scope(flops, numbered=False, seen=False)
+        # Branches of a `cond` may be one program at several places; a loop's is walked repeatedly.
+        first = firsts.pop(0) if len(firsts) > 1 else firsts[0]
+        seen = outer.seen and outer.eqn.primitive.name in CALLS
+        return _Scope(flops, first, outer.numbered, seen)
 
-        for var in jaxpr.constvars:
-            env[var] = constant(var)
-        for var, array in zip(jaxpr.invars, inputs, strict=True):
-            env[var] = self._bound(var, array)
-        outer, self._product_flops = self._product_flops, product_flops(jaxpr)
-        for eqn in jaxpr.eqns:
-            self.now += 1
-            if self.now > self._limit:
-                raise UserError(
-                    f"the program has more than {self._limit} equations with its calls written "
-                    "out; pass a larger max_equations if that is meant"
-                )
-            rule = RULES.get(eqn.primitive.name, _unknown)
-            operands = [read(atom) for atom in eqn.invars]
-            results = rule(self, eqn, operands)
-            for var, result in zip(eqn.outvars, results, strict=True):
-                env[var] = self._bound(var, result)
-            for operand in operands:
-                self.alive(operand)
-        self._product_flops = outer
-        return tuple(read(atom) for atom in jaxpr.outvars)
+    def _constant(self, atom: Var | Literal) -> Array:
+        fixed, shape = self.channels.fixed(CONSTANT), shape_of(atom)
+        return Array(_sized((fixed,) * len(shape), shape))
+
+    def _apply(self, number: int, eqn: JaxprEqn, operands: list[Array]) -> list[Array]:
+        """The results of an equation by its rule, in buffers of theirs."""
+        scope = self._scope
+        assert scope is not None, "`run` enters one"
+        scope.eqn, scope.places = eqn, None
+        if scope.numbered:
+            self.now = number + 1
+        rule = RULES.get(eqn.primitive.name, _unknown)
+        results = rule(self, operands, **eqn.params)
+        bound = [self._bound(*pair) for pair in zip(eqn.outvars, results, strict=True)]
+        for operand in operands:
+            self.alive(operand)
+        return bound
+
+    @property
+    def eqn(self) -> JaxprEqn:
+        """The equation that is walked now."""
+        assert self._scope is not None, "no program is walked"
+        return self._scope.eqn
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of its operands."""
+        return [shape_of(atom) for atom in self.eqn.invars]
+
+    @property
+    def result_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of its results."""
+        return [shape_of(var) for var in self.eqn.outvars]
 
     def _bound(self, var: Var, array: Array) -> Array:
         """`array` as the value of `var`, in a buffer of its own if it is data and has none."""
@@ -204,8 +264,12 @@ class Walk:
         if array.buffer >= 0:
             self.buffers[array.buffer].death = self.now
 
-    def freeze(self, axes: Sequence[Axis], reason: str) -> int:
-        """Freezes what is on `axes`; returns the label for positions that come of them."""
+    def freeze(self, axes: Iterable[Axis] = (), reason: str | None = None) -> int:
+        """Freezes what is on `axes`; returns the label for positions that come of them.
+
+        The reason is by default the primitive that is walked now.
+        """
+        reason = reason or self.eqn.primitive.name
         for axis in axes:
             self.channels.freeze(axis, reason)
         return self.channels.fixed(reason)
@@ -246,24 +310,28 @@ class Walk:
         """Notes that the product that is walked now reads channels on these axes of its operand."""
         for i in axes:
             axis = x.axes[i]
-            if not self.inside and not isinstance(axis, int):
+            if self._scope and self._scope.seen and not isinstance(axis, int):
                 self.reads.append(Read(self.now - 1, operand, i, axis))
 
-    def reduce(self, eqn: JaxprEqn, i: int, axis: Axis) -> None:
-        """Notes that an equation takes all positions on axis `i` of its first operand together."""
+    def reduce(self, i: int, axis: Axis) -> None:
+        """Notes that the equation takes all positions on axis `i` of its first operand together."""
         if isinstance(axis, int):
             # Perhaps as many as there are channels somewhere else: see `programs`.
-            self.loose.setdefault(id(eqn), set()).add(i)
+            self.loose.setdefault(id(self.eqn), set()).add(i)
         else:
-            self.channels.normalise(axis, eqn.primitive.name)
+            self.channels.normalise(axis, self.eqn.primitive.name)
 
-    def cost(self, eqn: JaxprEqn, axes: Sequence[Axis]) -> None:
+    def cost(self, axes: Sequence[Axis]) -> None:
         """Notes the FLOPs of a product, which are proportional to the sizes of these axes."""
+        assert self._scope is not None, "no program is walked"
         carrying = tuple(axis for axis in axes if not isinstance(axis, int))
-        self.costs.append(Cost(self.repeats * self._product_flops(eqn), carrying))
+        self.costs.append(Cost(self.repeats * self._scope.flops(self.eqn), carrying))
 
 
-Rule = Callable[[Walk, JaxprEqn, Sequence[Array]], Sequence[Array]]
+Operands = Sequence[Array]
+Results = Sequence[Array]
+# (walk, operands, **parameters of the equation) -> results
+Rule = Callable[..., Results]
 
 # By the primitive's name. What has no rule here makes all it touches unprunable.
 RULES: dict[str, Rule] = {}
@@ -272,15 +340,20 @@ RULES: dict[str, Rule] = {}
 def register_rule(*primitives: str) -> Callable[[Rule], Rule]:
     """Enters a rule into the table for the primitives of these names.
 
-    A rule gets the walk, the equation and one `Array` an operand. It joins the axes whose channels
-    must be cut together, freezes those that must not be cut, and returns one `Array` a result. An
-    axis may pass its labels on only if the program, run again on narrower arrays, would treat each
-    channel that is left as before. Axes of size 1 are FREE on both sides.
+    A rule gets the walk, one `Array` an operand, and the equation's parameters by their names;
+    `walk.eqn` is the equation itself. It joins the axes whose channels must be cut together,
+    freezes those that must not be cut, and returns one `Array` a result. An axis may pass its
+    labels on only if the program, run again on narrower arrays, would treat each channel that is
+    left as before. Axes of size 1 are FREE on both sides.
 
-    Example, for a primitive that does the same to every position:
+    Examples, for a primitive that does the same to every position, and for one that calls the
+    jaxpr in its parameter `body`:
       >>> @register_rule("my_activation")
-      ... def _my_activation(walk, eqn, operands):
+      ... def _my_activation(walk, operands, **_):
       ...     return [derived(operands[0].axes, operands)]
+      >>> @register_rule("my_call")
+      ... def _my_call(walk, operands, *, body, **_):
+      ...     return walk.run(body, operands)
     """
 
     def enter(rule: Rule) -> Rule:
@@ -306,18 +379,13 @@ def view(axes: Sequence[Axis], x: Array) -> Array:
     return x._replace(axes=tuple(axes))
 
 
-def _unknown(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
+def _unknown(walk: Walk, operands: Operands, /, **_: Any) -> Results:
     """The rule where there is none: whatever it does with an axis, nothing on it is cut."""
-    label = walk.freeze([axis for x in operands for axis in x.axes], eqn.primitive.name)
+    label = walk.freeze(axis for x in operands for axis in x.axes)
     with contextlib.suppress(UserError):  # What it costs may be unknown, too.
-        if flops := equation_flops(eqn):
+        if flops := equation_flops(walk.eqn):
             walk.costs.append(Cost(walk.repeats * flops, ()))
-    return [derived((label,) * len(shape_of(var)), operands) for var in eqn.outvars]
-
-
-def shape_of(atom: Var | Literal) -> tuple[int, ...]:
-    """The shape of a variable or literal of a jaxpr."""
-    return getattr(atom.aval, "shape", ())  # tokens have none
+    return [derived((label,) * len(shape), operands) for shape in walk.result_shapes]
 
 
 def _sized(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[Axis, ...]:

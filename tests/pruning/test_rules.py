@@ -1,13 +1,18 @@
 """What single primitives do to the channels that pass through them."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import mlir
 
 from ctl_jax import pruning
+from ctl_jax.errors import UserError
+from ctl_jax.pruning.walk import RULES
 
 X = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
 A, B = "a/kernel", "b/kernel"
@@ -126,10 +131,13 @@ def test_channels_freeze_and_the_trace_says_why(name):
     assert f"axis 3 (8): not cut: {groups.frozen[A][3]}" in groups.explain(A)
 
 
+def halves(x):
+    return jnp.concatenate([x[..., : x.shape[-1] // 2], -x[..., x.shape[-1] // 2 :]], -1)
+
+
 PAIRS = {
-    "halves": lambda x: jnp.concatenate(
-        [x[..., : x.shape[-1] // 2], -x[..., x.shape[-1] // 2 :]], -1
-    ),
+    "halves": halves,
+    "halves in branches that are one program": lambda x: lax.cond(True, halves, halves, x),
     "split": lambda x: jnp.concatenate([jnp.sin(y) for y in jnp.split(x, 2, -1)], -1),
     "shuffle": lambda x: x.reshape(*x.shape[:3], 2, -1).swapaxes(3, 4).reshape(x.shape),
     "stride": lambda x: jnp.stack([x[..., ::2], x[..., 1::2]], -1).reshape(x.shape),
@@ -179,11 +187,104 @@ def test_a_rule_of_the_user():
     assert not between(primitive.bind)
 
     @pruning.register_rule("my_activation")
-    def rule(walk, eqn, operands):
+    def rule(walk, operands, **_):
         return [pruning.derived(operands[0].axes, operands)]
 
     (group,) = between(primitive.bind).values()
     assert [(member.path, member.axis) for member in group.members] == [(A, 3), (B, 2)]
+
+
+def test_parameters_of_any_name_reach_no_rule_that_is_not_there():
+    primitive = Primitive("mystery with parameters")
+    primitive.def_abstract_eval(lambda aval, **_: aval)
+    groups = between(lambda x: primitive.bind(x, walk=1, operands=2, name="three"))
+    assert groups.frozen[A][3] == "mystery with parameters"
+
+
+def calling(name):
+    """A primitive that calls the program in its parameter `body`."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(lambda *_, body: body.out_avals)
+
+    def impl(*operands, body):
+        return jaxpr_as_fun(body)(*operands)
+
+    mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=True))
+
+    def call(function, *operands):
+        return primitive.bind(*operands, body=jax.make_jaxpr(function)(*operands))[0]
+
+    return call
+
+
+def inside(x, w):
+    return jnp.tanh(x) @ w
+
+
+# Of a primitive that calls `inside`: what it runs itself, or what a reference implementation does.
+CALLED = {
+    "held": lambda walk, operands, *, body, **_: walk.run(body, operands),
+    "held, twice": lambda walk, operands, *, body, **_: [
+        walk.run(body, operands), walk.run(body, operands),
+    ][1],
+    "made by the rule": lambda walk, operands, **_: walk.run(
+        jax.make_jaxpr(lambda x, w: jnp.sin(jnp.tanh(x) * 2) @ w)(
+            *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in walk.shapes)
+        ),
+        operands,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_rules_of_calls_leave_the_numbers_of_equations(name):
+    """The criterion that looks at activations finds what is read after such an equation."""
+    call = calling(f"my_call, {name}")
+    pruning.register_rule(f"my_call, {name}")(CALLED[name])
+
+    def hidden(v, x):
+        first = x @ v["a"]
+        second = call(inside, first, v["b"])
+        return {"a": first, "b": second, "c": jax.jit(jnp.tanh)(second @ v["c"])}
+
+    def apply(v, x):
+        found = hidden(v, x)
+        return found["c"] @ v["d"] + found["a"] @ v["e"]
+
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3, 4), "b": (4, 6), "c": (6, 5), "d": (5, 2), "e": (4, 2)}
+    v = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    x = rng.normal(size=(16, 3)).astype(np.float32)
+    groups = pruning.trace(apply, v, x)
+    assert [reading.group for reading in groups.readings] == ["b", "c", "a"]
+    found = pruning.score(groups, v, "activation", batches=[x])
+    for group, values in jax.jit(hidden)(v, x).items():
+        np.testing.assert_allclose(found[group], np.abs(values).mean(0), rtol=1e-5)
+
+
+def test_what_only_a_call_of_the_user_reads_has_no_activations():
+    call = calling("my_closed_call")
+    pruning.register_rule("my_closed_call")(CALLED["held"])
+    v = {"a": np.ones((3, 4), np.float32), "b": np.ones((4, 2), np.float32)}
+    x = np.ones((8, 3), np.float32)
+    groups = pruning.trace(lambda v, x: call(inside, x @ v["a"], v["b"]), v, x)
+    assert list(groups) == ["a"]
+    with pytest.raises(UserError, match="group 'a' is read by no convolution or matrix product"):
+        pruning.score(groups, v, "activation", batches=[x])
+
+
+def test_every_name_with_a_rule_is_one_of_jax():
+    built_in = {name for name, rule in RULES.items() if rule.__module__.startswith("ctl_jax.")}
+    assert len(built_in) > 100
+    of_jax = {
+        value.name
+        for name, module in list(sys.modules.items())
+        if name.split(".")[0] == "jax"
+        for value in vars(module).values()
+        if isinstance(value, Primitive)
+    }
+    assert built_in - of_jax == set()
 
 
 def test_strided_dilated_and_transposed_convolutions():

@@ -1,45 +1,49 @@
 """Rules for equations that hold programs of their own: calls, loops, branches."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
-
+from ctl_jax.jaxprs import CALLS, Program, programs
 from ctl_jax.pruning.channels import merged
-from ctl_jax.pruning.walk import Array, Cost, Walk, register_rule
+from ctl_jax.pruning.walk import Array, Cost, Operands, Results, Walk, register_rule
 
 # A label that is new in a loop's carry reaches all of it in as many turns as the carry has parts
 # that feed one another; more than this is not met in networks.
 MOST_TURNS = 8
 
 
-@register_rule(
-    "call", "closed_call", "composite", "custom_jvp_call", "custom_vjp_call", "jit", "remat2",
-    "checkpoint",  # remat2 by the name it has in other versions of jax
-)  # fmt: skip
-def _call(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+@register_rule(*CALLS)
+def _call(walk: Walk, operands: Operands, **_: Any) -> Results:
     """A function called with these operands: walked as if it stood here."""
-    params = eqn.params
-    return walk.run(_open(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), operands)
+    (program,) = programs(walk.eqn)
+    return walk.run(program, operands)
 
 
 @register_rule("scan")
-def _scan(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _scan(
+    walk: Walk,
+    operands: Operands,
+    *,
+    jaxpr: Program,
+    length: int,
+    num_consts: int = 0,
+    num_carry: int = 0,
+    ft_in: Any = None,
+    **_: Any,
+) -> Results:
     """The body sees one slice of each stacked array; what it carries is one array to it."""
-    params = eqn.params
-    if "ft_in" in params:  # since jax 0.11
-        consts, carry, stacked = map(list, params["ft_in"].update(operands).unpack())
+    if ft_in is not None:  # since jax 0.11, instead of the numbers
+        consts, carry, stacked = map(list, ft_in.update(operands).unpack())
     else:
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        first, last = num_consts, num_consts + num_carry
         consts, carry, stacked = map(
             list, (operands[:first], operands[first:last], operands[last:])
         )
-    steps = walk.freeze([x.axes[0] for x in stacked], "scan")
+    steps = walk.freeze(x.axes[0] for x in stacked)
     slices = [x._replace(axes=x.axes[1:]) for x in stacked]
-    walk.repeats *= params["length"]
-    results = _loop(walk, _open(params["jaxpr"]), consts, carry, slices)
-    walk.repeats //= params["length"] or 1
+    walk.repeats *= length
+    results = _loop(walk, jaxpr, consts, carry, slices)
+    walk.repeats //= length or 1
     carried, made = results[: len(carry)], results[len(carry) :]
     return [
         *carried,
@@ -48,32 +52,37 @@ def _scan(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
 
 
 @register_rule("while")
-def _while(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _while(
+    walk: Walk,
+    operands: Operands,
+    *,
+    cond_jaxpr: Program,
+    cond_nconsts: int,
+    body_jaxpr: Program,
+    body_nconsts: int,
+    **_: Any,
+) -> Results:
     """As a scan without stacked arrays; its condition reads what it carries, too."""
-    params = eqn.params
-    first = params["cond_nconsts"]
-    last = first + params["body_nconsts"]
-    carried = _loop(walk, _open(params["body_jaxpr"]), operands[first:last], operands[last:], [])
-    with _inside(walk):
-        walk.run(_open(params["cond_jaxpr"]), [*operands[:first], *carried])
+    first, last = cond_nconsts, cond_nconsts + body_nconsts
+    carried = _loop(walk, body_jaxpr, operands[first:last], operands[last:], [])
+    walk.run(cond_jaxpr, [*operands[:first], *carried])
     return carried
 
 
 @register_rule("cond")
-def _cond(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _cond(walk: Walk, operands: Operands, *, branches: Sequence[Program], **_: Any) -> Results:
     """All branches must agree; the dearest one counts, as in `compute.flops`."""
     costs = walk.costs
-    branches: list[tuple[Array, ...]] = []
+    found: list[Results] = []
     dearest: list[Cost] = []
-    for branch in eqn.params["branches"]:
+    for branch in branches:
         walk.costs = []
-        with _inside(walk):
-            branches.append(walk.run(_open(branch), operands[1:]))
-        dearest = max(dearest, walk.costs, key=lambda found: sum(cost.flops for cost in found))
+        found.append(walk.run(branch, operands[1:]))
+        dearest = max(dearest, walk.costs, key=lambda costs: sum(cost.flops for cost in costs))
     walk.costs = costs + dearest
-    results = branches[0]
-    for other in branches[1:]:
-        results = tuple(_both(walk, x, y) for x, y in zip(results, other, strict=True))
+    results, *others = found
+    for other in others:
+        results = [_both(walk, x, y) for x, y in zip(results, other, strict=True)]
     # Which branch runs depends on the first operand.
     index = operands[0]
     return [
@@ -82,22 +91,9 @@ def _cond(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     ]
 
 
-def _open(jaxpr: Any) -> Jaxpr:
-    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-
-
-@contextlib.contextmanager
-def _inside(walk: Walk) -> Iterator[None]:
-    walk.inside += 1
-    try:
-        yield
-    finally:
-        walk.inside -= 1
-
-
 def _loop(
     walk: Walk,
-    body: Jaxpr,
+    body: Program,
     consts: Sequence[Array],
     carry: Sequence[Array],
     slices: Sequence[Array],
@@ -105,15 +101,13 @@ def _loop(
     """Walks a loop's body until what it carries has the same labels before and after a turn."""
     # A turn that is walked again leaves its joins and additions; all else is noted once.
     noted = (walk.products, walk.grids, walk.guessed, walk.buffers, walk.costs, walk.reads)
-    marks, now = [len(notes) for notes in noted], walk.now
+    marks = [len(notes) for notes in noted]
     reductions = walk.channels.count_normalised()
     for _ in range(MOST_TURNS):
         for notes, mark in zip(noted, marks, strict=True):
             del notes[mark:]  # type: ignore[attr-defined]
         walk.channels.take_back(reductions)
-        walk.now = now
-        with _inside(walk):
-            results = walk.run(body, [*consts, *carry, *slices])
+        results = walk.run(body, [*consts, *carry, *slices])
         before, carry = carry, [_both(walk, x, y) for x, y in zip(carry, results, strict=False)]
         if all(_settled(x, y) for x, y in zip(before, carry, strict=True)):
             break

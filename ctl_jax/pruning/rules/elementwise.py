@@ -1,11 +1,17 @@
 """Rules for what does the same at every position, and for arrays made of no other."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from jax.extend.core import JaxprEqn
-
-from ctl_jax.pruning.channels import FREE, Axis, elements, merged
-from ctl_jax.pruning.walk import Addition, Array, Walk, derived, register_rule, shape_of
+from ctl_jax.pruning.channels import FREE, Axis, Shape, elements, merged
+from ctl_jax.pruning.walk import (
+    Addition,
+    Array,
+    Operands,
+    Results,
+    Walk,
+    derived,
+    register_rule,
+)
 
 RANDOM = "random numbers of a constant key"
 
@@ -24,7 +30,7 @@ ELEMENTWISE = (
 
 
 @register_rule(*ELEMENTWISE)
-def elementwise(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def elementwise(walk: Walk, operands: Operands, **_: Any) -> Results:
     """Same position, same channel. Scalars join nothing, sizes 1 broadcast and are FREE."""
     # The operand with most channels gives the labels: in `scale * kernel` the result's axes are
     # the kernel's, and it is the kernel's slices that produce a channel.
@@ -41,9 +47,9 @@ def elementwise(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequenc
 
 
 @register_rule("eq", "ge", "gt", "le", "lt", "ne")
-def _compare(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _compare(walk: Walk, operands: Operands, **_: Any) -> Results:
     """Elementwise; and a comparison with random numbers is dropout's mask, any is as good."""
-    (result,) = elementwise(walk, eqn, operands)
+    (result,) = elementwise(walk, operands)
     random = walk.channels.fixed(RANDOM)
     return [
         result._replace(
@@ -53,7 +59,7 @@ def _compare(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[A
 
 
 @register_rule("add", "add_any", "sub")
-def _add(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _add(walk: Walk, operands: Operands, **_: Any) -> Results:
     """Elementwise; a sum of two activations that were different channels is a residual one."""
     left, right = operands
     joined = []
@@ -61,27 +67,27 @@ def _add(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array
         pairs = zip(left.axes, right.axes, strict=False)  # a scalar has no axes
         joined = [elements(a, b) for a, b in pairs if walk.channels.join(a, b)]
     walk.additions += [Addition(ids, left.readers, right.readers) for ids in joined]
-    (result,) = elementwise(walk, eqn, operands)
+    (result,) = elementwise(walk, operands)
     return [result._replace(makers=0) if joined else result]
 
 
 @register_rule("bitcast_convert_type")
-def _bitcast(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
-    (x,), rank = operands, len(shape_of(eqn.outvars[0]))
+def _bitcast(walk: Walk, operands: Operands, **_: Any) -> Results:
+    (x,), rank = operands, len(walk.result_shapes[0])
     if rank == len(x.axes):
         return [derived(x.axes, operands)]
-    return [derived([walk.freeze(x.axes, eqn.primitive.name)] * rank, operands)]
+    return [derived([walk.freeze(x.axes)] * rank, operands)]
 
 
 @register_rule("device_put", "optimization_barrier")
-def _identity(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _identity(walk: Walk, operands: Operands, **_: Any) -> Results:
     return list(operands)
 
 
 @register_rule("iota")
-def _iota(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
-    axes = [FREE] * len(eqn.params["shape"])
-    axes[eqn.params["dimension"]] = walk.channels.fixed("iota")
+def _iota(walk: Walk, operands: Operands, *, shape: Shape, dimension: int, **_: Any) -> Results:
+    axes = [FREE] * len(shape)
+    axes[dimension] = walk.channels.fixed("iota")
     return [derived(axes, operands)]
 
 
@@ -89,13 +95,13 @@ def _iota(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
     "random_bits", "random_clone", "random_fold_in", "random_seed", "random_split",
     "random_unwrap", "random_wrap", "rng_bit_generator", "threefry2x32",
 )  # fmt: skip
-def _random(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _random(walk: Walk, operands: Operands, **_: Any) -> Results:
     """Random numbers are as good for one width as for another (dropout).
 
     Not those of a key that the program holds: they are the same at every call, as a constant is.
     """
     label = FREE if any(x.given for x in operands) else walk.channels.fixed(RANDOM)
-    return [derived([label] * len(shape_of(var)), operands) for var in eqn.outvars]
+    return [derived([label] * len(shape), operands) for shape in walk.result_shapes]
 
 
 def _rank(x: Array) -> tuple[int, int]:

@@ -1,18 +1,18 @@
 """Rules for matrix products and convolutions."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax import lax
 
 from ctl_jax.pruning.channels import FREE, Axis, merged
-from ctl_jax.pruning.walk import Array, Walk, derived, register_rule, shape_of
+from ctl_jax.pruning.walk import Operands, Results, Walk, derived, register_rule
 
 
 @register_rule("dot_general")
-def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _dot_general(walk: Walk, operands: Operands, *, dimension_numbers: Any, **_: Any) -> Results:
     left, right = operands
-    contracted, batch = eqn.params["dimension_numbers"]
+    contracted, batch = dimension_numbers
     joined: dict[int, Axis] = {}
     for i, j in (*zip(*contracted, strict=True), *zip(*batch, strict=True)):
         walk.channels.join(left.axes[i], right.axes[j])
@@ -20,7 +20,7 @@ def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
     for i, j in zip(*contracted, strict=True):
         for x, axis in ((left, left.axes[i]), (right, right.axes[j])):
             if not x.data and isinstance(axis, int) and axis == FREE:
-                walk.reduce(eqn, i, joined[i])  # a sum by another name
+                walk.reduce(i, joined[i])  # a sum by another name
     others = [
         [i for i in range(len(x.axes)) if i not in (*contracted[side], *batch[side])]
         for side, x in enumerate(operands)
@@ -38,30 +38,37 @@ def _dot_general(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequen
         *(left.axes[i] for i in others[0]),
         *(right.axes[j] for j in others[1]),
     ]
-    walk.cost(eqn, [*axes, *(joined[i] for i in contracted[0])])
+    walk.cost([*axes, *(joined[i] for i in contracted[0])])
     return [derived(axes, operands, bit)]
 
 
 @register_rule("conv_general_dilated")
-def _conv(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _conv(
+    walk: Walk,
+    operands: Operands,
+    *,
+    dimension_numbers: lax.ConvDimensionNumbers,
+    feature_group_count: int,
+    batch_group_count: int,
+    **_: Any,
+) -> Results:
     x, kernel = operands
-    name, params = eqn.primitive.name, eqn.params
-    numbers = params["dimension_numbers"]
-    batch, feature, *space = numbers.lhs_spec
-    out, into, *window = numbers.rhs_spec
-    axes: list[Axis] = [walk.freeze([x.axes[i] for i in space], name)] * len(x.axes)
+    groups, sizes = feature_group_count, walk.shapes[1]
+    batch, feature, *space = dimension_numbers.lhs_spec
+    out, into, *window = dimension_numbers.rhs_spec
+    axes: list[Axis] = [walk.freeze(x.axes[i] for i in space)] * len(x.axes)
+    name = walk.eqn.primitive.name
     walk.freeze([kernel.axes[i] for i in window], f"window of {name}")
-    axes[numbers.out_spec[0]] = x.axes[batch]
-    groups = params["feature_group_count"]
+    axes[dimension_numbers.out_spec[0]] = x.axes[batch]
     bit = 0
-    if params["batch_group_count"] > 1:
+    if batch_group_count > 1:
         touched = x.axes[batch], x.axes[feature], kernel.axes[into], kernel.axes[out]
-        reason = f"{name} with batch_group_count={params['batch_group_count']}"
+        reason = f"{name} with {batch_group_count=}"
         axes = [walk.freeze(touched, reason)] * len(axes)
         made: Axis = axes[0]
-    elif groups > 1 and shape_of(eqn.invars[1])[into] == 1:
+    elif groups > 1 and sizes[into] == 1:
         # Depthwise: a channel is made from itself, as by a scale; or several from one.
-        multiplier = shape_of(eqn.invars[1])[out] // groups
+        multiplier = sizes[out] // groups
         source = x.axes[feature]
         if not isinstance(source, int):
             source = np.repeat(source, multiplier) if multiplier > 1 else source
@@ -72,7 +79,7 @@ def _conv(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
         # many, their number stays, and the kernel's one input axis serves them all.
         source, made = kernel.axes[into], kernel.axes[out]
         if isinstance(source, int) and source == FREE and not kernel.data:
-            walk.reduce(eqn, feature, x.axes[feature])  # a sum by another name
+            walk.reduce(feature, x.axes[feature])  # a sum by another name
         if groups > 1 and not isinstance(source, int):
             source = np.tile(source, groups)
         walk.channels.join(x.axes[feature], source)
@@ -82,6 +89,6 @@ def _conv(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
         if x.data and not kernel.data:
             bit = walk.product(kernel, [into], [out])
             walk.read(0, x, [feature])
-    axes[numbers.out_spec[1]] = made
-    walk.cost(eqn, [x.axes[batch], made, kernel.axes[into]])
+    axes[dimension_numbers.out_spec[1]] = made
+    walk.cost([x.axes[batch], made, kernel.axes[into]])
     return [derived(axes, operands, bit)]

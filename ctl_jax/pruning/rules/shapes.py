@@ -3,53 +3,54 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from ctl_jax.pruning.channels import FREE, Axis
-from ctl_jax.pruning.walk import Array, Grid, Walk, register_rule, shape_of, view
+from ctl_jax.pruning.channels import FREE, Axis, Shape, without
+from ctl_jax.pruning.walk import Grid, Operands, Results, Walk, register_rule, view
 
 
 @register_rule("broadcast_in_dim")
-def _broadcast(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
-    axes: list[Axis] = [FREE] * len(eqn.params["shape"])
-    for axis, i in zip(operands[0].axes, eqn.params["broadcast_dimensions"], strict=True):
+def _broadcast(
+    walk: Walk, operands: Operands, *, shape: Shape, broadcast_dimensions: Shape, **_: Any
+) -> Results:
+    axes: list[Axis] = [FREE] * len(shape)
+    for axis, i in zip(operands[0].axes, broadcast_dimensions, strict=True):
         axes[i] = axis
     return [view(axes, operands[0])]
 
 
 @register_rule("transpose")
-def _transpose(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _transpose(walk: Walk, operands: Operands, *, permutation: Shape, **_: Any) -> Results:
     (x,) = operands
-    return [view([x.axes[i] for i in eqn.params["permutation"]], x)]
+    return [view([x.axes[i] for i in permutation], x)]
 
 
 @register_rule("squeeze")
-def _squeeze(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _squeeze(walk: Walk, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
     (x,) = operands
-    gone = eqn.params["dimensions"]
-    return [view([axis for i, axis in enumerate(x.axes) if i not in gone], x)]
+    return [view(without(x.axes, dimensions), x)]
 
 
 @register_rule("rev")
-def _rev(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _rev(walk: Walk, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
     axes = list(operands[0].axes)
-    for i in eqn.params["dimensions"]:
+    for i in dimensions:
         axis = axes[i]
         axes[i] = axis if isinstance(axis, int) else axis[::-1]
     return [view(axes, operands[0])]
 
 
 @register_rule("tile")
-def _tile(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _tile(walk: Walk, operands: Operands, *, reps: Shape, **_: Any) -> Results:
     """As a broadcast to a new axis before each, and a merge."""
-    (x,), shape = operands, shape_of(eqn.invars[0])
+    (x,), (shape,) = operands, walk.shapes
     return [
         view(
             [
                 axis if repeats == 1 else _pair(walk, FREE, repeats, axis, n)
-                for axis, n, repeats in zip(x.axes, shape, eqn.params["reps"], strict=True)
+                for axis, n, repeats in zip(x.axes, shape, reps, strict=True)
             ],
             x,
         )
@@ -57,11 +58,13 @@ def _tile(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Arra
 
 
 @register_rule("reshape")
-def _reshape(walk: Walk, eqn: JaxprEqn, operands: Sequence[Array]) -> Sequence[Array]:
+def _reshape(
+    walk: Walk, operands: Operands, *, new_sizes: Shape, dimensions: Shape | None = None, **_: Any
+) -> Results:
     """Runs of axes merge or split; sizes of 1 come and go."""
-    (x, *_), old, new = operands, shape_of(eqn.invars[0]), eqn.params["new_sizes"]
-    if 0 in old or eqn.params.get("dimensions") is not None:
-        return [view([walk.freeze(x.axes, "reshape")] * len(new), x)]
+    x, old, new = operands[0], walk.shapes[0], new_sizes
+    if 0 in old or dimensions is not None:
+        return [view([walk.freeze(x.axes)] * len(new), x)]
     axes: list[Axis] = [FREE] * len(new)
     for before, after in _runs(old, new):
         sizes = [old[i] for i in before], [new[i] for i in after]
@@ -97,7 +100,7 @@ def _regroup(
     # Both shapes are coarser forms of one fine shape: split the axes to it, then merge.
     inner = sorted({prod(sizes[i:]) for sizes in (old, new) for i in range(len(sizes))})
     if any(b % a for a, b in itertools.pairwise(inner)):
-        return [walk.freeze(axes, "reshape")] * len(new)
+        return [walk.freeze(axes)] * len(new)
     fine = [b // a for a, b in zip([1, *inner], inner, strict=False) if b > a][::-1]
     parts: list[Axis] = []
     for axis, n in zip(axes, old, strict=True):
@@ -126,12 +129,12 @@ def _split(walk: Walk, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     for i, n in enumerate(sizes):
         line = np.moveaxis(ids, i, -1).reshape(-1, n)
         if (line == line[0]).all():  # they vary along this one alone
-            result: list[Axis] = [walk.channels.fixed("reshape")] * len(sizes)
+            result: list[Axis] = [walk.freeze()] * len(sizes)
             result[i] = line[0]
             return result
     choice = walk.guess(axis, "reshape")
     if choice > 1:
-        return [walk.channels.fixed("reshape")] * len(sizes)
+        return [walk.freeze()] * len(sizes)
     rows, columns = walk.channels.new(sizes[0]), walk.channels.new(prod(sizes[1:]))
     walk.grids.append(Grid(ids.reshape(len(rows), -1), rows, columns, True, bool(choice)))
     return [rows, *_split(walk, columns, sizes[1:])]
