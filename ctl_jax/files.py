@@ -2,6 +2,9 @@
 
 A reader, or the next run, never sees half of a file. Paths with a scheme (`gs://bucket/run`) lie in
 an object store, where putting an object is atomic by itself; all others are local.
+
+epath and fsspec write local files in place, so that a crash leaves half of one, and others see it:
+here they are written beside, then renamed, or linked where there must be none yet.
 """
 
 import concurrent.futures

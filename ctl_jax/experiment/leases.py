@@ -5,6 +5,9 @@ content every third of `lease_s`. Where an observer has seen the same content fo
 own clock, or knows that the holder is gone, the lease is dead and whoever makes the next generation
 holds it. Names are not used again until the work is done, so that a holder that was paused and goes
 on late never writes into another's lease; it finds the next generation and knows that it has lost.
+
+Locks of the system and of libraries such as filelock do not do: not every NFS keeps them, object
+stores have none, and one whose holder has crashed elsewhere is held for ever or not at all.
 """
 
 import contextlib
