@@ -284,7 +284,8 @@ def test_every_name_with_a_rule_is_one_of_jax():
         for value in vars(module).values()
         if isinstance(value, Primitive)
     }
-    assert built_in - of_jax == set()
+    # These two are gone in jax 0.11.
+    assert built_in - of_jax - {"call", "closed_call"} == set()
 
 
 def test_strided_dilated_and_transposed_convolutions():
