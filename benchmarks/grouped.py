@@ -3,21 +3,25 @@
   python benchmarks/grouped.py
 
 The layers are of EfficientNet-Lite0, ConvNeXt-T and ResNeXt-50 on 32 images of 64 pixels. All start
-from the same images and kernels, and their results have to agree. They take turns; ratios are of
+from the same images and kernels, and their results have to agree; then the whole of NETWORK, its
+forward pass and that with gradients, by ours and by XLA's own. They take turns; ratios are of
 medians over the rounds. PyTorch runs `channels_last`, with as many threads as this process may use.
 """
 
 import argparse
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 import turns
 from jax import lax
 
+from ctl_jax import models
 from ctl_jax.models import formulations
 
 
@@ -50,7 +54,7 @@ LAYERS = (
     Layer("resnext50_32x4d", 16, 128, 3, 1, 32),
     Layer("resnext50_32x4d", 4, 512, 3, 1, 32),
 )
-BATCH = 32
+BATCH, SIDE = 32, 64
 # Of results of several thousand products each, in float32.
 TOLERANCE = 1e-3
 OURS, OTHERS = "ours", ("XLA", "PyTorch")
@@ -64,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="calls of each in a round")
+    parser.add_argument("--network", default="efficientnet_lite0")
     given = parser.parse_args()
     torch.set_num_threads(turns.threads())
     print(f"{jax.devices()[0].device_kind}, {turns.threads()} threads, ratios to ours\n")
@@ -72,14 +77,53 @@ def main() -> None:
         for what, backward in (("forward", False), ("and gradients", True)):
             calls = contenders(layer, backward)
             _agree(calls, layer)
-            found = turns.take_turns(
-                {name: functools.partial(_repeat, call) for name, call in calls.items()},
-                rounds=given.rounds,
-                steps=given.steps,
-            )
+            found = _turns(calls, given)
             ratios = [f"{turns.ratio(found[each], found[OURS]).median:.1f}" for each in OTHERS]
             took = f"{1e3 * turns.seconds(found[OURS]).median:.2f}"
             print(f"| {' | '.join([_named(layer), what, took, *ratios])} |", flush=True)
+
+    print(f"\n| {given.network}, {SIDE} px | ours, ms | XLA | to compile, s of CPU, ours, XLA |")
+    print("|---|---|---|---|")
+    for what, backward in (("forward", False), ("and gradients", True)):
+        calls, seconds = whole(given.network, backward)
+        found = _turns(calls, given)
+        ratio = f"{turns.ratio(found[OTHERS[0]], found[OURS]).median:.1f}"
+        took = f"{1e3 * turns.seconds(found[OURS]).median:.1f}"
+        compiled = ", ".join(f"{seconds[name]:.1f}" for name in calls)
+        print(f"| {' | '.join([what, took, ratio, compiled])} |", flush=True)
+
+
+def whole(name: str, backward: bool) -> tuple[dict[str, Call], dict[str, float]]:
+    """Calls of a network, by ours and XLA's convolutions, and what it took to compile them."""
+    module = models.create(name, num_outputs=10)
+    variables = models.init(module, jax.random.key(0), SIDE)
+    images = jax.random.normal(jax.random.key(1), (BATCH, SIDE, SIDE, 3))
+
+    def forward(params: Any) -> jax.Array:
+        return models.apply(module, {**variables, "params": params}, images)
+
+    def loss(params: Any) -> jax.Array:
+        found, _ = models.apply(module, {**variables, "params": params}, images, train=True)
+        return jnp.mean(jnp.sin(found))
+
+    def make(backend: str) -> tuple[Call, float]:
+        def run(params: Any) -> Any:
+            with formulations.tuned(backend):
+                return jax.value_and_grad(loss)(params) if backward else forward(params)
+
+        began, options = time.process_time(), formulations.compiler_options("cpu")
+        compiled = jax.jit(run, compiler_options=options).lower(variables["params"]).compile()
+        taken = time.process_time() - began
+        return lambda: jax.block_until_ready(compiled(variables["params"])), taken
+
+    # On a GPU every convolution is XLA's.
+    made = {OURS: make("cpu"), OTHERS[0]: make("gpu")}
+    return {key: call for key, (call, _) in made.items()}, {key: s for key, (_, s) in made.items()}
+
+
+def _turns(calls: dict[str, Call], given: argparse.Namespace) -> dict[str, list[turns.Turn]]:
+    repeated = {name: functools.partial(_repeat, call) for name, call in calls.items()}
+    return turns.take_turns(repeated, rounds=given.rounds, steps=given.steps)
 
 
 def _repeat(call: Call, steps: int) -> None:
