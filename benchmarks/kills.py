@@ -36,7 +36,7 @@ def get_config():
     config.pretrain.task = "embedded_source"
     config.pretrain.steps = 60
     config.pretrain.batch_size = 8
-    config.methods = ("dense", "filters@0.5", "dense+lp_ft")
+    config.methods = ("auto", "filters@0.5", "dense+lp_ft")
     config.budgets.min_flops = config.budgets.max_flops = 1e8
     config.budgets.num = 1
     config.finetune.batch_size = 8
