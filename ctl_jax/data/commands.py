@@ -21,7 +21,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from ctl_jax import files, home, startup, text
+from ctl_jax import files, home, object_store, startup, text
 from ctl_jax.data import catalogue, importing, loading, picture, places, prepare, sources
 from ctl_jax.data import status as state
 from ctl_jax.data.dataset import DataSet
@@ -237,7 +237,11 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
                 line = f"prepared {spec.dataset}: {prepare.prepare(spec.dataset, target)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         except UserError as error:
-            status = startup.fail(_COMMAND, error)
+            # A network that is away is no wrong input: the same command may do it later.
+            cause = error.__cause__
+            is_away = cause is not None and object_store.may_pass(cause)
+            worse = startup.fail(_COMMAND, error, 1 if is_away else startup.BAD_INPUT)
+            status = max(status, worse)
     return status
 
 

@@ -258,6 +258,31 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, pathli
     return asked
 
 
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        (ConnectionError("no network"), 1),
+        (TimeoutError(), 1),
+        (ValueError("damaged"), 2),
+        (None, 2),
+    ],
+)
+def test_prepare_without_a_network_is_no_wrong_input(
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    cause: Exception | None,
+    status: int,
+) -> None:
+    def fake(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
+        raise UserError(f"TFDS data set {dataset!r} cannot be prepared") from cause
+
+    monkeypatch.setattr(prepare, "prepare", fake)
+    result, _, errors = run("prepare", "mnist", f"--dir=tfds:{tmp_path}/tfds")
+    assert result == status
+    assert errors == "ctl_jax.data: TFDS data set 'mnist' cannot be prepared\n"
+
+
 def test_prepare(
     run: Callable[..., tuple[int, str, str]],
     prepared: list[tuple[str, pathlib.Path]],
