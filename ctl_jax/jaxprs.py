@@ -7,7 +7,7 @@ Equations are numbered in the order of the program, those that an equation runs 
 """
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -34,15 +34,15 @@ _NUMBERS: weakref.WeakKeyDictionary[Jaxpr, tuple[int, ...]] = weakref.WeakKeyDic
 
 def programs(eqn: JaxprEqn) -> list[ClosedJaxpr]:
     """The programs that an equation runs, in the order of their equations' numbers."""
-    params = eqn.params
-    keys = _HELD.get(eqn.primitive.name) or next(
-        ((key,) for key in _CALLED if key in params), tuple(params)
-    )
+    name, params = eqn.primitive.name, eqn.params
+    keys: Iterable[str] = _HELD.get(name, params)
+    for key in _CALLED:
+        if key in params:
+            keys = (key,)
+            break
     found: list[ClosedJaxpr] = []
     for key in keys:
-        held = params[key]
-        if eqn.primitive.name == "custom_linear_solve":
-            held = held.solve
+        held = params[key].solve if name == "custom_linear_solve" else params[key]
         for value in held if isinstance(held, tuple | list) else (held,):
             if isinstance(value, ClosedJaxpr):
                 found.append(value)

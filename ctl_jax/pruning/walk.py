@@ -224,8 +224,7 @@ class Walk:
         scope.eqn, scope.places = eqn, None
         if scope.numbered:
             self.now = number + 1
-        rule = RULES.get(eqn.primitive.name, _unknown)
-        results = rule(self, operands, **eqn.params)
+        results = RULES.get(eqn.primitive.name, _unknown)(self, operands, **eqn.params)
         bound = [self._bound(*pair) for pair in zip(eqn.outvars, results, strict=True)]
         for operand in operands:
             self.alive(operand)
