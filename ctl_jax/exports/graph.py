@@ -15,8 +15,9 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from ctl_jax import jaxprs
 from ctl_jax.errors import UserError
 from ctl_jax.models.model import Model
 from ctl_jax.models.network import apply
@@ -53,8 +54,6 @@ _RENAMED = {
     "min": "minimum",
     "logistic": "sigmoid",
 }
-# Calls of a program as if it stood there, by the parameter that holds it.
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _SAME = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision")
 
 
@@ -133,19 +132,13 @@ class Builder:
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
         """The values of a program's results."""
-        known = [np.asarray(const) for const in consts]
-        env: dict[Var, Value] = dict(zip(jaxpr.constvars, known, strict=True))
-        env |= dict(zip(jaxpr.invars, inputs, strict=True))
-
-        def read(atom: Var | Literal) -> Value:
-            return (
-                np.asarray(atom.val, typed(atom).dtype) if isinstance(atom, Literal) else env[atom]
-            )
-
-        for eqn in jaxpr.eqns:
-            results = self._equation(eqn, [read(atom) for atom in eqn.invars])
-            env |= dict(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
+        return jaxprs.interpret(
+            jaxpr,
+            [np.asarray(const) for const in consts],
+            inputs,
+            lambda number, eqn, operands: self._equation(eqn, operands),
+            lambda literal: np.asarray(literal.val, typed(literal).dtype),
+        )
 
     def _equation(self, eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
         name = eqn.primitive.name
@@ -153,11 +146,9 @@ class Builder:
             return operands
         if name == "scan":
             return self._scan(eqn, operands)
-        inner = next((eqn.params[key] for key in _CALLS if key in eqn.params), None)
-        if inner is not None:
-            closed = isinstance(inner, ClosedJaxpr)
-            program, consts = (inner.jaxpr, inner.consts) if closed else (inner, ())
-            return self.run(program, consts, operands)
+        if name in jaxprs.CALLS:
+            (body,) = jaxprs.programs(eqn)
+            return self.run(body.jaxpr, body.consts, operands)
         if all(isinstance(operand, np.ndarray) for operand in operands) and _is_fixed(eqn):
             found = eqn.primitive.bind(*operands, **eqn.params)
             return list(map(np.asarray, found if eqn.primitive.multiple_results else [found]))
