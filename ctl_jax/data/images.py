@@ -25,6 +25,8 @@ _large = threading.Lock()
 _DRAFT_MARGIN = 1.5
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Chunks of a PNG that say nothing of its pixels: a profile, which is ignored, and texts.
+_NO_PIXELS = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,9 +80,7 @@ def decode(content: bytes, size: int, interpolation: str = INTERPOLATION) -> np.
       OSError: not an image, a damaged one, or one of more than `MAX_PIXELS`.
     """
     try:
-        if content.startswith(_PNG):
-            _check_png(content)
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with Image.open(io.BytesIO(_readable(content)), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(f"image of {image.width} x {image.height} pixels: too large")
             return np.asarray(_read(image, size, interpolation))
@@ -103,7 +103,7 @@ def short_side(content: bytes) -> int:
       OSError: not an image, or a damaged one.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with Image.open(io.BytesIO(_readable(content)), formats=_formats()) as image:
             return min(image.size)
     except OSError:
         raise
@@ -130,13 +130,20 @@ def resize(pixels: np.ndarray, size: int, interpolation: str = INTERPOLATION) ->
     return np.asarray(_square(image, image.size, size, interpolation))
 
 
-def _check_png(content: bytes) -> None:
-    """Raises OSError where the CRC-32 of a chunk is wrong.
+def _readable(content: bytes) -> bytes:
+    """An encoded image as Pillow reads it: of a PNG, without its texts and its colour profile.
 
-    Loading an image, Pillow does not look at those of the pixels; its `verify` does, but refuses
-    files that lack no pixels, and only their end. https://www.w3.org/TR/png-3/#5DataRep
+    Pillow refuses a whole PNG for a text or profile of more than a megabyte. And loading one, it
+    does not look at the checksums of its pixels; its `verify` does, but refuses files that lack no
+    pixels, and only their end. https://www.w3.org/TR/png-3/#5DataRep
+
+    Raises:
+      OSError: the CRC-32 of a chunk of a PNG is wrong.
     """
-    view, place = memoryview(content), len(_PNG)
+    if not content.startswith(_PNG):
+        return content
+    view, place, kept = memoryview(content), len(_PNG), [content[: len(_PNG)]]
+    begin = place
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 8 + length
@@ -144,9 +151,13 @@ def _check_png(content: bytes) -> None:
             break
         if zlib.crc32(view[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
             raise OSError(f"damaged PNG: the checksum of chunk {kind!r} at byte {place} is wrong")
+        if kind in _NO_PIXELS:
+            kept.append(content[begin:place])
+            begin = end + 4
         if kind == b"IEND":
             break
         place = end + 4
+    return content if begin == len(_PNG) else b"".join([*kept, content[begin:]])
 
 
 def _read(image: Image.Image, size: int, interpolation: str) -> Image.Image:

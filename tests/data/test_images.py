@@ -240,6 +240,22 @@ def test_a_wrong_checksum_in_a_png_is_named(grey: np.ndarray, place: int, chunk:
         images.decode(bytes(content), 20)
 
 
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP", b"tEXt"])
+@pytest.mark.parametrize("behind", [33, -12])
+def test_texts_and_profiles_of_a_png_do_not_matter(
+    picture: np.ndarray, kind: bytes, behind: int
+) -> None:
+    """Of any length, also wrong ones, before and behind the pixels; Pillow refuses such files."""
+    whole = encode(picture)
+    long = b"a\0" + b"\0" * (kind == b"zTXt" or kind == b"iCCP") + zlib.compress(bytes(1 << 24))
+    for text in (long, b"", b"a\0\xff\xff"):
+        chunk = kind + text
+        held = struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        content = whole[:behind] + 2 * held + whole[behind:]
+        np.testing.assert_array_equal(images.decode(content, 20), picture)
+        assert images.short_side(content) == 20
+
+
 def test_a_png_that_lacks_only_its_end_is_read(picture: np.ndarray) -> None:
     np.testing.assert_array_equal(images.decode(encode(picture)[:-12], 20), picture)
 
