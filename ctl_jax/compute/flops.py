@@ -272,7 +272,7 @@ def _kind(eqn: JaxprEqn, size: int | None) -> int:
 def _check_countable(eqn: JaxprEqn) -> None:
     name = eqn.primitive.name
     if name in UNCOUNTABLE:
-        why = "no jaxpr tells them"
+        why = "its program is not in the jaxpr"
     elif name not in COUNTED:
         why = "it is not in the counter's tables"
     elif eqn.primitive not in _JAXS.get(name, [eqn.primitive]):

@@ -179,7 +179,7 @@ class Queue:
         self._reports = there.get(_REPORT, -1)
 
     def take(self) -> Iterator[Claim]:
-        """Yields one step after the other, each claimed, until all are done, by whomever.
+        """Yields one step after the other, each claimed, until all are done, also by others.
 
         Use each claim with `with`; what was not committed when the next one is asked for is given
         back, and comes again.

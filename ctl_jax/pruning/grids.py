@@ -3,7 +3,7 @@
 A reshape may split an axis of channels into rows and columns (attention's heads, the groups of a
 GroupNorm or of a shuffle) and merge such axes again. Cutting a row, or a column, cuts all of its
 channels. Only one of the two can be allowed, for otherwise a channel would be cut in two ways; and
-which one is right depends on where the program has its numbers from, which no jaxpr tells:
+which one is right depends on how the program came to its numbers, which a jaxpr does not say:
 
     x.reshape(b, n, -1, width)    the number of rows follows: heads can be cut
     x.reshape(b, n, groups, -1)   the number of columns follows: each group can lose as many

@@ -274,5 +274,6 @@ def _whole(
         return []
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return [
-        f"round_to {round_to} leaves whole, for want of a multiple: {', '.join(found[:5])}{more}"
+        f"round_to {round_to} has no smaller multiple, so these stay whole: "
+        f"{', '.join(found[:5])}{more}"
     ]

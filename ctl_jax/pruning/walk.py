@@ -114,7 +114,7 @@ class Read:
     labels: Labels
 
 
-Place = tuple[int, int]  # the number of an equation, and the how manieth guess at it
+Place = tuple[int, int]  # the number of an equation, and of the guess at it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,8 +98,8 @@ def test_round_to_says_what_it_leaves_whole():
     assert len(keep["7"]) == 8
     assert all(len(keep[name]) == groups[name].size for name in "0123456")
     assert keep.notes == (
-        "round_to 8 leaves whole, for want of a multiple: '0' (3), '1' (4), '2' (5), '3' (6), "
-        "'4' (7) and 2 more",
+        "round_to 8 has no smaller multiple, so these stay whole: '0' (3), '1' (4), '2' (5), "
+        "'3' (6), '4' (7) and 2 more",
     )
     assert pruning.select(groups, scores, ratio=0, round_to=8).notes == ()
 

@@ -146,5 +146,5 @@ class ZipRecords:
         return digest.hexdigest()
 
     def identity(self) -> str:
-        """The same as `fingerprint`, which hangs on nothing but what is in the archive."""
+        """The same as `fingerprint`, which depends on what is in the archive alone."""
         return self.fingerprint()

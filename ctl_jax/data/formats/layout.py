@@ -11,7 +11,7 @@ from ctl_jax.data.formats.search import Search
 from ctl_jax.errors import UserError
 
 _Parts = tuple[str, ...]
-# Which examples of train go where hangs on this and on their names alone.
+# Which examples of train go where depends on this and on their names alone.
 _SEED = "0"
 
 

@@ -177,7 +177,7 @@ def _problem(info: zipfile.ZipInfo, name: str, size: int) -> str | None:
     if ".." in parts:
         return "has a path with '..'; expected one within the archive"
     if not name or "\0" in name:
-        return "has a name that is none"
+        return "has an empty name, or one with a zero byte; expected a path within the archive"
     if stat.S_ISLNK(mode):
         return "is a symbolic link; expected files"
     if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
