@@ -18,7 +18,7 @@ from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import adapt, head, pretrain, prune, recalibrate, shorten
+from ctl_jax.experiment.kinds import adapt, head, pace, pretrain, prune, recalibrate, shorten
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -140,8 +140,7 @@ class Plan:
         measured = self._measured(point, self.pretraining, finished)
         if isinstance(measured, Step):
             return [measured]
-        amount, pace = measured
-        return answer.steps(answer.Case(self, point, amount, pace), finished)
+        return answer.steps(answer.Case(self, point, *measured), finished)
 
     def _measured(
         self, point: Point, weights: Step | None, finished: Finished | None
@@ -149,14 +148,14 @@ class Plan:
         """A budget in FLOPs, with the step that measured it; or that step, where it is not done."""
         budget, speed, found = point.budget, 0.0, {}
         if UNITS[budget.unit].measured:
-            pace = self.pace(point, weights)
-            if finished is None or pace not in finished:
-                return pace
-            record = finished.record(pace)
+            measuring = self.pace(point, weights)
+            if finished is None or measuring not in finished:
+                return measuring
+            record = finished.record(measuring)
             assert isinstance(record, records.PaceRecord)
             speed = record.flops_per_second
             # So that it is still wanted once it is done.
-            found[answer.PACE] = pace
+            found[answer.PACE] = measuring
         return budget.flops(Pace(self._dense_epoch(point.task), lambda: speed)), found
 
     def trial(
@@ -179,8 +178,8 @@ class Plan:
         measured = self._measured(point, start, finished)
         if isinstance(measured, Step):
             return measured
-        amount, pace = measured
-        inputs = _weights(start) | pace
+        amount, found = measured
+        inputs = _weights(start) | found
         if prepared := self._prepared(point, amount, start):
             inputs["weights"] = prepared
         trial = self._trial(point, amount, inputs)
@@ -347,8 +346,8 @@ class Plan:
                 break
         return step
 
-    def pace(self, point: Point, weights: Step | None) -> Step:
-        """The step that measures how fast a method is, from some weights on."""
+    def pace(self, point: Point, weights: Step | None, *, of_heads: bool = False) -> Step:
+        """The step that measures how fast a method is, from some weights on; or fits of heads."""
         method = point.method
         params = {
             "phases": self._phases(method),
@@ -357,6 +356,8 @@ class Plan:
             "devices": jax.device_count(),
             **self._network(method),
         }
+        if of_heads:
+            params[pace.HEADS] = True
         return Step("pace", params, _weights(weights))
 
     def _network(self, method: Method) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ctl_jax.finetune.step import MAX_STEPS
 _LONG = 5 * 10**11
 # Of a trial's inputs: what measured the budget; with a name behind it, another speed.
 PACE = "pace"
-_TRAINING = "training"
+_FITS, _TRAINING = "fits", "training"
 # Of so many networks that are expected to be best the speed is measured, each for itself.
 _PACED = 3
 
@@ -45,8 +45,8 @@ class Plan(candidates.Costs, Protocol):
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
 
-    def pace(self, point: Point, weights: Step | None) -> Step:
-        """The step that measures how fast a point's method is, from some weights on."""
+    def pace(self, point: Point, weights: Step | None, *, of_heads: bool = False) -> Step:
+        """The step that measures how fast a point's method is, or fits of heads are."""
 
     def named(self, budget: Budget, end: int) -> str:
         """A budget as the config has it."""
@@ -65,6 +65,7 @@ class Case(NamedTuple):
       inputs: of the trial: what measured the budget, and networks' speeds.
       slowness: of a FLOP of training the whole network, where the budget is of time; of a FLOP of
         its forward passes it is 1.
+      fit_slowness: of a FLOP of fitting heads.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Case(NamedTuple):
     budget_flops: int
     inputs: Mapping[str, Step]
     slowness: float = 1.0
+    fit_slowness: float = 1.0
 
     @property
     def epoch_flops(self) -> int:
@@ -129,9 +131,9 @@ def _timed(
 ) -> tuple[Case, list[Candidate], Step]:
     """A case whose budget is of time, with speeds of the networks that matter.
 
-    FLOPs of different networks take different times. The networks that are expected to be best are
-    measured, until they still are by their own speeds; and training is, where the budget pays for
-    it.
+    FLOPs of different networks, and of fits, take different times. Fits are measured, and the
+    networks that are expected to be best, until they still are by their own speeds; and training
+    is, where the budget pays for it.
 
     Args:
       case: with the speed of the whole network's forward passes.
@@ -146,6 +148,11 @@ def _timed(
     plan, timed, paced = case.plan, {each.method: each for each in found}, [Method().name]
     whole, record = _speed(finished.record(case.inputs[PACE])), finished.record(first)
     assert isinstance(record, records.LookRecord)
+    pace = plan.pace(case.point, case.inputs[PACE].inputs.get("weights"), of_heads=True)
+    if pace not in finished:
+        return case, list(found), pace
+    inputs = {**case.inputs, f"{PACE}/{_FITS}": pace}
+    case = case._replace(inputs=inputs, fit_slowness=whole / _speed(finished.record(pace)))
     if case.budget_flops >= policy.EPOCHS * case.epoch_flops:
         point = _training(case)
         pace = plan.pace(point, plan.start(point.method))
@@ -223,7 +230,7 @@ def _look(
     images: int,
     paced: Sequence[str] = (),
 ) -> Step:
-    speeds = case.slowness, *(each.slowness for each in found)
+    speeds = case.slowness, case.fit_slowness, *(each.slowness for each in found)
     key = (case.budget_flops, before and before.id, method, images, speeds, tuple(paced))
     return case.plan.place.once(
         ("look", case.point.task.spec.name, case.point.seed, *key),
@@ -236,6 +243,7 @@ def _look(
             method,
             images,
             paced,
+            case.fit_slowness,
         ),
     )
 
@@ -292,8 +300,10 @@ def _at_last(case: Case, step: Step, record: records.LookRecord, finished: Finis
     if before not in finished:
         return [step, before]
     lost = {answer.method: answer.images for answer in record.answers}
-    spent = look.spent_on(step, record.looks, lost, cost=Candidate.price)
-    spent += sum(each.flops for each in results)
+    looked = sum(each.fit_flops for each in record.looks)
+    features = look.spent_on(step, record.looks, lost, cost=Candidate.price) - looked
+    fits = looked + sum(each.flops for each in results)
+    spent = features + round(case.fit_slowness * fits)
     # In FLOPs of training: the rest has to take the time that is left.
     spent = case.budget_flops - round((case.budget_flops - spent) / case.slowness)
     trained = _trained(case, step, record, fitted, spent)

@@ -58,6 +58,8 @@ class Setting(NamedTuple):
       multi_label: whether an image may be of several classes.
       epoch_flops: what an epoch of training the whole network takes of the budget.
       candidates: by name.
+      fit_slowness: where the budget is of time: the time of a FLOP of fitting heads, as
+        `Candidate.slowness`.
     """
 
     budget_flops: int
@@ -66,6 +68,7 @@ class Setting(NamedTuple):
     multi_label: bool
     epoch_flops: int
     candidates: Mapping[str, Candidate]
+    fit_slowness: float = 1.0
 
 
 class Look(NamedTuple):
@@ -144,7 +147,7 @@ def spent(setting: Setting, looks: Sequence[Look]) -> int:
     """What all looks took of the budget: features of each network once, and fits."""
     images = {look.method: look.images for look in sorted(looks, key=lambda look: look.images)}
     features = sum(setting.candidates[name].price(count) for name, count in images.items())
-    return features + sum(look.fit_flops for look in looks)
+    return features + round(setting.fit_slowness * sum(look.fit_flops for look in looks))
 
 
 def belief(prior: Prior, setting: Setting, looks: Sequence[Look]) -> Belief:
@@ -277,7 +280,8 @@ def _cost(setting: Setting, candidate: Candidate, kernel: bool, images: int, the
 
 def _fit(setting: Setting, candidate: Candidate, kernel: bool, images: int) -> int:
     classes, multi_label = setting.about.classes, setting.multi_label
-    return heads.flops(SOLVERS[kernel], images, candidate.features, classes, multi_label)
+    flops = heads.flops(SOLVERS[kernel], images, candidate.features, classes, multi_label)
+    return round(setting.fit_slowness * flops)
 
 
 def _chosen(options: Sequence[Option], looks: Sequence[Look]) -> Option:

@@ -54,6 +54,7 @@ def make(
     method: str = "",
     images: int = 0,
     paced: Sequence[str] = (),
+    fit_slowness: float = 1.0,
 ) -> Step:
     """The step of a look.
 
@@ -67,6 +68,7 @@ def make(
       method: the candidate that is looked at.
       images: how many training images.
       paced: candidates whose speed was measured, where the budget is of time.
+      fit_slowness: see `policy.Setting`.
     """
     params: dict[str, Any] = {
         "task": dict(wish.task),
@@ -82,6 +84,8 @@ def make(
     }
     if paced:
         params["paced"] = list(paced)
+    if fit_slowness != 1:
+        params["fit_slowness"] = fit_slowness
     inputs = {"weights": wish.start} if wish.start else {}
     if before is not None:
         inputs["before"] = before
@@ -95,7 +99,7 @@ def flops(step: Step, place: Workplace) -> int:
     params = step.params
     if not params["images"]:
         return 0
-    setting = setting_of(step, 1)
+    setting = setting_of(step, 1)._replace(fit_slowness=1.0)
     return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
 
 
@@ -158,6 +162,7 @@ def setting_of(step: Step, native: int) -> policy.Setting:
         params["multi_label"],
         params["epoch_flops"],
         {each.method: each for each in found},
+        params.get("fit_slowness", 1.0),
     )
 
 

@@ -1,4 +1,4 @@
-"""How fast a device trains: what budgets in seconds rest on."""
+"""How fast a device trains, and heads are fitted: what budgets in seconds rest on."""
 
 import dataclasses
 import statistics
@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from ctl_jax import finetune, records
+from ctl_jax import finetune, heads, records
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register, variables_of_input
 from ctl_jax.experiment.stretches import padded_outputs, phase_of, recipe
@@ -19,15 +19,24 @@ from ctl_jax.finetune.step import Tree
 # Updates of each phase: the first ones compile and warm up.
 _WARM_UP, _MEASURED = 3, 10
 _CLASSES = 64
+# Of the heads whose fit is measured: images and features, and how many fits. Of fewer images what
+# is not products counts more than it does in a run of some seconds.
+_IMAGES, _FEATURES, _FITS = 1600, 2048, 2
+# In a step's parameters: that fits are measured, not its phases.
+HEADS = "heads"
 
 
 def flops(step: Step, place: Workplace) -> int:
-    """Of the updates that are made."""
+    """Of the updates that are made, or of the fits."""
+    if step.params.get(HEADS):
+        return _FITS * heads.flops("ridge", _IMAGES, _FEATURES, _CLASSES, multi_label=False)
     return sum((_WARM_UP + _MEASURED) * cost for _, cost in _phases(step, place))
 
 
 def run(step: Step, place: Workplace, job: Job) -> Output:
     """Makes some updates of each phase, on blank images, and takes the median of their times."""
+    if step.params.get(HEADS):
+        return _of_heads(step)
     settings, size = step.params["finetune"], step.params["image_size"]
     variables = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype), place.shapes(step.inputs.get("weights"))
@@ -59,6 +68,27 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         device=step.params["device"],
         flops_per_second=float(shares / seconds_a_flop),
         flops=flops(step, place),
+        wall_s=time.monotonic() - began,
+    )
+    return Output([record])
+
+
+def _of_heads(step: Step) -> Output:
+    """Fits some heads to random features, and takes the best time: the first fit warms up."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(_IMAGES, _FEATURES)).astype(np.float16)
+    shard = heads.Shard(features, np.arange(_IMAGES, dtype=np.int32) % _CLASSES)
+    speeds, made, began = [], 0, time.monotonic()
+    for _ in range(_FITS):
+        start = time.perf_counter()
+        fitted = heads.fit("ridge", [shard], _CLASSES, multi_label=False, seed=0)
+        speeds.append(fitted.flops / (time.perf_counter() - start))
+        made += fitted.flops
+    record = records.PaceRecord(
+        id=step.id,
+        device=step.params["device"],
+        flops_per_second=max(speeds),
+        flops=made,
         wall_s=time.monotonic() - began,
     )
     return Output([record])

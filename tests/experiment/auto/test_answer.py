@@ -81,6 +81,8 @@ class Done(dict):
     def _pace(self, step):
         trains = step.params["phases"][0].get("solver", "sgd") == "sgd"
         speed = self._speeds["training" if trains else step.params["image_size"]]
+        if "heads" in step.params:
+            speed = self._speeds.get("heads", 1e9)
         return records.PaceRecord(
             id=step.id, device="cpu", flops_per_second=speed, flops=1, wall_s=1.0
         )
@@ -334,7 +336,11 @@ def test_a_budget_of_time_is_spent_by_the_speed_of_the_network_that_is_chosen(pl
     assert ("px" in best.method) == (slow == 1)
     paces = {name for name in trial.inputs if name.startswith(answer.PACE)}
     measured = [name for name in last.params["paced"] if name != "dense"]
-    assert paces == {answer.PACE, *(f"{answer.PACE}/{name}" for name in measured)}
+    assert paces == {
+        answer.PACE,
+        f"{answer.PACE}/fits",
+        *(f"{answer.PACE}/{name}" for name in measured),
+    }
     seconds = best.slowness * best.flops(options[0].images) / 1e9
     assert seconds <= 0.004
 
@@ -350,3 +356,21 @@ def test_training_takes_the_time_that_is_left(plan):
     assert looked.params["epoch_flops"] == 2 * plan.epoch_flops(plan.tasks[0])
     # What is left is halved; little was spent before.
     assert trial.params["auto"]["spent"] == pytest.approx(10**12 / 2, rel=1e-2)
+
+
+def test_fits_take_the_time_that_they_take(plan):
+    """Where they are slow, heads are fitted on fewer images, or on fewer features."""
+    found = []
+    for fits in (1e9, 1e8):
+        done = Done(speeds=dict.fromkeys((8, 16, 24, 32), 1e9) | {"heads": fits})
+        trial = finish_all(in_seconds(plan, 0.01), done)[-1]
+        last = trial.inputs[look.LOOKED]
+        while last.params["images"]:
+            last = last.inputs["before"]
+        setting = look.setting_of(last, LOOK.native_side)
+        assert setting.fit_slowness == pytest.approx(1e9 / fits)
+        best = policy.decide(look.prior(), setting, ()).options[0]
+        fit = policy._fit(setting, best.candidate, best.kernel, best.images)
+        assert best.candidate.price(best.images) + fit <= setting.budget_flops
+        found.append(best.images)
+    assert found[1] < found[0]

@@ -1,5 +1,7 @@
 """How fast a device trains, measured as a step."""
 
+import itertools
+
 import pytest
 
 from ctl_jax.experiment.kinds import pace
@@ -58,3 +60,15 @@ def test_a_budget_pays_for_as_long_as_the_record_says(measured):
     (trial, *_) = plan.strategy(Finished())
     assert trial.params["budget_flops"] == pytest.approx(record.flops_per_second, abs=1)
     assert trial.inputs["pace"].id == step.id
+
+
+def test_flops_a_second_of_fits(measured, monkeypatch):
+    """By a clock of ours: a fit takes two seconds."""
+    step, plan = measured("probe")
+    fits = plan.pace(plan.points()[0], step.inputs.get("weights"), of_heads=True)
+    assert fits.id != step.id
+    clock = itertools.count(step=2)
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+    (record,) = pace.run(fits, plan.place, Job(fits)).records
+    assert 0 < record.flops <= plan.place.flops(fits)
+    assert record.flops_per_second == pytest.approx(record.flops / pace._FITS / 2)
