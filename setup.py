@@ -76,6 +76,8 @@ setuptools.setup(
             "mypy>=1.18",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
+            # Comes with TFDS, whose downloads the tests stand in for.
+            "requests>=2.32",
             "ruff>=0.14",
         ],
         # What benchmarks and some tests compare with.
