@@ -17,7 +17,7 @@ from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Scores, Snapshot, TrainState, group
 from ctl_jax.finetune.checkpoints import Checkpoints
 from ctl_jax.finetune.packing import Checkpoint, share
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 
 class Lost(Exception):

@@ -11,7 +11,7 @@ from flax import linen as nn
 from ctl_jax import compute, finetune, models
 from ctl_jax.errors import naming
 from ctl_jax.finetune import Hyper, Recipe, maps
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # A prime, larger than any width: where it is seen, the head is.
 _OUTPUTS = 1_000_003

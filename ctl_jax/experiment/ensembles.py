@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from ctl_jax import data, finetune
 from ctl_jax.finetune import Scores
-from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE, HIDDEN
+from ctl_jax.trees import Tree
 
 # Weights of the trained network's logits that are tried, in tenths.
 _TENTHS = range(11)

@@ -16,8 +16,8 @@ from ctl_jax.errors import UserError, naming
 from ctl_jax.experiment import config as sections
 from ctl_jax.experiment.best import weights_path
 from ctl_jax.experiment.methods import parse_method
-from ctl_jax.finetune.step import Tree
 from ctl_jax.models.matching import shapes_of
+from ctl_jax.trees import Tree
 from ctl_jax.values import read_option
 
 # Keys of config.model that are no options of the network.

@@ -25,7 +25,7 @@ from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 from ctl_jax.finetune import Recipe, group
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # Variables of steps that stay in memory: those of a run's networks, and a few trained ones.
 _MOST_VARIABLES = 16

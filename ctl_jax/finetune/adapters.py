@@ -16,9 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.paths import leaf_paths
-
-Tree = Any
+from ctl_jax.trees import Tree, leaf_paths
 
 
 class Adapter(NamedTuple):

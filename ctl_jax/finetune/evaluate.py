@@ -19,7 +19,7 @@ from ctl_jax.finetune.metrics import (
     mean_average_precision,
     mean_average_precision_interval,
 )
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 TOP = 5
 # Batches that may be on their way to the device at once.

@@ -15,8 +15,8 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import sharding
 from ctl_jax.finetune.evaluate import over_batches
-from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
+from ctl_jax.trees import Tree
 
 # Views of an image: (mirrored, sixteenths of its side down, and to the right).
 # fmt: off

@@ -13,8 +13,7 @@ from jax.experimental import multihost_utils
 
 from ctl_jax import interrupts
 from ctl_jax.finetune import sharding
-
-Tree = Any
+from ctl_jax.trees import Tree
 
 # Numbers every look at `stop_requested` of this process, and so of its group.
 _looks = itertools.count(1)

@@ -16,16 +16,8 @@ import numpy as np
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import batches, maps, sharding
 from ctl_jax.finetune.compiled_step import Step
-from ctl_jax.finetune.step import (
-    MAX_STEPS,
-    Hyper,
-    Metrics,
-    Recipe,
-    TrainState,
-    Tree,
-    init_state,
-    pulled,
-)
+from ctl_jax.finetune.step import MAX_STEPS, Hyper, Metrics, Recipe, TrainState, init_state, pulled
+from ctl_jax.trees import Tree
 
 # Chunks that the host may be ahead of the device: each holds its images there.
 _AHEAD = 4

@@ -21,8 +21,8 @@ from ctl_jax import models
 from ctl_jax.data import streaming
 from ctl_jax.finetune import phases, sharding
 from ctl_jax.finetune.evaluate import over_batches
-from ctl_jax.finetune.step import Recipe, Tree
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.finetune.step import Recipe
+from ctl_jax.trees import Tree, leaf_paths
 
 # Images a compiled call, and those that are copied at a time.
 _BATCH, _PART = 128, 4096

@@ -11,7 +11,8 @@ import numpy as np
 
 from ctl_jax.finetune import group
 from ctl_jax.finetune.loop import LogEntry, Snapshot
-from ctl_jax.finetune.step import TrainState, Tree
+from ctl_jax.finetune.step import TrainState
+from ctl_jax.trees import Tree
 
 # Raised when what is packed changes; others are not read.
 _FORMAT = 2

@@ -10,9 +10,8 @@ from typing import Any, Literal, get_args
 import jax
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import Tree, leaf_paths
 
-Tree = Any
 BatchNorm = Literal["batch", "frozen"]
 Head = Literal["last", "taps"]
 # How a phase finds the parameters that it trains: by gradients, or otherwise as `heads.SOLVERS`.

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 
 def statistics(

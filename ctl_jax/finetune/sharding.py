@@ -16,13 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ctl_jax.errors import UserError
+from ctl_jax.trees import Tree
 
 # The one axis of the mesh.
 AXIS = "data"
 # Where jax's preemption service looks for a notice, with the time of it.
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
-
-Tree = Any
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -17,8 +17,7 @@ from ctl_jax.finetune.augment import Augmentation, augment, mix, partner
 from ctl_jax.finetune.losses import loss
 from ctl_jax.finetune.phases import Phase
 from ctl_jax.models.network import DTYPES
-
-Tree = Any
+from ctl_jax.trees import Tree
 
 # The most updates of a training: they are counted in int32.
 MAX_STEPS = 2**31 - 1

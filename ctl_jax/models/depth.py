@@ -15,8 +15,7 @@ import flax.linen as nn
 from ctl_jax.errors import UserError
 from ctl_jax.models import own
 from ctl_jax.models.stages import is_end, stage_of, stages
-
-Variables = Mapping[str, Any]
+from ctl_jax.trees import Variables
 
 
 def numbers(params: Mapping[str, Any]) -> list[int]:

@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import network, own
-from ctl_jax.models.network import ByBatch, Variables
+from ctl_jax.models.network import ByBatch
+from ctl_jax.trees import Variables
 
 
 class _Call(NamedTuple):

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from ctl_jax.errors import UserError
+from ctl_jax.trees import Variables
 
-Variables = Mapping[str, Any]
 Head = Mapping[str, Any]
 
 HIDDEN = "hidden"

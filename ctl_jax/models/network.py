@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, overload
 
 import jax
@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import depth, heads, layers, taps, widths
+from ctl_jax.trees import Variables
 
-Variables = Mapping[str, Any]
 # What a head reads.
 HeadInput = Literal["last", "taps"]
 

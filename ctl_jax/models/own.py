@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import layers, widths
+from ctl_jax.trees import Variables
 
-Variables = Mapping[str, Any]
 _Path = tuple[str, ...]
 
 HEAD = "head"

@@ -18,34 +18,35 @@ README.md beside this file has examples for Linen, NNX, Haiku, Equinox and plain
 
 from ctl_jax.pruning.allocation import ALLOCATIONS
 from ctl_jax.pruning.correction import Correction, correct, correction_flops
-from ctl_jax.pruning.costs import Costs
-from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT
+from ctl_jax.pruning.cost_model import Costs
+from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT, criterion
 from ctl_jax.pruning.cutting import prune
 from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member, Reading
+from ctl_jax.pruning.interpreter import AbstractArray, Interpreter, derived, register_rule
 from ctl_jax.pruning.keep import Keep
+from ctl_jax.pruning.layout import Layout
 from ctl_jax.pruning.scoring import score, score_flops
 from ctl_jax.pruning.selection import select
-from ctl_jax.pruning.structure import Structure
 from ctl_jax.pruning.tracing import trace
-from ctl_jax.pruning.walk import Array, Walk, derived, register_rule
 
 __all__ = [
     "ALLOCATIONS",
     "CRITERIA",
     "SCOPES",
     "ZERO_SHOT",
-    "Array",
+    "AbstractArray",
     "Correction",
     "Costs",
     "Group",
     "Groups",
+    "Interpreter",
     "Keep",
+    "Layout",
     "Member",
     "Reading",
-    "Structure",
-    "Walk",
     "correct",
     "correction_flops",
+    "criterion",
     "derived",
     "prune",
     "register_rule",

@@ -18,14 +18,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ctl_jax.pruning.groups import Group, Groups
+from ctl_jax.trees import Floats, Ints
 
 ALLOCATIONS = ("uniform", "global", "isomorphic")
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 # A share that misses the one asked by less is equal to it: 10 * (1 - 0.35) may not be 6.5.
 _SLACK = 1e-9

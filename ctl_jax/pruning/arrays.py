@@ -11,16 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import numpy.typing as npt
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+
+from ctl_jax.trees import Ints
 
 try:
     from jax._src.interpreters.pxla import batched_device_put as fast_put  # for `_put`
 except ImportError:  # it is not public
     fast_put = None  # type: ignore[assignment]
 
-Indices = npt.NDArray[np.int64]
-Stays = Mapping[int, Indices]  # axis -> the positions that stay, ascending
+Stays = Mapping[int, Ints]  # axis -> the positions that stay, ascending
 
 # XLA on CPU uses a host array in place, without a copy, if it is aligned to as many bytes; worth
 # the trouble for arrays of so many.
@@ -106,7 +106,7 @@ def _abstract(leaf: jax.ShapeDtypeStruct, stays: Stays) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
 
 
-def _gather(leaf: jax.Array, stays: Sequence[Indices], axes: Sequence[int]) -> jax.Array:
+def _gather(leaf: jax.Array, stays: Sequence[Ints], axes: Sequence[int]) -> jax.Array:
     """The cut as XLA does it."""
     for indices, axis in zip(stays, axes, strict=True):
         sharding: NamedSharding = jax.typeof(leaf).sharding

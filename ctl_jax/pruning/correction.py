@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import lax
 from jax.extend.core import JaxprEqn
 
@@ -31,10 +30,9 @@ from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import evaluate
 from ctl_jax.pruning.groups import PRODUCTS, Groups
-from ctl_jax.pruning.keep import Indices, Keep
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.pruning.keep import Keep
+from ctl_jax.trees import Floats, Ints, leaf_paths
 
-Floats = npt.NDArray[np.float64]
 Axes = tuple[int, ...]
 # Of each kernel that can be corrected x_k'x, float32 [channels that stay, channels].
 Products = dict[str, jax.Array]
@@ -199,16 +197,16 @@ def _seen(x: jax.Array, axes: Axes, of_kernel: Axes, kernel: Axes, params: Any) 
     return x
 
 
-def _stays(keep: Keep, path: str, axes: Axes) -> Indices:
+def _stays(keep: Keep, path: str, axes: Axes) -> Ints:
     """Which of the channels that a kernel reads stay, counted over its axes together."""
-    shape, positions = keep.structure.shapes[path], keep.positions.get(path, {})
+    shape, positions = keep.layout.shapes[path], keep.positions.get(path, {})
     kept = [positions.get(axis, np.arange(shape[axis])) for axis in axes]
     sizes = [shape[axis] for axis in axes]
     return np.ravel_multi_index(np.ix_(*kept), sizes).ravel()
 
 
 def _corrected(
-    kernel: np.ndarray, axes: Axes, stays: Indices, product: Floats, ridge: float
+    kernel: np.ndarray, axes: Axes, stays: Ints, product: Floats, ridge: float
 ) -> np.ndarray:
     """The kernel with corrected rows where channels stay; what it loses is as it was."""
     front = tuple(range(len(axes)))

@@ -10,8 +10,8 @@ from ctl_jax.errors import UserError
 from ctl_jax.pruning.arrays import cut_all
 from ctl_jax.pruning.groups import Groups
 from ctl_jax.pruning.keep import Keep
-from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.structure import Structure
+from ctl_jax.pruning.layout import Layout
+from ctl_jax.trees import leaf_paths
 
 
 def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
@@ -40,7 +40,7 @@ def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
       same objects.
 
     Raises:
-      UserError: `keep` is for another structure (the first difference is named), no leaf is a
+      UserError: `keep` is for another layout (the first difference is named), no leaf is a
         parameter, or one has another shape than when traced.
 
     Example:
@@ -52,7 +52,7 @@ def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
     leaves: list[Any]
     treedef: Any
     leaves, treedef = jax.tree.flatten(tree)
-    owners = _owners_of(tree, treedef, groups.structure)
+    owners = _owners_of(tree, treedef, groups.layout)
     cut = []
     for i, owner in enumerate(owners):
         if owner is None:
@@ -69,17 +69,17 @@ def prune(tree: Any, groups: Groups, keep: Keep) -> Any:
     return treedef.unflatten(leaves)
 
 
-def _owners_of(tree: Any, treedef: Any, structure: Structure) -> Sequence[str | None]:
+def _owners_of(tree: Any, treedef: Any, layout: Layout) -> Sequence[str | None]:
     """`_owners` of the leaves of `tree`; the same trees are pruned over and over."""
     try:
-        known = structure.owners.get(treedef)
+        known = layout.owners.get(treedef)
     except TypeError:  # a tree with static parts that have no hash
-        return _owners([path for path, _ in leaf_paths(tree)], structure.shapes)
+        return _owners([path for path, _ in leaf_paths(tree)], layout.shapes)
     if known is None:
-        known = _owners([path for path, _ in leaf_paths(tree)], structure.shapes)
-        if len(structure.owners) >= 8:
-            structure.owners.clear()
-        structure.owners[treedef] = known
+        known = _owners([path for path, _ in leaf_paths(tree)], layout.shapes)
+        if len(layout.owners) >= 8:
+            layout.owners.clear()
+        layout.owners[treedef] = known
     return known
 
 

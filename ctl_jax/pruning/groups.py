@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.costs import Costs
-from ctl_jax.pruning.structure import Structure
+from ctl_jax.pruning.cost_model import Costs
+from ctl_jax.pruning.layout import Layout
 
 Role = Literal["out", "in", "elementwise"]
 
@@ -47,7 +47,7 @@ class Group:
       name: path of the parameter that produces these channels first in the program.
       size: number of channels.
       members: all parameter axes that hold them, in the order of the tree.
-      stream: why the group is not inside a block, or None where it is (see `partition`).
+      residual: why the group is not inside a block, or None where it is (see `grouping`).
       normalised: the reduction over its channels that the program makes (LayerNorm, GroupNorm, a
         softmax), or None. A pruned network normalises over the channels that stay.
     """
@@ -55,7 +55,7 @@ class Group:
     name: str
     size: int
     members: tuple[Member, ...]
-    stream: str | None
+    residual: str | None
     normalised: str | None = None
 
 
@@ -123,13 +123,13 @@ class Groups(Mapping[str, Group]):
         return self._costs()
 
     @functools.cached_property
-    def structure(self) -> Structure:
+    def layout(self) -> Layout:
         """What a `Keep` of these groups is for: names, sizes, positions and shapes alone."""
         members = {
             name: {(member.path, member.axis): member.positions for member in group.members}
             for name, group in self.items()
         }
-        return Structure({n: group.size for n, group in self.items()}, members, self.shapes)
+        return Layout({n: group.size for n, group in self.items()}, members, self.shapes)
 
     @functools.cached_property
     def other_sizes(self) -> frozenset[int]:
@@ -176,7 +176,7 @@ class Groups(Mapping[str, Group]):
             name
             for name, group in self.items()
             if scope == "all"
-            or (group.normalised is None and (scope == "channels" or group.stream is None))
+            or (group.normalised is None and (scope == "channels" or group.residual is None))
         )
 
     def explain(self, path: str | None = None) -> str:
@@ -220,7 +220,7 @@ class Groups(Mapping[str, Group]):
         ]
         for group in self.values():
             count = Counter(member.role for member in group.members)
-            scope = f"filters ({group.stream})" if group.stream else "-"
+            scope = f"filters ({group.residual})" if group.residual else "-"
             if group.normalised:
                 scope = f"filters, channels ({group.normalised} over them)"
             lines.append(
@@ -239,7 +239,7 @@ def _explain_member(group: Group, member: Member) -> str:
     others = ", ".join(
         f"{other.path}[{other.axis}] {other.role}" for other in group.members if other is not member
     )
-    whole = f", whole in scope filters: {group.stream}" if group.stream else ""
+    whole = f", whole in scope filters: {group.residual}" if group.residual else ""
     if group.normalised:
         whole = f", cut in scope all only: {group.normalised} over its channels"
     return (

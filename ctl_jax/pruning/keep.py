@@ -1,4 +1,4 @@
-"""Which channels stay: everything there is to say about a pruned architecture."""
+"""Which channels stay: a pruned architecture as data, and two cuts in a row as one."""
 
 import functools
 import json
@@ -6,75 +6,72 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning import composition
-from ctl_jax.pruning.structure import Lying, Structure
+from ctl_jax.pruning.layout import AxisLayout, Layout, Slot, key
+from ctl_jax.trees import Ints
 
 if TYPE_CHECKING:
     from ctl_jax.pruning.groups import Groups
 
 VERSION = 2
 
-Indices = npt.NDArray[np.int64]
 
-
-class Keep(Mapping[str, Indices]):
+class Keep(Mapping[str, Ints]):
     """For every group of a trace, the sorted indices of the channels that stay.
 
     Groups that are not cut are listed too, with all their indices: `len(keep[name])` is the width
     of any group.
 
     Attributes:
-      structure: which groups of which tree this is for, `groups.structure`. Two traces of one
+      layout: which groups of which tree this is for, `groups.layout`. Two traces of one
         network have the same. Where another network holds the same channels (another head, say),
-        `Keep(keep, its_groups.structure)` says so.
+        `Keep(keep, its_groups.layout)` says so.
       notes: what the selection could not do as asked, one sentence each.
     """
 
     def __init__(
         self,
-        indices: Mapping[str, Sequence[int] | Indices],
-        structure: Structure,
+        indices: Mapping[str, Sequence[int] | Ints],
+        layout: Layout,
         notes: Sequence[str] = (),
     ) -> None:
         """Checks and stores the indices.
 
         Args:
           indices: for each group, which channels stay, ascending.
-          structure: of the groups.
+          layout: of the groups.
           notes: sentences for the user.
 
         Raises:
           UserError: the two name different groups, or indices are not ascending, none or outside
             0 ... size - 1.
         """
-        sizes = structure.sizes
+        sizes = layout.sizes
         if indices.keys() != sizes.keys():
             odd = next(name for name in {**sizes, **indices} if (name in sizes) ^ (name in indices))
-            held = "no indices" if odd in sizes else "indices, but the structure has no such group"
+            held = "no indices" if odd in sizes else "indices, but the layout has no such group"
             raise UserError(f"keep: group {odd!r} has {held}, expected indices for each group")
         self._indices = {name: _checked(name, indices[name], sizes[name]) for name in sizes}
-        self.structure = structure
+        self.layout = layout
         self.notes = tuple(notes)
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """The full number of channels of each group."""
-        return self.structure.sizes
+        return self.layout.sizes
 
     @functools.cached_property
-    def positions(self) -> dict[str, dict[int, Indices]]:
+    def positions(self) -> dict[str, dict[int, Ints]]:
         """What stays of each axis that loses some: path -> axis -> positions, ascending."""
         dropped = {
             name: _dropped(kept, self.sizes[name])
             for name, kept in self.items()
             if len(kept) < self.sizes[name]
         }
-        stays: dict[Lying, Indices | None] = {}
-        found: dict[str, dict[int, Indices]] = {}
-        for path, axes in self.structure.axes.items():
+        stays: dict[AxisLayout, Ints | None] = {}
+        found: dict[str, dict[int, Ints]] = {}
+        for path, axes in self.layout.axes.items():
             for axis, lying in axes.items():
                 if lying not in stays:
                     stays[lying] = self._stays(lying, dropped)
@@ -82,7 +79,7 @@ class Keep(Mapping[str, Indices]):
                     found.setdefault(path, {})[axis] = left
         return found
 
-    def _stays(self, lying: Lying, dropped: Mapping[str, Indices]) -> Indices | None:
+    def _stays(self, lying: AxisLayout, dropped: Mapping[str, Ints]) -> Ints | None:
         """The positions of an axis that stay, None if all do."""
         cut = [(name, table) for name, table in lying.groups if name in dropped]
         if not cut:
@@ -98,9 +95,9 @@ class Keep(Mapping[str, Indices]):
         """Raises if this is not for these groups.
 
         Raises:
-          UserError: they have another structure; names the first difference.
+          UserError: they have another layout; names the first difference.
         """
-        if difference := self.structure.difference(groups.structure):
+        if difference := self.layout.difference(groups.layout):
             raise UserError(f"keep {difference} as in the groups that it is used with")
 
     def compose(self, later: "Keep") -> "Keep":
@@ -126,12 +123,10 @@ class Keep(Mapping[str, Indices]):
           >>> keep2 = select(groups2, score(groups2, small), ratio=0.5)
           >>> smaller = prune(variables, groups, keep.compose(keep2))
         """
-        indices = composition.composed(
-            self.structure, self._indices, self.positions, later.structure, later._indices
-        )
-        return Keep(indices, self.structure, [*self.notes, *later.notes])
+        indices = composed(self.layout, self._indices, self.positions, later.layout, later._indices)
+        return Keep(indices, self.layout, [*self.notes, *later.notes])
 
-    def __getitem__(self, name: str) -> Indices:
+    def __getitem__(self, name: str) -> Ints:
         return self._indices[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -141,10 +136,10 @@ class Keep(Mapping[str, Indices]):
         return len(self._indices)
 
     def __eq__(self, other: object) -> bool:
-        """Equal if the same channels of the same structure stay, whatever the notes."""
+        """Equal if the same channels of the same layout stay, whatever the notes."""
         if not isinstance(other, Keep):
             return NotImplemented
-        return self.structure == other.structure and all(
+        return self.layout == other.layout and all(
             np.array_equal(kept, other[name]) for name, kept in self.items()
         )
 
@@ -155,11 +150,11 @@ class Keep(Mapping[str, Indices]):
         return f"Keep({widths})"
 
     def to_json(self) -> str:
-        """This as JSON, with a version, the structure and its fingerprint; `from_json` reads it."""
-        data = self.structure.to_data()
+        """This as JSON, with a version, the layout and its fingerprint; `from_json` reads it."""
+        data = self.layout.to_data()
         for name, kept in self.items():
             data["groups"][name]["keep"] = kept.tolist()
-        head = {"version": VERSION, "fingerprint": self.structure.fingerprint, "notes": self.notes}
+        head = {"version": VERSION, "fingerprint": self.layout.fingerprint, "notes": self.notes}
         return json.dumps(head | data)
 
     @classmethod
@@ -173,14 +168,14 @@ class Keep(Mapping[str, Indices]):
           The keep, equal to the one that was written.
 
         Raises:
-          UserError: the text is not that of a keep, of another version, or its structure is not the
+          UserError: the text is not that of a keep, of another version, or its layout is not the
             one that was written.
         """
         try:
             content = json.loads(text)
             version, notes = content["version"], content["notes"]
             if version == VERSION:
-                structure = Structure.from_data(content)
+                layout = Layout.from_data(content)
                 indices = {name: group["keep"] for name, group in content["groups"].items()}
                 fingerprint = content["fingerprint"]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -189,23 +184,23 @@ class Keep(Mapping[str, Indices]):
             ) from error
         if version != VERSION:
             raise UserError(f"keep: version is {version!r}, expected {VERSION}")
-        if fingerprint != structure.fingerprint:
+        if fingerprint != layout.fingerprint:
             raise UserError(
-                f"keep: fingerprint is {fingerprint!r}, expected {structure.fingerprint!r} of the "
+                f"keep: fingerprint is {fingerprint!r}, expected {layout.fingerprint!r} of the "
                 "groups and shapes beside it"
             )
         if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
             raise UserError(f"keep: notes is {notes!r}, expected a list of strings")
-        return cls(indices, structure, notes)
+        return cls(indices, layout, notes)
 
 
-def _dropped(kept: Indices, size: int) -> Indices:
+def _dropped(kept: Ints, size: int) -> Ints:
     mask = np.ones(size, bool)
     mask[kept] = False
     return np.flatnonzero(mask)
 
 
-def _checked(name: str, indices: Any, size: int) -> Indices:
+def _checked(name: str, indices: Any, size: int) -> Ints:
     try:
         found = np.asarray(indices)
     except ValueError:  # lists of different lengths
@@ -225,3 +220,129 @@ def _checked(name: str, indices: Any, size: int) -> Indices:
     kept = found.astype(np.int64)
     kept.flags.writeable = False
     return kept
+
+
+def composed(
+    layout: Layout,
+    indices: Mapping[str, Ints],
+    stays: Mapping[str, Mapping[int, Ints]],
+    later: Layout,
+    later_indices: Mapping[str, Ints],
+) -> dict[str, Ints]:
+    """The channels of `layout` that stay after both cuts; see `Keep.compose`.
+
+    The groups of the two layouts are matched by where they lie, not by their names: a group of
+    one channel left is none of the second trace, which moves the names of others.
+
+    Args:
+      layout: the full network's.
+      indices: group name -> the channels that the first cut keeps, ascending.
+      stays: path -> axis -> the positions that the first cut keeps; axes that it cuts alone.
+      later: layout of the network that the first cut makes.
+      later_indices: the same for the second cut, by the second layout's groups.
+
+    Returns:
+      Group name -> channels, as in `indices`.
+
+    Raises:
+      UserError: as `Keep.compose`.
+    """
+    _check_shapes(layout, stays, later)
+    mask = {name: np.zeros(size, bool) for name, size in layout.sizes.items()}
+    for name, kept in indices.items():
+        mask[name][kept] = True
+    owners = _Owners(layout)
+    for name, size in later.sizes.items():
+        dropped = np.delete(np.arange(size), later_indices[name])
+        if not dropped.size:
+            continue
+        lies = {
+            (path, axis): _before(positions[dropped], stays.get(path, {}).get(axis))
+            for (path, axis), positions in later.members[name].items()
+        }
+        for group, channels in owners.whole_channels(name, dropped, lies).items():
+            mask[group][channels] = False
+    return {name: np.flatnonzero(left) for name, left in mask.items()}
+
+
+def _check_shapes(layout: Layout, stays: Mapping[str, Mapping[int, Ints]], later: Layout) -> None:
+    cut = {
+        path: tuple(len(stays.get(path, {}).get(i, range(n))) for i, n in enumerate(shape))
+        for path, shape in layout.shapes.items()
+    }
+    # Of the groups nothing is expected yet, of the shapes everything.
+    made = Layout(later.sizes, later.members, cut)
+    if difference := later.difference(made):
+        raise UserError(f"later {difference} as this keep makes it")
+
+
+def _before(positions: Ints, stays: Ints | None) -> Ints:
+    """Positions on a pruned axis in the numbering of the full one."""
+    return positions if stays is None else stays[positions]
+
+
+class _Owners:
+    """Which channel lies at each position of an axis of the full network."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._names = list(layout.sizes)
+        self._axes: dict[Slot, Ints] = {}
+        self._width = max(layout.sizes.values(), default=0)
+        self._on: dict[Slot, list[int]] = {}
+        for number, name in enumerate(self._names):
+            for slot in layout.members[name]:
+                self._on.setdefault(slot, []).append(number)
+
+    def whole_channels(
+        self, name: str, dropped: Ints, lies: Mapping[Slot, Ints]
+    ) -> dict[str, Ints]:
+        """The channels, by group, that lie on just these positions: what may be dropped for them.
+
+        Args:
+          name: group of the second cut.
+          dropped: int64 [n], its channels that are dropped.
+          lies: where they lie in the full network, [n, k] an axis.
+
+        Raises:
+          UserError: one of them is not a whole channel of the full network.
+        """
+        found: Ints | None = None
+        count = np.zeros(len(dropped), np.int64)
+        for slot, positions in lies.items():
+            at = self._axis(slot)[positions]
+            found = at[:, :1] if found is None else found
+            wrong = ((at != found) | (at < 0)).any(axis=1)
+            if wrong.any():
+                raise self._not_whole(name, int(dropped[np.argmax(wrong)]), slot)
+            count += positions.shape[1]
+        assert found is not None
+        channels: dict[str, Ints] = {}
+        groups, numbers = np.divmod(found[:, 0], self._width)
+        for group in np.unique(groups):
+            of = groups == group
+            members = self._layout.members[self._names[group]]
+            partly = of & (count != sum(p.shape[1] for p in members.values()))
+            if partly.any():
+                missing = next((slot for slot in members if slot not in lies), next(iter(lies)))
+                raise self._not_whole(name, int(dropped[np.argmax(partly)]), missing)
+            channels[self._names[group]] = numbers[of]
+        return channels
+
+    def _axis(self, slot: Slot) -> Ints:
+        """int64 [n]: group * width + channel at each position, -1 where there is none."""
+        if slot not in self._axes:
+            path, axis = slot
+            held = np.full(self._layout.shapes[path][axis], -1)
+            for group in self._on.get(slot, ()):
+                positions = self._layout.members[self._names[group]][slot]
+                held[positions] = group * self._width + np.arange(len(positions))[:, None]
+            self._axes[slot] = held
+        return self._axes[slot]
+
+    @staticmethod
+    def _not_whole(name: str, channel: int, slot: Slot) -> UserError:
+        return UserError(
+            f"later drops channel {channel} of group {name!r}, which is not one channel of the "
+            f"network before this keep (see {key(slot)}), expected whole channels"
+        )

@@ -15,12 +15,13 @@ import numpy as np
 
 from ctl_jax import compute
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.allocation import Ints, Ladder
-from ctl_jax.pruning.costs import Costs
+from ctl_jax.pruning.allocation import Ladder
+from ctl_jax.pruning.cost_model import Costs
 from ctl_jax.pruning.cutting import prune
 from ctl_jax.pruning.groups import Groups
 from ctl_jax.pruning.keep import Keep
 from ctl_jax.pruning.targets import fitting
+from ctl_jax.trees import Ints
 
 Measure = Callable[[Keep], float]
 
@@ -163,7 +164,7 @@ def _call_latency(groups: Groups, keep: Keep) -> float:
 
 
 def _fingerprint(groups: Groups) -> str:
-    digest = hashlib.sha256(groups.structure.fingerprint.encode())
+    digest = hashlib.sha256(groups.layout.fingerprint.encode())
     costs = groups.costs
     for array in (
         costs.fixed,

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.criteria import CRITERIA, Criterion, relative
+from ctl_jax.pruning.criteria import CRITERIA, Criterion
+from ctl_jax.pruning.criteria.request import Request
+from ctl_jax.pruning.criteria.slices import Vector, relative
 from ctl_jax.pruning.groups import Groups
-from ctl_jax.pruning.measure import Request
-from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.slices import Vector
+from ctl_jax.trees import leaf_paths
 
 # From the parts of a group's scores, float64 [parts, channels], to one number a channel.
 AGGREGATES: Mapping[str, Callable[[Vector], Vector]] = {
@@ -60,7 +60,7 @@ def score(
     | hessian | mean of sum 1/2 w^2 d2L/dw2 | LeCun et al. 1990, Hutchinson 1990 |
     | activation | mean abs(a) where a product reads it | Molchanov et al. 2017 |
 
-    The formulas stand with the functions in `criteria`, `gradients` and `activations`. `ZERO_SHOT`
+    The formulas stand with the functions in `pruning/criteria/`. `ZERO_SHOT`
     names the criteria that need no data.
 
     Args:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.allocation import ALLOCATIONS, Floats, Ints, Range, ladder, pools
+from ctl_jax.pruning.allocation import ALLOCATIONS, Range, ladder, pools
 from ctl_jax.pruning.checks import check_count, is_number, is_ratio
 from ctl_jax.pruning.groups import Groups
-from ctl_jax.pruning.keep import Indices, Keep
+from ctl_jax.pruning.keep import Keep
 from ctl_jax.pruning.latency import Measure, measured_by, meet_latency
 from ctl_jax.pruning.patterns import own_ratios, prunable
-from ctl_jax.pruning.probe import tried_widths
 from ctl_jax.pruning.targets import Target, meet
+from ctl_jax.pruning.verify import tried_widths
+from ctl_jax.trees import Floats, Ints
 
 
 def select(
@@ -103,7 +104,7 @@ def select(
     notes = [f"{name!r} stays whole: {reason}" for name, reason in groups.left.items()]
     if kind == "ratio" and groups.left and not groups.in_scope(scope):
         full = {name: np.arange(group.size) for name, group in groups.items()}
-        return Keep(full, groups.structure, notes)
+        return Keep(full, groups.layout, notes)
     free = prunable(groups, scope, frozen)
     own = own_ratios(ratios or {}, free)
     ranking = _Ranking(groups, scores)
@@ -152,9 +153,9 @@ class _Ranking:
             raise UserError(f"scores has {odd[0]!r}, expected names of the {len(groups)} groups")
         self._groups = groups
         self._scores = {name: _numbers(name, group.size, scores) for name, group in groups.items()}
-        self._orders: dict[str, Indices] = {}
+        self._orders: dict[str, Ints] = {}
 
-    def _order(self, name: str) -> Indices:
+    def _order(self, name: str) -> Ints:
         if name not in self._orders:
             self._orders[name] = np.argsort(-self._scores[name], kind="stable")
         return self._orders[name]
@@ -169,7 +170,7 @@ class _Ranking:
         for (name, group), width in zip(self._groups.items(), widths.tolist(), strict=True):
             whole = width == group.size
             kept[name] = np.arange(width) if whole else np.sort(self._order(name)[:width])
-        return Keep(kept, self._groups.structure, notes)
+        return Keep(kept, self._groups.layout, notes)
 
 
 def _numbers(name: str, size: int, scores: Mapping[str, Any]) -> Floats:

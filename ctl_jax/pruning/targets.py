@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.allocation import Ints, Ladder, widening
+from ctl_jax.pruning.allocation import Ladder, widening
 from ctl_jax.pruning.checks import is_number
-from ctl_jax.pruning.costs import Costs
+from ctl_jax.pruning.cost_model import Costs
+from ctl_jax.trees import Ints
 
 # Costs are sums in float64.
 _SLACK = 1e-12
@@ -21,7 +22,7 @@ class Target:
     """What a pruned network may cost at most.
 
     Attributes:
-      kind: one of `ctl_jax.pruning.costs.KINDS`.
+      kind: one of `ctl_jax.pruning.cost_model.KINDS`.
       asked: the number as given.
       full: what the full network costs.
       fraction: whether `asked` is a share of that.
@@ -115,7 +116,7 @@ def fitting(costs: Costs, kind: str, limit: float, widths: Ints, group: Ints, ga
 
     Args:
       costs: of the groups.
-      kind: one of `ctl_jax.pruning.costs.KINDS`.
+      kind: one of `ctl_jax.pruning.cost_model.KINDS`.
       limit: a cost, not below that of `widths`.
       widths: int64 [groups], to start from.
       group: int64 [steps], which group each step widens.

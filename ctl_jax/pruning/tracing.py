@@ -13,14 +13,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 import ctl_jax.pruning.rules  # noqa: F401  (fills the table)
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import shape_of
-from ctl_jax.pruning import accounts, probe
-from ctl_jax.pruning.channels import Channels, Labels
-from ctl_jax.pruning.grids import resolve
+from ctl_jax.pruning import grouping, verify
+from ctl_jax.pruning.grouping import Partition, Slot, partition
 from ctl_jax.pruning.groups import Group, Groups
-from ctl_jax.pruning.partition import Partition, Slot, partition
-from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.probe import Analysis, described
-from ctl_jax.pruning.walk import Array, Place, Walk
+from ctl_jax.pruning.interpreter import AbstractArray, Interpreter, Place
+from ctl_jax.pruning.reshapes import resolve
+from ctl_jax.pruning.union_find import Labels, UnionFind
+from ctl_jax.pruning.verify import Analysis, described
+from ctl_jax.trees import leaf_paths
 
 INPUT = "input of the function"
 OUTPUT = "output of the function"
@@ -41,7 +41,7 @@ def trace(
     must: a train-mode function that also returns new BatchNorm statistics would freeze every
     channel that has some.
 
-    Then the function is traced again, at other widths (see `probe`): where the jaxpr leaves open
+    Then the function is traced again, at other widths (see `verify`): where the jaxpr leaves open
     what it would do there (it splits an axis of channels, into heads or equal parts, or pads one),
     where it may hold numbers that Python computed from a width (`sqrt(d)`, alpha over rank), and
     because it may not run there at all. What does not come out as it should is not cut; `explain`
@@ -84,7 +84,7 @@ def trace(
         return jax.make_jaxpr(apply_fn)(others, *abstract_inputs)
 
     def settled(whole: Sequence[tuple[Group, str]]) -> Analysis:
-        return probe.settle(
+        return verify.settle(
             lambda guesses: analyse(program.jaxpr, paths, guesses, whole, max_equations),
             lambda wide, guesses: analyse(
                 at_widths(wide).jaxpr, paths, guesses, whole, max_equations
@@ -92,7 +92,7 @@ def trace(
             abstract,
         )
 
-    found, left = probe.left_whole(settled, program, at_widths, abstract)
+    found, left = verify.left_whole(settled, program, at_widths, abstract)
     return dataclasses.replace(
         found.groups,
         left=left,
@@ -100,7 +100,7 @@ def trace(
         variables=abstract,
         inputs=abstract_inputs,
         _change=functools.cache(
-            lambda widths: probe.change(found, program, at_widths, abstract, dict(widths))
+            lambda widths: verify.change(found, program, at_widths, abstract, dict(widths))
         ),
     )
 
@@ -128,35 +128,35 @@ def analyse(
             slots.append(Slot(path, axis, np.arange(size, size + count)))
             size += count
         of_path = slots[len(slots) - len(shapes[path]) :]
-        weights.append(Array(tuple(slot.ids for slot in of_path), given=True))
-    walk = Walk(Channels(size), max_equations, guesses)
-    fixed = walk.channels.fixed(INPUT)
+        weights.append(AbstractArray(tuple(slot.ids for slot in of_path), given=True))
+    interp = Interpreter(UnionFind(size), max_equations, guesses)
+    fixed = interp.channels.fixed(INPUT)
     data = [
-        Array((fixed,) * len(shape_of(var)), data=True, given=True)
+        AbstractArray((fixed,) * len(shape_of(var)), data=True, given=True)
         for var in jaxpr.invars[len(weights) :]
     ]
-    outputs = walk.run(jaxpr, [*weights, *data])
+    outputs = interp.run(jaxpr, [*weights, *data])
     for output in outputs:
-        walk.alive(output)
-        walk.freeze(output.axes, OUTPUT)
+        interp.alive(output)
+        interp.freeze(output.axes, OUTPUT)
     at = {(slot.path, slot.axis): slot.ids for slot in slots}
     for group, reason in whole:
-        walk.freeze([at[m.path, m.axis][m.positions.ravel()] for m in group.members], reason)
-    resolve(walk.channels, walk.grids, size)
-    parts = partition(walk, outputs, slots, shapes)
+        interp.freeze([at[m.path, m.axis][m.positions.ravel()] for m in group.members], reason)
+    resolve(interp.channels, interp.grids, size)
+    parts = partition(interp, outputs, slots, shapes)
     groups = Groups(
         parts.groups,
         shapes,
         parts.frozen,
-        accounts.readings(walk, parts),
-        functools.partial(accounts.costs, walk, parts, slots, shapes),
+        grouping.readings(interp, parts),
+        functools.partial(grouping.costs, interp, parts, slots, shapes),
     )
     return Analysis(
         groups,
-        tuple(walk.guessed),
-        tuple(_names(guess.ids, parts) for guess in walk.guessed),
+        tuple(interp.guessed),
+        tuple(_names(guess.ids, parts) for guess in interp.guessed),
         tuple(shape_of(var) for var in jaxpr.outvars),
-        walk.loose,
+        interp.loose,
     )
 
 

@@ -16,7 +16,7 @@ from ctl_jax.data import streaming
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, adapters, maps
 from ctl_jax.finetune.packing import Checkpoint, pack, unpack
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 pytestmark = pytest.mark.usefixtures("quickly")
 

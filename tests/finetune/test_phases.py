@@ -15,7 +15,7 @@ import pytest
 from ctl_jax import compute, finetune, models
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, phases
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 from ..quickly import quick_jit
 

@@ -9,7 +9,7 @@ import pytest
 
 from ctl_jax import compute, finetune, models
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 torch = pytest.importorskip("torch")
 flop_counter = pytest.importorskip("torch.utils.flop_counter")

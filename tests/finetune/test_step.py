@@ -18,7 +18,7 @@ from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, loop
 from ctl_jax.finetune.augment import mix
 from ctl_jax.finetune.packing import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 from ..quickly import quick_jit
 

@@ -12,7 +12,7 @@ import pytest
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models import layers, transformer
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 from ..quickly import quick_jit
 

@@ -12,7 +12,7 @@ from ctl_jax import compute, finetune, models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import NONE, Hyper, Phase, Recipe
 from ctl_jax.finetune.phases import partition
-from ctl_jax.pruning.paths import leaf_paths
+from ctl_jax.trees import leaf_paths
 
 from .networks import SIZE, abstract, build
 

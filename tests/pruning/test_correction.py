@@ -32,7 +32,7 @@ KEPT = np.array([0, 2, 3, 6])
 
 def halved(groups, kept=KEPT):
     (name,) = groups
-    return pruning.Keep({name: kept}, groups.structure)
+    return pruning.Keep({name: kept}, groups.layout)
 
 
 def test_what_the_rest_tells_is_not_lost(weights):

@@ -160,7 +160,7 @@ def test_billions_of_parameters():
 
     groups = pruning.trace(net, big, jax.ShapeDtypeStruct((4, width), jnp.bfloat16))
     kept = {name: np.arange(0, group.size, 2) for name, group in groups.items()}
-    small = pruning.prune(big, groups, pruning.Keep(kept, groups.structure))
+    small = pruning.prune(big, groups, pruning.Keep(kept, groups.layout))
     for block in small.values():
         assert block["up"] == jax.ShapeDtypeStruct((width, hidden // 2), jnp.bfloat16)
         assert block["bias"].shape == (hidden // 2,)
@@ -187,7 +187,7 @@ def test_one_axis_of_two_groups():
 
     variables = {"a": np.ones((3, 2)), "b": np.ones((3, 3)), "c": np.arange(10.0).reshape(5, 2)}
     groups = pruning.trace(net, variables, np.ones((1, 3)))
-    keep = pruning.Keep({"a": [1], "b": [0, 2]}, groups.structure)
+    keep = pruning.Keep({"a": [1], "b": [0, 2]}, groups.layout)
     small = pruning.prune(variables, groups, keep)
     np.testing.assert_array_equal(small["c"], variables["c"][[1, 2, 4]])
 
@@ -223,7 +223,7 @@ def test_a_keep_can_be_pickled_after_use(variables, groups, keep):
     """To another process, as it was before trees of all kinds were pruned with it."""
     pruning.prune(variables, groups, keep)
     pruning.prune(WithHistory({"a": variables}, lambda: None), groups, keep)
-    assert groups.structure.owners
+    assert groups.layout.owners
     there = pickle.loads(pickle.dumps(keep))
     assert there == keep
     chex.assert_trees_all_equal(
@@ -258,7 +258,7 @@ def test_a_keep_of_another_network(variables, groups, keep):
         match=r"keep has parameter params/head/kernel of shape \(4, 2\), expected \(4, 5\) as in",
     ):
         pruning.prune(other, pruning.trace(apply, other, x), keep)
-    same_channels = pruning.Keep(keep, pruning.trace(apply, other, x).structure)
+    same_channels = pruning.Keep(keep, pruning.trace(apply, other, x).layout)
     small = pruning.prune(other, pruning.trace(apply, other, x), same_channels)
     assert small["params"]["head"]["kernel"].shape == (2, 5)
 
@@ -276,6 +276,6 @@ def test_a_path_without_collection_that_fits_two_parameters():
     groups = pruning.trace(
         lambda v, x: x @ v["a"]["kernel"] @ v["b"]["kernel"], variables, np.ones((1, 3))
     )
-    keep = pruning.Keep({"a/kernel": [0]}, groups.structure)
+    keep = pruning.Keep({"a/kernel": [0]}, groups.layout)
     with pytest.raises(UserError, match="leaf kernel may be any of a/kernel, b/kernel"):
         pruning.prune(variables["a"], groups, keep)

@@ -155,7 +155,7 @@ def test_what_another_process_wrote_is_not_lost(tmp_path):
     path = tmp_path / "latency.json"
     timed = latency.measured_by(GROUPS, affine, path)
     path.write_text(json.dumps({"version": 1, "seconds": {"other": 3.0}}))
-    full = pruning.Keep({n: np.arange(g.size) for n, g in GROUPS.items()}, GROUPS.structure)
+    full = pruning.Keep({n: np.arange(g.size) for n, g in GROUPS.items()}, GROUPS.layout)
     timed(full)
     seconds = json.loads(path.read_text())["seconds"]
     assert seconds.pop("other") == 3.0

@@ -35,8 +35,8 @@ def test_train_and_eval_have_the_same_groups():
     x = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
     test = pruning.trace(lambda v, x: models.apply(module, v, x), variables, x)
     train = pruning.trace(lambda v, x: models.apply(module, v, x, train=True)[0], variables, x)
-    stream = {name: group.stream for name, group in test.items()}
-    assert {name: group.stream for name, group in train.items()} == stream
+    stream = {name: group.residual for name, group in test.items()}
+    assert {name: group.residual for name, group in train.items()} == stream
     assert {name: group.size for name, group in train.items()} == {
         name: group.size for name, group in test.items()
     }
@@ -66,7 +66,7 @@ def test_stock_linen(check_exact):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.float32)
     variables = randomised(Foreign((8, 6)).init(jax.random.key(0), x))
     groups = check_exact(apply, variables, x, ratio=0.5)
-    assert {name: group.stream for name, group in groups.items()} == {
+    assert {name: group.residual for name, group in groups.items()} == {
         "params/first/kernel": None,
         "params/second/kernel": "final representation",
     }

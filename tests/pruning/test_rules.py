@@ -12,7 +12,7 @@ from jax.interpreters import mlir
 
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.walk import RULES
+from ctl_jax.pruning.interpreter import RULES
 
 X = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
 A, B = "a/kernel", "b/kernel"
@@ -187,7 +187,7 @@ def test_a_rule_of_the_user():
     assert not between(primitive.bind)
 
     @pruning.register_rule("my_activation")
-    def rule(walk, operands, **_):
+    def rule(interp, operands, **_):
         return [pruning.derived(operands[0].axes, operands)]
 
     (group,) = between(primitive.bind).values()
@@ -197,7 +197,7 @@ def test_a_rule_of_the_user():
 def test_parameters_of_any_name_reach_no_rule_that_is_not_there():
     primitive = Primitive("mystery with parameters")
     primitive.def_abstract_eval(lambda aval, **_: aval)
-    groups = between(lambda x: primitive.bind(x, walk=1, operands=2, name="three"))
+    groups = between(lambda x: primitive.bind(x, interp=1, operands=2, name="three"))
     assert groups.frozen[A][3] == "mystery with parameters"
 
 
@@ -224,13 +224,13 @@ def inside(x, w):
 
 # Of a primitive that calls `inside`: what it runs itself, or what a reference implementation does.
 CALLED = {
-    "held": lambda walk, operands, *, body, **_: walk.run(body, operands),
-    "held, twice": lambda walk, operands, *, body, **_: [
-        walk.run(body, operands), walk.run(body, operands),
+    "held": lambda interp, operands, *, body, **_: interp.run(body, operands),
+    "held, twice": lambda interp, operands, *, body, **_: [
+        interp.run(body, operands), interp.run(body, operands),
     ][1],
-    "made by the rule": lambda walk, operands, **_: walk.run(
+    "made by the rule": lambda interp, operands, **_: interp.run(
         jax.make_jaxpr(lambda x, w: jnp.sin(jnp.tanh(x) * 2) @ w)(
-            *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in walk.shapes)
+            *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in interp.shapes)
         ),
         operands,
     ),

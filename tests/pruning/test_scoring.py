@@ -6,7 +6,7 @@ import pytest
 
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning import measure
+from ctl_jax.pruning.criteria import request
 
 
 def apply(v, x):
@@ -117,7 +117,7 @@ def test_an_axis_of_many_groups_is_summed_up_once(monkeypatch):
     groups = pruning.trace(dense, v, X)
     calls = []
     monkeypatch.setattr(
-        measure.slices, "kernel_of", lambda path, leaves: calls.append(path) or leaves[path]
+        request.slices, "kernel_of", lambda path, leaves: calls.append(path) or leaves[path]
     )
     scores = pruning.score(groups, v, "l1", roles=("in",))
     assert calls == ["head"]

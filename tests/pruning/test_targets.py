@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctl_jax import compute, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.pruning.allocation import ALLOCATIONS, Range
-from ctl_jax.pruning.costs import KINDS
+from ctl_jax.pruning.cost_model import KINDS
 
 
 @functools.cache

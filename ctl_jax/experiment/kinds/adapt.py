@@ -19,7 +19,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import plan, spent_by, spent_on_maps, total_updates
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 
 def make(

@@ -13,8 +13,8 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import new_head, padded_outputs
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
+from ctl_jax.trees import Tree
 
 # Predictions of one image: those before any is measured, and those whose median counts.
 _WARM_UP, _MEASURED = 3, 20

@@ -32,8 +32,8 @@ from ctl_jax.experiment.stretches import (
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Hyper, Leg
-from ctl_jax.finetune.step import Tree
 from ctl_jax.models.heads import ENSEMBLE
+from ctl_jax.trees import Tree
 
 # What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
 # multi-label tasks and for fewer than five classes.

@@ -18,7 +18,7 @@ from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Phase
 from ctl_jax.finetune.extract import VIEWS
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # In a record's notes: the mean squared norm of the features, of the first shard.
 NORM = "squared_norm"

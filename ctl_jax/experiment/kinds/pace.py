@@ -14,7 +14,7 @@ from ctl_jax.experiment.stretches import padded_outputs, phase_of, recipe
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Hyper, Leg, Phase
 from ctl_jax.finetune.phases import SGD
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # Updates of each phase: the first ones compile and warm up.
 _WARM_UP, _MEASURED = 3, 10

@@ -16,7 +16,7 @@ from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import TaskInfo
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Recipe
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # Steps between two looks at the loss and at the clock.
 _LOG_EVERY = 10

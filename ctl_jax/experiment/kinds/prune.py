@@ -18,7 +18,7 @@ from ctl_jax.experiment.methods import Cut
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.finetune.importance import importance, importance_flops
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # Images of the task that criteria which look at some are given: a batch.
 _IMAGES = 32
@@ -157,9 +157,9 @@ def cut_groups(keep: pruning.Keep) -> int:
 def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
     """What could not be cut as asked, and what was left whole and why."""
     whole = collections.Counter(
-        group.stream
+        group.residual
         for name, group in groups.items()
-        if len(keep[name]) == group.size and group.stream is not None
+        if len(keep[name]) == group.size and group.residual is not None
     )
     return [
         *keep.notes,

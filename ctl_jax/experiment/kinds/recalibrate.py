@@ -20,7 +20,7 @@ from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
 from ctl_jax.finetune import recalibrate
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 # Images of a forward pass, at most.
 _BATCH = 64

@@ -12,7 +12,7 @@ from ctl_jax.compute import Ledger
 from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune.step import Tree
+from ctl_jax.trees import Tree
 
 
 def make(stages: int, network: Mapping[str, Any], start: Step | None) -> Step:

@@ -1,4 +1,4 @@
-"""The rules that are built in; importing this fills the table (see `walk.register_rule`)."""
+"""The rules that are built in; importing this fills the table (see `interp.register_rule`)."""
 
 from ctl_jax.pruning.rules import (  # noqa: F401
     control,

@@ -4,8 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ctl_jax.jaxprs import CALLS, Program, programs
-from ctl_jax.pruning.channels import merged
-from ctl_jax.pruning.walk import Array, Cost, Operands, Results, Walk, register_rule
+from ctl_jax.pruning.interpreter import (
+    AbstractArray,
+    Cost,
+    Interpreter,
+    Operands,
+    Results,
+    register_rule,
+)
+from ctl_jax.pruning.union_find import merged
 
 # A label that is new in a loop's carry reaches all of it in as many turns as the carry has parts
 # that feed one another; more than this is not met in networks.
@@ -13,15 +20,15 @@ MOST_TURNS = 8
 
 
 @register_rule(*CALLS)
-def _call(walk: Walk, operands: Operands, **_: Any) -> Results:
+def _call(interp: Interpreter, operands: Operands, **_: Any) -> Results:
     """A function called with these operands: walked as if it stood here."""
-    (program,) = programs(walk.eqn)
-    return walk.run(program, operands)
+    (program,) = programs(interp.eqn)
+    return interp.run(program, operands)
 
 
 @register_rule("scan")
 def _scan(
-    walk: Walk,
+    interp: Interpreter,
     operands: Operands,
     *,
     jaxpr: Program,
@@ -39,11 +46,11 @@ def _scan(
         consts, carry, stacked = map(
             list, (operands[:first], operands[first:last], operands[last:])
         )
-    steps = walk.freeze(x.axes[0] for x in stacked)
+    steps = interp.freeze(x.axes[0] for x in stacked)
     slices = [x._replace(axes=x.axes[1:]) for x in stacked]
-    walk.repeats *= length
-    results = _loop(walk, jaxpr, consts, carry, slices)
-    walk.repeats //= length or 1
+    interp.repeats *= length
+    results = _loop(interp, jaxpr, consts, carry, slices)
+    interp.repeats //= length or 1
     carried, made = results[: len(carry)], results[len(carry) :]
     return [
         *carried,
@@ -53,7 +60,7 @@ def _scan(
 
 @register_rule("while")
 def _while(
-    walk: Walk,
+    interp: Interpreter,
     operands: Operands,
     *,
     cond_jaxpr: Program,
@@ -64,25 +71,27 @@ def _while(
 ) -> Results:
     """As a scan without stacked arrays; its condition reads what it carries, too."""
     first, last = cond_nconsts, cond_nconsts + body_nconsts
-    carried = _loop(walk, body_jaxpr, operands[first:last], operands[last:], [])
-    walk.run(cond_jaxpr, [*operands[:first], *carried])
+    carried = _loop(interp, body_jaxpr, operands[first:last], operands[last:], [])
+    interp.run(cond_jaxpr, [*operands[:first], *carried])
     return carried
 
 
 @register_rule("cond")
-def _cond(walk: Walk, operands: Operands, *, branches: Sequence[Program], **_: Any) -> Results:
+def _cond(
+    interp: Interpreter, operands: Operands, *, branches: Sequence[Program], **_: Any
+) -> Results:
     """All branches must agree; the dearest one counts, as in `compute.flops`."""
-    costs = walk.costs
+    costs = interp.costs
     found: list[Results] = []
     dearest: list[Cost] = []
     for branch in branches:
-        walk.costs = []
-        found.append(walk.run(branch, operands[1:]))
-        dearest = max(dearest, walk.costs, key=lambda costs: sum(cost.flops for cost in costs))
-    walk.costs = costs + dearest
+        interp.costs = []
+        found.append(interp.run(branch, operands[1:]))
+        dearest = max(dearest, interp.costs, key=lambda costs: sum(cost.flops for cost in costs))
+    interp.costs = costs + dearest
     results, *others = found
     for other in others:
-        results = [_both(walk, x, y) for x, y in zip(results, other, strict=True)]
+        results = [_both(interp, x, y) for x, y in zip(results, other, strict=True)]
     # Which branch runs depends on the first operand.
     index = operands[0]
     return [
@@ -92,42 +101,49 @@ def _cond(walk: Walk, operands: Operands, *, branches: Sequence[Program], **_: A
 
 
 def _loop(
-    walk: Walk,
+    interp: Interpreter,
     body: Program,
-    consts: Sequence[Array],
-    carry: Sequence[Array],
-    slices: Sequence[Array],
-) -> list[Array]:
+    consts: Sequence[AbstractArray],
+    carry: Sequence[AbstractArray],
+    slices: Sequence[AbstractArray],
+) -> list[AbstractArray]:
     """Walks a loop's body until what it carries has the same labels before and after a turn."""
     # A turn that is walked again leaves its joins and additions; all else is noted once.
-    noted = (walk.products, walk.grids, walk.guessed, walk.buffers, walk.costs, walk.reads)
+    noted = (
+        interp.products,
+        interp.grids,
+        interp.guessed,
+        interp.buffers,
+        interp.costs,
+        interp.reads,
+    )
     marks = [len(notes) for notes in noted]
-    reductions = walk.channels.count_normalised()
+    reductions = interp.channels.count_normalised()
     for _ in range(MOST_TURNS):
         for notes, mark in zip(noted, marks, strict=True):
             del notes[mark:]  # type: ignore[attr-defined]
-        walk.channels.take_back(reductions)
-        results = walk.run(body, [*consts, *carry, *slices])
-        before, carry = carry, [_both(walk, x, y) for x, y in zip(carry, results, strict=False)]
+        interp.channels.take_back(reductions)
+        results = interp.run(body, [*consts, *carry, *slices])
+        before, carry = carry, [_both(interp, x, y) for x, y in zip(carry, results, strict=False)]
         if all(_settled(x, y) for x, y in zip(before, carry, strict=True)):
             break
     else:
-        walk.freeze([axis for x in carry for axis in x.axes], "loop")
+        interp.freeze([axis for x in carry for axis in x.axes], "loop")
     return [*(x._replace(buffer=-1) for x in carry), *results[len(carry) :]]
 
 
-def _both(walk: Walk, x: Array, y: Array) -> Array:
+def _both(interp: Interpreter, x: AbstractArray, y: AbstractArray) -> AbstractArray:
     """An array that is one of these two: their axes are joined."""
     axes = []
     for a, b in zip(x.axes, y.axes, strict=True):
-        walk.channels.join(a, b)
+        interp.channels.join(a, b)
         axes.append(merged(a, b))
     readers, makers = x.readers | y.readers, x.makers | y.makers
     given = x.given or y.given
-    return Array(tuple(axes), x.data or y.data, readers, makers, x.buffer, given)
+    return AbstractArray(tuple(axes), x.data or y.data, readers, makers, x.buffer, given)
 
 
-def _settled(before: Array, after: Array) -> bool:
+def _settled(before: AbstractArray, after: AbstractArray) -> bool:
     """Whether another turn would learn nothing: arrays of labels are joined, so they may differ."""
     same = all(
         a == b if isinstance(a, int) and isinstance(b, int) else type(a) is type(b)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ctl_jax.pruning.channels import FREE, Axis, Shape, without
-from ctl_jax.pruning.walk import Grid, Operands, Results, Walk, register_rule, view
+from ctl_jax.pruning.interpreter import Grid, Interpreter, Operands, Results, register_rule, view
+from ctl_jax.pruning.union_find import FREE, Axis, Shape, without
 
 
 @register_rule("broadcast_in_dim")
 def _broadcast(
-    walk: Walk, operands: Operands, *, shape: Shape, broadcast_dimensions: Shape, **_: Any
+    interp: Interpreter, operands: Operands, *, shape: Shape, broadcast_dimensions: Shape, **_: Any
 ) -> Results:
     axes: list[Axis] = [FREE] * len(shape)
     for axis, i in zip(operands[0].axes, broadcast_dimensions, strict=True):
@@ -22,19 +22,19 @@ def _broadcast(
 
 
 @register_rule("transpose")
-def _transpose(walk: Walk, operands: Operands, *, permutation: Shape, **_: Any) -> Results:
+def _transpose(interp: Interpreter, operands: Operands, *, permutation: Shape, **_: Any) -> Results:
     (x,) = operands
     return [view([x.axes[i] for i in permutation], x)]
 
 
 @register_rule("squeeze")
-def _squeeze(walk: Walk, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
+def _squeeze(interp: Interpreter, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
     (x,) = operands
     return [view(without(x.axes, dimensions), x)]
 
 
 @register_rule("rev")
-def _rev(walk: Walk, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
+def _rev(interp: Interpreter, operands: Operands, *, dimensions: Shape, **_: Any) -> Results:
     axes = list(operands[0].axes)
     for i in dimensions:
         axis = axes[i]
@@ -43,13 +43,13 @@ def _rev(walk: Walk, operands: Operands, *, dimensions: Shape, **_: Any) -> Resu
 
 
 @register_rule("tile")
-def _tile(walk: Walk, operands: Operands, *, reps: Shape, **_: Any) -> Results:
+def _tile(interp: Interpreter, operands: Operands, *, reps: Shape, **_: Any) -> Results:
     """As a broadcast to a new axis before each, and a merge."""
-    (x,), (shape,) = operands, walk.shapes
+    (x,), (shape,) = operands, interp.shapes
     return [
         view(
             [
-                axis if repeats == 1 else _pair(walk, FREE, repeats, axis, n)
+                axis if repeats == 1 else _pair(interp, FREE, repeats, axis, n)
                 for axis, n, repeats in zip(x.axes, shape, reps, strict=True)
             ],
             x,
@@ -59,16 +59,21 @@ def _tile(walk: Walk, operands: Operands, *, reps: Shape, **_: Any) -> Results:
 
 @register_rule("reshape")
 def _reshape(
-    walk: Walk, operands: Operands, *, new_sizes: Shape, dimensions: Shape | None = None, **_: Any
+    interp: Interpreter,
+    operands: Operands,
+    *,
+    new_sizes: Shape,
+    dimensions: Shape | None = None,
+    **_: Any,
 ) -> Results:
     """Runs of axes merge or split; sizes of 1 come and go."""
-    x, old, new = operands[0], walk.shapes[0], new_sizes
+    x, old, new = operands[0], interp.shapes[0], new_sizes
     if 0 in old or dimensions is not None:
-        return [view([walk.freeze(x.axes)] * len(new), x)]
+        return [view([interp.freeze(x.axes)] * len(new), x)]
     axes: list[Axis] = [FREE] * len(new)
     for before, after in _runs(old, new):
         sizes = [old[i] for i in before], [new[i] for i in after]
-        regrouped = _regroup(walk, [x.axes[i] for i in before], *sizes)
+        regrouped = _regroup(interp, [x.axes[i] for i in before], *sizes)
         for i, axis in zip(after, regrouped, strict=True):
             axes[i] = axis
     return [view(axes, x)]
@@ -89,7 +94,7 @@ def _runs(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], l
 
 
 def _regroup(
-    walk: Walk, axes: Sequence[Axis], old: Sequence[int], new: Sequence[int]
+    interp: Interpreter, axes: Sequence[Axis], old: Sequence[int], new: Sequence[int]
 ) -> Sequence[Axis]:
     """The labels of a run of axes of sizes `old` once it is reshaped to sizes `new`."""
     if len(old) == len(new) == 1:
@@ -100,15 +105,15 @@ def _regroup(
     # Both shapes are coarser forms of one fine shape: split the axes to it, then merge.
     inner = sorted({prod(sizes[i:]) for sizes in (old, new) for i in range(len(sizes))})
     if any(b % a for a, b in itertools.pairwise(inner)):
-        return [walk.freeze(axes)] * len(new)
+        return [interp.freeze(axes)] * len(new)
     fine = [b // a for a, b in zip([1, *inner], inner, strict=False) if b > a][::-1]
     parts: list[Axis] = []
     for axis, n in zip(axes, old, strict=True):
-        parts += _split(walk, axis, _take(fine, n, len(parts)))
+        parts += _split(interp, axis, _take(fine, n, len(parts)))
     merged, at = [], 0
     for n in new:
         sizes = _take(fine, n, at)
-        merged.append(_merge(walk, parts[at : at + len(sizes)], sizes))
+        merged.append(_merge(interp, parts[at : at + len(sizes)], sizes))
         at += len(sizes)
     return merged
 
@@ -121,7 +126,7 @@ def _take(fine: Sequence[int], size: int, start: int) -> list[int]:
     return list(fine[start:end])
 
 
-def _split(walk: Walk, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+def _split(interp: Interpreter, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     """The labels of axes of these sizes that one axis is reshaped to."""
     if len(sizes) == 1 or isinstance(axis, int):
         return [axis] * len(sizes)
@@ -129,41 +134,41 @@ def _split(walk: Walk, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     for i, n in enumerate(sizes):
         line = np.moveaxis(ids, i, -1).reshape(-1, n)
         if (line == line[0]).all():  # they vary along this one alone
-            result: list[Axis] = [walk.freeze()] * len(sizes)
+            result: list[Axis] = [interp.freeze()] * len(sizes)
             result[i] = line[0]
             return result
-    choice = walk.guess(axis, "reshape")
+    choice = interp.guess(axis, "reshape")
     if choice > 1:
-        return [walk.freeze()] * len(sizes)
-    rows, columns = walk.channels.new(sizes[0]), walk.channels.new(prod(sizes[1:]))
-    walk.grids.append(Grid(ids.reshape(len(rows), -1), rows, columns, True, bool(choice)))
-    return [rows, *_split(walk, columns, sizes[1:])]
+        return [interp.freeze()] * len(sizes)
+    rows, columns = interp.channels.new(sizes[0]), interp.channels.new(prod(sizes[1:]))
+    interp.grids.append(Grid(ids.reshape(len(rows), -1), rows, columns, True, bool(choice)))
+    return [rows, *_split(interp, columns, sizes[1:])]
 
 
-def _merge(walk: Walk, axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
+def _merge(interp: Interpreter, axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
     """The labels of the one axis that axes of these sizes are reshaped to."""
     result = axes[-1]
     width = sizes[-1]
     for axis, n in zip(axes[-2::-1], sizes[-2::-1], strict=True):
-        result = _pair(walk, axis, n, result, width)
+        result = _pair(interp, axis, n, result, width)
         width *= n
     return result
 
 
-def _pair(walk: Walk, rows: Axis, n: int, columns: Axis, m: int) -> Axis:
+def _pair(interp: Interpreter, rows: Axis, n: int, columns: Axis, m: int) -> Axis:
     """The labels of an axis of n * m positions, row by row."""
     if isinstance(rows, int) and isinstance(columns, int):
         return min(rows, columns)
     # Of equal rows or columns there may be fewer once the program runs at other widths.
-    rows = walk.channels.new(n) if isinstance(rows, int) and rows == FREE else rows
-    columns = walk.channels.new(m) if isinstance(columns, int) and columns == FREE else columns
+    rows = interp.channels.new(n) if isinstance(rows, int) and rows == FREE else rows
+    columns = interp.channels.new(m) if isinstance(columns, int) and columns == FREE else columns
     if isinstance(columns, int):
         return np.repeat(rows, m)
     if isinstance(rows, int):
         return np.tile(columns, n)
-    for grid in walk.grids:  # merged again as it was split
+    for grid in interp.grids:  # merged again as it was split
         if grid.rows is rows and grid.columns is columns and grid.whole is not None:
             return grid.whole.ravel()
-    whole = walk.channels.new(n * m).reshape(n, m)
-    walk.grids.append(Grid(whole, rows, columns, split=False))
+    whole = interp.channels.new(n * m).reshape(n, m)
+    interp.grids.append(Grid(whole, rows, columns, split=False))
     return whole.ravel()

@@ -25,7 +25,7 @@ Shape = Sequence[int]
 FREE = -1
 
 
-class Channels:
+class UnionFind:
     """Elements that must be cut together, and those that must not be cut at all.
 
     Elements are joined while the program is walked, so that a rule can ask at an addition whether

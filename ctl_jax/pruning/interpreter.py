@@ -11,21 +11,21 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from ctl_jax.compute.flops import equation_flops, product_flops
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import CALLS, Program, interpret, numbers, opened, places, shape_of
-from ctl_jax.pruning.channels import FREE, Axis, Channels, Labels, elements
+from ctl_jax.pruning.union_find import FREE, Axis, Labels, UnionFind, elements
 
 CONSTANT = "constant of the program"
 
 
-class Array(NamedTuple):
-    """What the walk knows of one array of the program.
+class AbstractArray(NamedTuple):
+    """What the interpreter knows of one array of the program.
 
     Attributes:
       axes: the labels of each axis (see `channels`).
       data: whether it depends on the inputs; what does not is a weight.
       given: whether it depends on the inputs or the parameters; what does not is a constant.
-      readers: bit set of the products (indices into `Walk.products`) it was computed from.
+      readers: bit set of the products (indices into `Interpreter.products`) it was computed from.
       makers: those of them whose results it holds, with no product or residual addition since.
-      buffer: which of `Walk.buffers` holds its values, -1 for none.
+      buffer: which of `Interpreter.buffers` holds its values, -1 for none.
     """
 
     axes: tuple[Axis, ...]
@@ -68,14 +68,14 @@ class Grid:
     """Two axes that the program treats as one: `whole[i, j]` is of row `i` and column `j`.
 
     A channel of `whole` is cut where its row or its column is. Which of them may be is decided
-    once the whole program is known; see `grids`.
+    once the whole program is known; see `reshapes`.
 
     Attributes:
       whole: int64 [rows, columns], or None where a kernel has both axes itself.
       rows: the outer axis, such as attention's heads or the groups of a GroupNorm.
       columns: the inner axis.
       split: whether the program split `whole`, rather than made it of the two.
-      flip: whether to decide against what is likely (see `Walk.guess`).
+      flip: whether to decide against what is likely (see `Interpreter.guess`).
     """
 
     whole: Labels | None
@@ -147,7 +147,7 @@ class _Scope:
     places: dict[Jaxpr, list[int]] | None = None
 
 
-class Walk:
+class Interpreter:
     """One pass over a program; the rules write down here what they learn.
 
     Attributes:
@@ -158,7 +158,7 @@ class Walk:
       now: how many equations there are up to it, in the order of the program.
     """
 
-    def __init__(self, channels: Channels, limit: int, guesses: Mapping[Place, int]) -> None:
+    def __init__(self, channels: UnionFind, limit: int, guesses: Mapping[Place, int]) -> None:
         self.channels = channels
         self.products: list[Product] = []
         self.additions: list[Addition] = []
@@ -174,7 +174,7 @@ class Walk:
         self._limit = limit
         self._scope: _Scope | None = None
 
-    def run(self, program: Program, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    def run(self, program: Program, inputs: Sequence[AbstractArray]) -> tuple[AbstractArray, ...]:
         """Walks a program, whose constants are never cut; returns its outputs.
 
         A rule may run what its equation holds, any number of times; or another program that stands
@@ -213,11 +213,13 @@ class Walk:
         seen = outer.seen and outer.eqn.primitive.name in CALLS
         return _Scope(flops, first, outer.numbered, seen)
 
-    def _constant(self, atom: Var | Literal) -> Array:
+    def _constant(self, atom: Var | Literal) -> AbstractArray:
         fixed, shape = self.channels.fixed(CONSTANT), shape_of(atom)
-        return Array(_sized((fixed,) * len(shape), shape))
+        return AbstractArray(_sized((fixed,) * len(shape), shape))
 
-    def _apply(self, number: int, eqn: JaxprEqn, operands: list[Array]) -> list[Array]:
+    def _apply(
+        self, number: int, eqn: JaxprEqn, operands: list[AbstractArray]
+    ) -> list[AbstractArray]:
         """The results of an equation by its rule, in buffers of theirs."""
         scope = self._scope
         assert scope is not None, "`run` enters one"
@@ -246,7 +248,7 @@ class Walk:
         """The shapes of its results."""
         return [shape_of(var) for var in self.eqn.outvars]
 
-    def _bound(self, var: Var, array: Array) -> Array:
+    def _bound(self, var: Var, array: AbstractArray) -> AbstractArray:
         """`array` as the value of `var`, in a buffer of its own if it is data and has none."""
         shape = shape_of(var)
         axes, buffer = _sized(array.axes, shape), array.buffer
@@ -258,7 +260,7 @@ class Walk:
             return array
         return array._replace(axes=axes, buffer=buffer)
 
-    def alive(self, array: Array) -> None:
+    def alive(self, array: AbstractArray) -> None:
         """Notes that the array is still needed at the equation that is walked now."""
         if array.buffer >= 0:
             self.buffers[array.buffer].death = self.now
@@ -292,7 +294,7 @@ class Walk:
             self.freeze([axis], f"{reason} by numbers that do not follow the width")
         return choice
 
-    def product(self, kernel: Array, reads: Sequence[int], makes: Sequence[int]) -> int:
+    def product(self, kernel: AbstractArray, reads: Sequence[int], makes: Sequence[int]) -> int:
         """Notes a product with `kernel`, whose axes are named; returns its bit for `derived`."""
         made = [kernel.axes[i] for i in makes]
         read = elements(*(kernel.axes[i] for i in reads))
@@ -305,7 +307,7 @@ class Walk:
         ]
         return 1 << (len(self.products) - 1)
 
-    def read(self, operand: int, x: Array, axes: Sequence[int]) -> None:
+    def read(self, operand: int, x: AbstractArray, axes: Sequence[int]) -> None:
         """Notes that the product that is walked now reads channels on these axes of its operand."""
         for i in axes:
             axis = x.axes[i]
@@ -327,9 +329,9 @@ class Walk:
         self.costs.append(Cost(self.repeats * self._scope.flops(self.eqn), carrying))
 
 
-Operands = Sequence[Array]
-Results = Sequence[Array]
-# (walk, operands, **parameters of the equation) -> results
+Operands = Sequence[AbstractArray]
+Results = Sequence[AbstractArray]
+# (interp, operands, **parameters of the equation) -> results
 Rule = Callable[..., Results]
 
 # By the primitive's name. What has no rule here makes all it touches unprunable.
@@ -339,20 +341,20 @@ RULES: dict[str, Rule] = {}
 def register_rule(*primitives: str) -> Callable[[Rule], Rule]:
     """Enters a rule into the table for the primitives of these names.
 
-    A rule gets the walk, one `Array` an operand, and the equation's parameters by their names;
-    `walk.eqn` is the equation itself. It joins the axes whose channels must be cut together,
-    freezes those that must not be cut, and returns one `Array` a result. An axis may pass its
-    labels on only if the program, run again on narrower arrays, would treat each channel that is
-    left as before. Axes of size 1 are FREE on both sides.
+    A rule gets the interpreter, one `AbstractArray` an operand, and the equation's parameters by
+    their names; `interp.eqn` is the equation itself. It joins the axes whose channels must be cut
+    together, freezes those that must not be cut, and returns one `AbstractArray` a result. An axis
+    may pass its labels on only if the program, run again on narrower arrays, would treat each
+    channel that is left as before. Axes of size 1 are FREE on both sides.
 
     Examples, for a primitive that does the same to every position, and for one that calls the
     jaxpr in its parameter `body`:
       >>> @register_rule("my_activation")
-      ... def _my_activation(walk, operands, **_):
+      ... def _my_activation(interp, operands, **_):
       ...     return [derived(operands[0].axes, operands)]
       >>> @register_rule("my_call")
-      ... def _my_call(walk, operands, *, body, **_):
-      ...     return walk.run(body, operands)
+      ... def _my_call(interp, operands, *, body, **_):
+      ...     return interp.run(body, operands)
     """
 
     def enter(rule: Rule) -> Rule:
@@ -362,7 +364,9 @@ def register_rule(*primitives: str) -> Callable[[Rule], Rule]:
     return enter
 
 
-def derived(axes: Sequence[Axis], operands: Sequence[Array], product: int = 0) -> Array:
+def derived(
+    axes: Sequence[Axis], operands: Sequence[AbstractArray], product: int = 0
+) -> AbstractArray:
     """The array with these axes that is computed from `operands`, by the product of this bit."""
     data, given, readers, makers = False, False, product, 0
     for x in operands:
@@ -370,21 +374,21 @@ def derived(axes: Sequence[Axis], operands: Sequence[Array], product: int = 0) -
         given |= x.given
         readers |= x.readers
         makers |= x.makers
-    return Array(tuple(axes), data, readers, product or makers, given=given)
+    return AbstractArray(tuple(axes), data, readers, product or makers, given=given)
 
 
-def view(axes: Sequence[Axis], x: Array) -> Array:
+def view(axes: Sequence[Axis], x: AbstractArray) -> AbstractArray:
     """The array with these axes that holds the values of `x` as they are."""
     return x._replace(axes=tuple(axes))
 
 
-def _unknown(walk: Walk, operands: Operands, /, **_: Any) -> Results:
+def _unknown(interp: Interpreter, operands: Operands, /, **_: Any) -> Results:
     """The rule where there is none: whatever it does with an axis, nothing on it is cut."""
-    label = walk.freeze(axis for x in operands for axis in x.axes)
+    label = interp.freeze(axis for x in operands for axis in x.axes)
     with contextlib.suppress(UserError):  # What it costs may be unknown, too.
-        if flops := equation_flops(walk.eqn):
-            walk.costs.append(Cost(walk.repeats * flops, ()))
-    return [derived((label,) * len(shape), operands) for shape in walk.result_shapes]
+        if flops := equation_flops(interp.eqn):
+            interp.costs.append(Cost(interp.repeats * flops, ()))
+    return [derived((label,) * len(shape), operands) for shape in interp.result_shapes]
 
 
 def _sized(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[Axis, ...]:

@@ -4,7 +4,7 @@
 times each, are one group. A group can be cut if a kernel produces it and nothing froze it.
 
 **Inside a block** (scope `filters`) is read off the dataflow, so that it means the same for any
-model. A group is a *stream*, and keeps its size in that scope, where
+model. A group is *residual*, and keeps its size in that scope, where
 
   (a) a residual addition joined it: an add of two activations, both computed from the inputs, whose
       channels were different until then. A bias, a scale or a statistic is not an activation, and
@@ -22,14 +22,16 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
-from ctl_jax.pruning.channels import Labels
-from ctl_jax.pruning.grids import spread_to_sources
-from ctl_jax.pruning.groups import Group, Member, Role
-from ctl_jax.pruning.walk import Array, Walk
+from ctl_jax.pruning.cost_model import Costs, Terms
+from ctl_jax.pruning.groups import Group, Member, Reading, Role
+from ctl_jax.pruning.interpreter import AbstractArray, Interpreter
+from ctl_jax.pruning.reshapes import spread_to_sources
+from ctl_jax.pruning.union_find import Axis, Labels
 
 NOT_PRODUCED = "no convolution or matrix product of the inputs produces it"
 SINGLE = "all of it is one channel"
@@ -64,26 +66,26 @@ class Partition:
 
 
 def partition(
-    walk: Walk,
-    outputs: Sequence[Array],
+    interp: Interpreter,
+    outputs: Sequence[AbstractArray],
     slots: Sequence[Slot],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Partition:
     """Makes the groups of a program that was walked, its grids resolved.
 
     Args:
-      walk: after the walk.
+      interp: after the interpreter.
       outputs: what the function returns.
       slots: all parameter axes, in the order of the tree.
       shapes: the parameters' shapes, in the same order.
     """
-    size = walk.channels.size
-    roots = walk.channels.find(np.arange(size))
-    made = _first((product.makes for product in walk.products), size)
-    spread_to_sources(made, walk.grids)
-    read = _first((product.reads for product in walk.products), size)
-    spread_to_sources(read, walk.grids)
-    reasons = {reason: _channels_of(ids, roots) for reason, ids in walk.channels.frozen()}
+    size = interp.channels.size
+    roots = interp.channels.find(np.arange(size))
+    made = _first((product.makes for product in interp.products), size)
+    spread_to_sources(made, interp.grids)
+    read = _first((product.reads for product in interp.products), size)
+    spread_to_sources(read, interp.grids)
+    reasons = {reason: _channels_of(ids, roots) for reason, ids in interp.channels.frozen()}
     produced = _channels_of(np.flatnonzero(made < size), roots)
     reasons[NOT_PRODUCED] = ~np.any([produced, *reasons.values()], axis=0)
     kinds = _kinds(slots, roots, ~np.any(list(reasons.values()), axis=0))
@@ -94,14 +96,14 @@ def partition(
     origins = _origins(on, kinds, made)
     index, channel = _numbered(origins, kinds, roots)
     members = _members(on, kinds, channel, made < size, read < size)
-    streams = _streams(walk, kinds, outputs)
-    normalised = _normalised(walk, kinds)
+    residual = _residual(interp, kinds, outputs)
+    normalised = _normalised(interp, kinds)
     groups: dict[str, Group] = {}
     for kind, slot in origins.items():
         name = _unused(slot.path, groups)
         found = tuple(members[kind])
         width = len(found[0].positions)
-        groups[name] = Group(name, width, found, streams.get(kind), normalised.get(kind))
+        groups[name] = Group(name, width, found, residual.get(kind), normalised.get(kind))
     return Partition(groups, _frozen(slots, shapes, kinds, reasons), index, channel)
 
 
@@ -212,29 +214,31 @@ def _by_channel(at: Labels, channel: Labels) -> Labels:
     return at[np.lexsort((at, channel))].reshape(channel.max() + 1, -1)
 
 
-def _streams(walk: Walk, kinds: Labels, outputs: Sequence[Array]) -> dict[int, str]:
+def _residual(
+    interp: Interpreter, kinds: Labels, outputs: Sequence[AbstractArray]
+) -> dict[int, str]:
     """Why a group is not inside a block, for those that are not; the module says how."""
-    streams: dict[int, str] = {}
-    for addition in walk.additions:
-        streams.update(dict.fromkeys(_present(kinds, addition.joined), "residual addition"))
+    residual: dict[int, str] = {}
+    for addition in interp.additions:
+        residual.update(dict.fromkeys(_present(kinds, addition.joined), "residual addition"))
     readers: dict[int, int] = {}
-    for i, product in enumerate(walk.products):
+    for i, product in enumerate(interp.products):
         for kind in _present(kinds, product.reads):
             readers[kind] = readers.get(kind, 0) | 1 << i
-    forks = {(add.left & ~add.right, add.right & ~add.left) for add in walk.additions}
+    forks = {(add.left & ~add.right, add.right & ~add.left) for add in interp.additions}
     last = functools.reduce(operator.or_, (output.makers for output in outputs), 0)
     for kind, bits in readers.items():
         if any(bits & left and bits & right for left, right in forks):
-            streams.setdefault(kind, "forks into a residual addition")
+            residual.setdefault(kind, "forks into a residual addition")
         if bits & last:
-            streams.setdefault(kind, "final representation")
-    return streams
+            residual.setdefault(kind, "final representation")
+    return residual
 
 
-def _normalised(walk: Walk, kinds: Labels) -> dict[int, str]:
+def _normalised(interp: Interpreter, kinds: Labels) -> dict[int, str]:
     """For the groups over whose channels the program reduces: by which primitive first."""
     normalised: dict[int, str] = {}
-    for by, ids in walk.channels.normalised():
+    for by, ids in interp.channels.normalised():
         for kind in _present(kinds, ids):
             normalised.setdefault(kind, by)
     return normalised
@@ -263,3 +267,83 @@ def _frozen(
             found = [reason for reason, mask in reasons.items() if mask[loose].any()]
             frozen[slot.path][slot.axis] = "; ".join(found)
     return frozen
+
+
+class _Rows:
+    """The distinct axes of a program; row 0 is the axis of size 1."""
+
+    def __init__(self, index: Labels) -> None:
+        self._index = index
+        self._rows: dict[int, int] = {}
+        self.axes: list[Labels] = []  # kept, so that their ids stay theirs
+
+    def of(self, axes: Iterable[Axis]) -> list[int]:
+        """The rows of those axes that carry channels of a group."""
+        rows = []
+        for axis in axes:
+            if isinstance(axis, int):
+                continue
+            if id(axis) not in self._rows:
+                self.axes.append(axis)
+                carries = bool((self._index[axis[axis >= 0]] >= 0).any())
+                self._rows[id(axis)] = len(self.axes) if carries else 0
+            rows.append(self._rows[id(axis)])
+        return [row for row in rows if row]
+
+    def sizes(self, groups: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions on each axis in no group, and for one channel of each group of these sizes."""
+        counts = np.zeros((len(self.axes) + 1, len(groups) + 1))
+        counts[0, -1] = 1
+        for row, axis in enumerate(self.axes, 1):
+            of = np.where(axis >= 0, self._index[axis], -1)
+            counts[row] = np.bincount(np.where(of < 0, len(groups), of), minlength=len(groups) + 1)
+        return counts[:, -1], counts[:, :-1] / np.asarray(groups, float)
+
+    def size(self, row: int) -> int:
+        return len(self.axes[row - 1])
+
+
+def costs(
+    interp: Interpreter,
+    found: Partition,
+    slots: Sequence[Slot],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Costs:
+    """The closed forms of FLOPs, parameters and memory; see `cost_model.Costs`."""
+    rows = _Rows(found.index)
+
+    def terms(parts: Iterable[tuple[float, Sequence[int]]]) -> Terms:
+        parts = list(parts)
+        longest = max((len(of) for _, of in parts), default=0)
+        axes = np.zeros((len(parts), longest), np.int32)
+        for i, (_, of) in enumerate(parts):
+            axes[i, : len(of)] = of
+        # All that does not vary is in the coefficient.
+        each = [total / prod(map(rows.size, of)) for total, of in parts]
+        return Terms(np.asarray(each, np.float64), axes)
+
+    axes_of: dict[str, list[Axis]] = {path: [] for path in shapes}
+    for slot in slots:
+        axes_of[slot.path].append(slot.ids)
+    flops = terms((cost.flops, rows.of(cost.axes)) for cost in interp.costs)
+    params = terms((prod(shapes[path]), rows.of(axes)) for path, axes in axes_of.items())
+    memory = terms((x.itemsize * prod(x.shape), rows.of(x.axes)) for x in interp.buffers)
+    sizes = [group.size for group in found.groups.values()]
+    fixed, per_width = rows.sizes(sizes)
+    return Costs(
+        tuple(found.groups), np.asarray(sizes, np.int64), fixed, per_width, flops, params, memory,
+        np.asarray([x.birth for x in interp.buffers], np.int64),
+        np.asarray([x.death for x in interp.buffers], np.int64),
+    )  # fmt: skip
+
+
+def readings(interp: Interpreter, found: Partition) -> tuple[Reading, ...]:
+    """Where products read channels, outside of loops and branches."""
+    names = list(found.groups)
+    result = []
+    for read in interp.reads:
+        of = np.where(read.labels >= 0, found.index[read.labels], -1)
+        for i in np.unique(of[of >= 0]):
+            channels = np.where(of == i, found.channel[read.labels], -1)
+            result.append(Reading(read.equation, read.operand, read.axis, names[i], channels))
+    return tuple(result)

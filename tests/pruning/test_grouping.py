@@ -1,4 +1,4 @@
-"""Group structure of small programs: names, streams, and what is inside a block."""
+"""Group structure of small programs: names, what is residual, and what is inside a block."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def trace(function, **widths: tuple[int, int]) -> pruning.Groups:
     return pruning.trace(lambda v, x: function(lambda name, x: x @ v[name], x), variables, X)
 
 
-def streams(groups: pruning.Groups) -> dict[str, str | None]:
-    return {name: group.stream for name, group in groups.items()}
+def residual(groups: pruning.Groups) -> dict[str, str | None]:
+    return {name: group.residual for name, group in groups.items()}
 
 
 ADDITION, FORK = "residual addition", "forks into a residual addition"
@@ -30,7 +30,7 @@ def test_identity_shortcut():
         return layer("head", x)
 
     groups = trace(net, stem=(3, 8), one=(8, 6), two=(6, 8), head=(8, 4))
-    assert streams(groups) == {"stem": ADDITION, "one": None}
+    assert residual(groups) == {"stem": ADDITION, "one": None}
     assert groups.in_scope("filters") == ("one",)
     assert groups.in_scope("channels") == ("stem", "one")
 
@@ -49,10 +49,10 @@ def test_projection_shortcut_forks(shortcut_first):
         net, stem=(3, 8), one=(8, 6), two=(6, 7), project=(8, 7), last=(7, 5), head=(5, 4)
     )
     made_first = "project" if shortcut_first else "two"
-    assert streams(groups) == {"stem": FORK, made_first: ADDITION, "one": None, "last": FINAL}
+    assert residual(groups) == {"stem": FORK, made_first: ADDITION, "one": None, "last": FINAL}
 
 
-def test_rejoining_by_multiplication_is_no_stream():
+def test_rejoining_by_multiplication_is_not_residual():
     """Squeeze-and-excitation, and a gated unit."""
 
     def net(layer, x):
@@ -66,10 +66,10 @@ def test_rejoining_by_multiplication_is_no_stream():
         net, stem=(3, 8), one=(8, 6), squeeze=(6, 2), excite=(2, 6), gate=(6, 5), value=(6, 5),
         two=(5, 8), head=(8, 4),
     )  # fmt: skip
-    assert streams(groups) == {"stem": ADDITION, "one": None, "squeeze": None, "gate": None}
+    assert residual(groups) == {"stem": ADDITION, "one": None, "squeeze": None, "gate": None}
 
 
-def test_adding_what_was_one_group_already_is_no_stream():
+def test_adding_what_was_one_group_already_is_not_residual():
     """The tanh form of gelu adds x to its cube; centring subtracts a mean over the batch."""
 
     def net(layer, x):
@@ -78,16 +78,16 @@ def test_adding_what_was_one_group_already_is_no_stream():
         return layer("head", jnp.tanh(layer("two", x)))
 
     groups = trace(net, one=(3, 8), two=(8, 6), head=(6, 4))
-    assert streams(groups) == {"one": None, "two": FINAL}
+    assert residual(groups) == {"one": None, "two": FINAL}
 
 
-def test_adding_a_weight_is_no_stream():
+def test_adding_a_weight_is_not_residual():
     def apply(v, x):
         return jnp.tanh(x @ v["one"] + v["bias"] + v["table"][:1]) @ v["two"] @ v["head"]
 
     shapes = {"one": (3, 8), "bias": (1, 8), "table": (1, 8), "two": (8, 6), "head": (6, 4)}
     variables = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    assert streams(pruning.trace(apply, variables, X)) == {"one": None, "two": FINAL}
+    assert residual(pruning.trace(apply, variables, X)) == {"one": None, "two": FINAL}
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
@@ -98,7 +98,7 @@ def test_final_representation_whatever_comes_of_the_head(outputs, loss):
         return -jax.nn.log_softmax(logits)[:, 0].mean() if loss else logits
 
     groups = trace(net, one=(3, 8), two=(8, 6), head=(6, outputs))
-    assert streams(groups) == {"one": None, "two": FINAL}
+    assert residual(groups) == {"one": None, "two": FINAL}
 
 
 def test_features_as_output_leave_the_blocks_prunable():
@@ -107,7 +107,7 @@ def test_features_as_output_leave_the_blocks_prunable():
         return x + layer("two", jnp.tanh(layer("one", x)))
 
     groups = trace(net, stem=(3, 8), one=(8, 6), two=(6, 8))
-    assert streams(groups) == {"one": None}
+    assert residual(groups) == {"one": None}
     assert groups.frozen["two"] == {1: "output of the function"}
 
 
@@ -119,7 +119,7 @@ def test_shared_kernel_reads_and_makes_one_stream():
         return layer("head", x)
 
     (group,) = trace(net, stem=(3, 8), shared=(8, 8), head=(8, 4)).values()
-    assert group.stream == ADDITION
+    assert group.residual == ADDITION
     roles = [(member.path, member.axis, member.role) for member in group.members]
     assert roles == [
         ("head", 0, "in"),

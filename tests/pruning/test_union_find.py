@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctl_jax.pruning.channels import FREE, Channels, elements, merged
+from ctl_jax.pruning.union_find import FREE, UnionFind, elements, merged
 
 LABELS = st.lists(st.integers(-1, 11), min_size=4, max_size=4).map(np.array)
 
 
 @given(pairs=st.lists(st.tuples(LABELS, LABELS), max_size=8))
 def test_join_agrees_with_sets(pairs):
-    channels = Channels(12)
+    channels = UnionFind(12)
     sets = [{i} for i in range(12)]
     for a, b in pairs:
         changed = False
@@ -29,7 +29,7 @@ def test_join_agrees_with_sets(pairs):
 
 
 def test_fixed_positions_freeze_what_they_meet():
-    channels = Channels(4)
+    channels = UnionFind(4)
     wall = channels.fixed("wall")
     assert channels.fixed("wall") == wall != channels.fixed("other")
     assert not channels.join(np.array([0, 1, FREE]), np.array([wall, FREE, wall]))

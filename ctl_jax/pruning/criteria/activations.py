@@ -17,14 +17,21 @@ from jax.extend.core import JaxprEqn
 from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import evaluate
+from ctl_jax.pruning.criteria import criterion
+from ctl_jax.pruning.criteria.request import Parts, Request
+from ctl_jax.pruning.criteria.slices import Vector
 from ctl_jax.pruning.groups import PRODUCTS, Reading
-from ctl_jax.pruning.measure import Parts, Request
-from ctl_jax.pruning.slices import Vector
 
 # Of a reading the mean of |a| at each position of its axis, float32 [n], and of how many values.
 Mean = tuple[jax.Array, float]
 
 
+def _flops_of_activation(request: Request, batch: Any) -> int:
+    """FLOPs of `activation` on a batch, perhaps abstract: a forward pass."""
+    return compute.flops(_step(request), request.variables, _inputs(request, batch))
+
+
+@criterion("activation", needs="activations", by_role=False, flops=_flops_of_activation)
 def activation(request: Request) -> Parts:
     """mean |a| over the examples, pixels and tokens where a product reads the channel.
 
@@ -53,11 +60,6 @@ def activation(request: Request) -> Parts:
         size = request.groups[reading.group].size
         parts[reading.group].append(_by_channel(reading, total / count, size))
     return parts
-
-
-def flops_of_activation(request: Request, batch: Any) -> int:
-    """FLOPs of `activation` on a batch, perhaps abstract: a forward pass."""
-    return compute.flops(_step(request), request.variables, _inputs(request, batch))
 
 
 def _inputs(request: Request, batch: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from ctl_jax import pruning
-from ctl_jax.pruning.structure import Structure
+from ctl_jax.pruning.layout import Layout
 
 
 def column(*positions):
@@ -26,7 +26,7 @@ def make(**changes):
         },
         "shapes": {"a": (4, 2), "b": (4, 3), "c": (5, 7)},
     }
-    return Structure(**(parts | changes))
+    return Layout(**(parts | changes))
 
 
 def with_member(group, slot, positions):
@@ -117,10 +117,10 @@ def test_two_traces_of_one_network():
 
     variables = {"a": np.ones((3, 4)), "b": np.ones((4, 2))}
     one, two = (pruning.trace(net, variables, np.ones((batch, 3))) for batch in (1, 5))
-    assert one.structure is one.structure
-    assert one.structure == two.structure
+    assert one.layout is one.layout
+    assert one.layout == two.layout
     wider = variables | {"b": np.ones((4, 5))}
-    assert pruning.trace(net, wider, np.ones((1, 3))).structure.difference(one.structure) == (
+    assert pruning.trace(net, wider, np.ones((1, 3))).layout.difference(one.layout) == (
         "has parameter b of shape (4, 5), expected (4, 2)"
     )
 
@@ -133,10 +133,10 @@ def test_data_round_trip(size, k, seed, regular):
     table = np.arange(size * k).reshape(size, k) if regular else rng.permutation(size * k)
     if regular and seed % 2:
         table = np.ascontiguousarray(np.arange(size * k).reshape(k, size).T)
-    structure = Structure(
+    structure = Layout(
         {"a": size}, {"a": {("x/y[0]", 2): 3 + table.reshape(size, k)}}, {"x/y[0]": (1, 1, 50)}
     )
-    back = Structure.from_data(json.loads(json.dumps(structure.to_data())))
+    back = Layout.from_data(json.loads(json.dumps(structure.to_data())))
     assert back == structure
     assert back.fingerprint == structure.fingerprint
     assert back.members["a"]["x/y[0]", 2].dtype == np.int64
@@ -144,7 +144,7 @@ def test_data_round_trip(size, k, seed, regular):
 
 def test_regular_positions_are_short():
     many = np.arange(7 * 7 * 512).reshape(49, 512).T  # a flattened map, channels last
-    structure = Structure({"a": 512}, {"a": {("b", 0): many}}, {"b": (25088, 4096)})
+    structure = Layout({"a": 512}, {"a": {("b", 0): many}}, {"b": (25088, 4096)})
     assert structure.to_data()["groups"]["a"]["members"] == {"b[0]": [49, 0, 1, 512]}
 
 
@@ -161,7 +161,7 @@ def test_regular_positions_are_short():
 def test_data_of_no_structure(members):
     data = {"groups": {"a": {"size": 2, "members": members}}, "shapes": {"c": [5]}}
     with pytest.raises((ValueError, KeyError, TypeError)):
-        Structure.from_data(data)
+        Layout.from_data(data)
 
 
 def test_axes_say_where_nothing_need_be_looked_up():
@@ -175,13 +175,13 @@ def test_axes_say_where_nothing_need_be_looked_up():
 @pytest.mark.parametrize("positions", [column(1, 0), np.array([[0, 1], [2, 3]]), column(0, 2)])
 def test_axes_on_which_positions_are_not_the_channels(positions):
     shape = (int(positions.max()) + 1,)
-    structure = Structure({"a": 2}, {"a": {("x", 0): positions}}, {"x": shape})
+    structure = Layout({"a": 2}, {"a": {("x", 0): positions}}, {"x": shape})
     assert structure.axes["x"][0].whole is None
 
 
 def test_axes_that_are_alike_are_one():
     tables = {("x", 0): column(0, 1), ("y", 1): column(0, 1), ("z", 0): column(0, 1)}
     shapes = {"x": (2,), "y": (5, 2), "z": (3,)}
-    axes = Structure({"a": 2}, {"a": tables}, shapes).axes
+    axes = Layout({"a": 2}, {"a": tables}, shapes).axes
     assert axes["x"][0] is axes["y"][1]
     assert axes["x"][0] is not axes["z"][0]

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctl_jax.errors import UserError
-
-Ints = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.float64]
+from ctl_jax.trees import Floats, Ints
 
 KINDS = ("flops", "params", "memory")
 
@@ -32,7 +30,7 @@ class Terms:
     """
 
     coefficients: npt.NDArray[Any]
-    axes: Ints
+    axes: npt.NDArray[np.integer[Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ which one is right depends on how the program came to its numbers, which a jaxpr
 So it is decided here by what else is known, once the whole program is. If the columns are frozen
 (attention contracts them) the rows are cut, and the other way round; and what was joined to
 channels that are cut in one way is cut in that way. Else it is the rows if they are some
-parameter's axis, or joined to one, and the columns if not. `probe` then checks what was
+parameter's axis, or joined to one, and the columns if not. `verify` then checks what was
 decided for reshapes that split, by tracing the pruned program.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctl_jax.pruning.channels import Channels, Labels, elements
-from ctl_jax.pruning.walk import Grid
+from ctl_jax.pruning.interpreter import Grid
+from ctl_jax.pruning.union_find import Labels, UnionFind, elements
 
 ROWS, COLUMNS = "rows", "columns"
 
@@ -31,11 +31,11 @@ REASONS = {
 }
 
 
-def resolve(channels: Channels, grids: Sequence[Grid], parameters: int) -> None:
+def resolve(channels: UnionFind, grids: Sequence[Grid], parameters: int) -> None:
     """Decides for every grid, and joins and freezes its axes accordingly.
 
     Args:
-      channels: after the walk.
+      channels: after the interpreter.
       grids: in the order of the program.
       parameters: how many of the elements, the first, are of parameters.
     """
@@ -75,7 +75,7 @@ def _unrelated(pending: Sequence[Grid], roots: Labels) -> list[list[Grid]]:
     for grid in pending:
         whole = () if grid.whole is None else (grid.whole.ravel(),)
         touched.append(roots[elements(grid.rows, grid.columns, *whole)])
-    related = Channels(len(roots))
+    related = UnionFind(len(roots))
     for ids in touched:
         related.join(ids[:-1], ids[1:])
     sets: dict[int, list[Grid]] = {}
@@ -97,7 +97,7 @@ def _is_anchored(grid: Grid, roots: Labels, real: np.ndarray) -> bool:
     return grid.whole is None or bool(real[roots[elements(grid.rows)]].any())
 
 
-def _apply(channels: Channels, grid: Grid, side: str) -> None:
+def _apply(channels: UnionFind, grid: Grid, side: str) -> None:
     if grid.whole is not None:
         rows, columns = grid.whole.shape
         cut = np.repeat(grid.rows, columns) if side == ROWS else np.tile(grid.columns, rows)

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Positions = npt.NDArray[np.int64]
+from ctl_jax.trees import Ints
+
 Slot = tuple[str, int]  # a parameter's path and one of its axes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Lying:
+class AxisLayout:
     """How groups lie on an axis.
 
     Attributes:
@@ -26,13 +26,13 @@ class Lying:
 
     whole: str | None
     size: int
-    groups: tuple[tuple[str, Positions], ...]
+    groups: tuple[tuple[str, Ints], ...]
 
 
-class Structure:
+class Layout:
     """The channel groups of a trace, without what the tracer says about them.
 
-    Two traces have the same structure if the same cut means the same to both: groups of the same
+    Two traces have the same layout if the same cut means the same to both: groups of the same
     names and sizes, on the same positions of the same axes, in trees of the same shapes.
 
     Attributes:
@@ -45,26 +45,26 @@ class Structure:
     def __init__(
         self,
         sizes: Mapping[str, int],
-        members: Mapping[str, Mapping[Slot, Positions]],
+        members: Mapping[str, Mapping[Slot, Ints]],
         shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.sizes = dict(sizes)
         self.members = {name: dict(members[name]) for name in self.sizes}
         self.shapes = dict(shapes)
-        # What `prune` found out about trees: their structure -> the parameter that each leaf is.
+        # What `prune` found out about trees: their layout -> the parameter that each leaf is.
         self.owners: dict[Any, Sequence[str | None]] = {}
 
     @functools.cached_property
-    def axes(self) -> dict[str, dict[int, Lying]]:
+    def axes(self) -> dict[str, dict[int, AxisLayout]]:
         """By path and axis the groups that lie on it.
 
         Axes on which the same groups lie in the same way have one and the same object.
         """
-        found: dict[str, dict[int, list[tuple[str, Positions]]]] = {}
+        found: dict[str, dict[int, list[tuple[str, Ints]]]] = {}
         for name, members in self.members.items():
             for (path, axis), positions in members.items():
                 found.setdefault(path, {}).setdefault(axis, []).append((name, positions))
-        known: dict[Any, Lying] = {}
+        known: dict[Any, AxisLayout] = {}
         return {
             path: {
                 axis: self._lying(self.shapes[path][axis], groups, known)
@@ -74,18 +74,18 @@ class Structure:
         }
 
     def _lying(
-        self, size: int, groups: Sequence[tuple[str, Positions]], known: dict[Any, Lying]
-    ) -> Lying:
+        self, size: int, groups: Sequence[tuple[str, Ints]], known: dict[Any, AxisLayout]
+    ) -> AxisLayout:
         alike = (size, *((name, table.shape, table.tobytes()) for name, table in groups))
         if alike not in known:
             name, table = groups[0]
             whole = table.shape[1] == 1 and np.array_equal(table[:, 0], np.arange(size))
-            known[alike] = Lying(name if whole else None, size, tuple(groups))
+            known[alike] = AxisLayout(name if whole else None, size, tuple(groups))
         return known[alike]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over names, sizes, positions and shapes: equal structures, equal text.
+        """SHA-256, in hex, over names, sizes, positions and shapes: equal layouts, equal text.
 
         It does not depend on the order of groups, nor on the batch size of the trace.
         """
@@ -93,7 +93,7 @@ class Structure:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Structure):
+        if not isinstance(other, Layout):
             return NotImplemented
         return self.difference(other) is None
 
@@ -109,16 +109,16 @@ class Structure:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"owners": {}}  # tree structures can not all be pickled
 
-    def difference(self, expected: "Structure") -> str | None:
-        """The first thing in which this is another structure than `expected`, or None.
+    def difference(self, expected: "Layout") -> str | None:
+        """The first thing in which this is another layout than `expected`, or None.
 
         Returns:
-          The rest of a sentence that begins with what holds this structure, such as "has 3 channels
+          The rest of a sentence that begins with what holds this layout, such as "has 3 channels
           of group 'a', expected 4".
         """
         return None if self is expected else next(self._differences(expected), None)
 
-    def _differences(self, expected: "Structure") -> Iterator[str]:
+    def _differences(self, expected: "Layout") -> Iterator[str]:
         """The differences, what explains most first; only the first is sure to be one."""
         for name in {**expected.sizes, **self.sizes}:
             if name not in self.sizes:
@@ -139,7 +139,7 @@ class Structure:
             elif here != there:
                 yield f"has parameter {path} of shape {here}, expected {there}"
 
-    def _differences_of(self, name: str, expected: "Structure") -> Iterator[str]:
+    def _differences_of(self, name: str, expected: "Layout") -> Iterator[str]:
         here, there = self.members[name], expected.members[name]
         for slot in {**there, **here}:
             if slot not in here:
@@ -164,7 +164,7 @@ class Structure:
         """
         written: dict[Any, list[Any]] = {}  # many members have the same table
 
-        def encoded(positions: Positions) -> list[Any]:
+        def encoded(positions: Ints) -> list[Any]:
             table = positions.shape, positions.tobytes()
             if table not in written:
                 written[table] = _encode(positions)
@@ -182,7 +182,7 @@ class Structure:
         }
 
     @classmethod
-    def from_data(cls, data: Any) -> "Structure":
+    def from_data(cls, data: Any) -> "Layout":
         """Reads what `to_data` returned.
 
         Raises:
@@ -190,8 +190,8 @@ class Structure:
         """
         shapes = {path: tuple(int(n) for n in shape) for path, shape in data["shapes"].items()}
         sizes: dict[str, int] = {}
-        members: dict[str, dict[Slot, Positions]] = {}
-        tables: dict[tuple[int, str], Positions] = {}
+        members: dict[str, dict[Slot, Ints]] = {}
+        tables: dict[tuple[int, str], Ints] = {}
         for name, group in data["groups"].items():
             size = sizes[name] = int(group["size"])
             members[name] = {}
@@ -211,13 +211,13 @@ def key(slot: Slot) -> str:
     return f"{path}[{axis}]"
 
 
-def _some(positions: Positions) -> str:
+def _some(positions: Ints) -> str:
     shown = ", ".join(map(str, positions[:3]))
     what = "position" if len(positions) == 1 else "positions"
     return f"{what} {shown}" + (f" and {len(positions) - 3} more" if len(positions) > 3 else "")
 
 
-def _encode(positions: Positions) -> list[Any]:
+def _encode(positions: Ints) -> list[Any]:
     size, k = positions.shape
     start = int(positions[0, 0])
     step = int(positions[1, 0]) - start if size > 1 else 0
@@ -226,7 +226,7 @@ def _encode(positions: Positions) -> list[Any]:
     return code if np.array_equal(positions, _regular(size, *code)) else positions.tolist()
 
 
-def _decode(code: list[Any], size: int) -> Positions:
+def _decode(code: list[Any], size: int) -> Ints:
     if len(code) == 4 and all(isinstance(n, int) for n in code):
         return _regular(size, *code)
     positions = np.asarray(code)
@@ -235,5 +235,5 @@ def _decode(code: list[Any], size: int) -> Positions:
     return positions.astype(np.int64)
 
 
-def _regular(size: int, k: int, start: int, step: int, within: int) -> Positions:
+def _regular(size: int, k: int, start: int, step: int, within: int) -> Ints:
     return start + step * np.arange(size)[:, None] + within * np.arange(k)

@@ -87,6 +87,11 @@ def by_channel(vector: Vector, member: Member, *, largest: bool = False) -> Vect
     return found.max(axis=1) if largest else found.sum(axis=1)
 
 
+def relative(values: Vector, to: Vector | np.float64) -> Vector:
+    """`values / to`, and 0 where `to` is."""
+    return np.divide(values, to, out=np.zeros_like(values), where=np.not_equal(to, 0))
+
+
 def _in_range(
     measure: Callable[..., Vector], kernel: Kernel, axis: int, *arguments: object
 ) -> Vector:

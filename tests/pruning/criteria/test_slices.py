@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning import slices
+from ctl_jax.pruning.criteria import slices
 from ctl_jax.pruning.groups import Member
 
 PLAIN = {

@@ -14,14 +14,25 @@ import numpy as np
 
 from ctl_jax import compute
 from ctl_jax.errors import UserError
-from ctl_jax.pruning import slices
-from ctl_jax.pruning.measure import Parts, Request
+from ctl_jax.pruning.criteria import criterion, slices
+from ctl_jax.pruning.criteria.request import Parts, Request
 
 Loss = Callable[[Sequence[jax.Array]], jax.Array]  # of the parameters that count
 # From a loss, those parameters and a random key: the loss and, per weight, its importance.
 Importance = Callable[[Loss, Sequence[jax.Array], jax.Array], tuple[jax.Array, Sequence[jax.Array]]]
 
 
+def _flops_of_taylor(request: Request, batch: Any) -> int:
+    """FLOPs of `taylor` on a batch, perhaps abstract."""
+    return _flops(request, batch, _first_order)
+
+
+def _flops_of_hessian(request: Request, batch: Any) -> int:
+    """FLOPs of `hessian` on a batch, perhaps abstract."""
+    return request.probes * _flops(request, batch, _second_order)
+
+
+@criterion("taylor", needs="gradients", flops=_flops_of_taylor)
 def taylor(request: Request) -> Parts:
     """mean over the batches of sum (w dL/dw)^2.
 
@@ -34,6 +45,7 @@ def taylor(request: Request) -> Parts:
     return _expected(request, _first_order)
 
 
+@criterion("hessian", needs="gradients", flops=_flops_of_hessian)
 def hessian(request: Request) -> Parts:
     """mean over the batches of sum 1/2 w^2 d2L/dw2.
 
@@ -44,16 +56,6 @@ def hessian(request: Request) -> Parts:
     channel falls with the root of the number of vectors.
     """
     return _expected(request, _second_order, request.probes)
-
-
-def flops_of_taylor(request: Request, batch: Any) -> int:
-    """FLOPs of `taylor` on a batch, perhaps abstract."""
-    return _flops(request, batch, _first_order)
-
-
-def flops_of_hessian(request: Request, batch: Any) -> int:
-    """FLOPs of `hessian` on a batch, perhaps abstract."""
-    return request.probes * _flops(request, batch, _second_order)
 
 
 def _flops(request: Request, batch: Any, importance: Importance) -> int:

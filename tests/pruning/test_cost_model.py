@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import compute, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.costs import KINDS, Costs, Terms
+from ctl_jax.pruning.cost_model import KINDS, Costs, Terms
 
 
 def random_costs(seed: int) -> Costs:
@@ -99,7 +99,7 @@ def network() -> tuple[pruning.Groups, dict[str, jax.Array]]:
 def test_flops_and_params_are_those_of_the_pruned_network(data):
     groups, variables = network()
     widths = {name: data.draw(st.integers(1, group.size)) for name, group in groups.items()}
-    keep = pruning.Keep({name: np.arange(n) for name, n in widths.items()}, groups.structure)
+    keep = pruning.Keep({name: np.arange(n) for name, n in widths.items()}, groups.layout)
     small = jax.eval_shape(lambda v: pruning.prune(v, groups, keep), variables)
     assert groups.costs.flops(keep) == compute.flops(groups.apply_fn, small, *groups.inputs)
     assert groups.costs.params(keep) == sum(leaf.size for leaf in jax.tree.leaves(small))

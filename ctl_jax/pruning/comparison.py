@@ -7,7 +7,8 @@ equation by equation. Shapes differ, of course; what was made of them must not. 
 
 - numbers that come to the same: `n - 1 > 0`;
 - the count by which a sum over channels is divided: over the channels that stay, the mean is one;
-- what a rule of the walk has looked into: where a slice, a split or a padding of channels starts.
+- what a rule of the interpreter has looked into: where a slice, a split or a padding of channels
+  starts.
 
 Derivatives that a function states itself (`jax.custom_vjp`) are no part of the program that is
 traced, and not compared.

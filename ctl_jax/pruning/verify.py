@@ -27,10 +27,10 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from ctl_jax.pruning import programs
+from ctl_jax.pruning import comparison
 from ctl_jax.pruning.groups import Group, Groups
-from ctl_jax.pruning.paths import leaf_paths
-from ctl_jax.pruning.walk import Guess, Place
+from ctl_jax.pruning.interpreter import Guess, Place
+from ctl_jax.trees import leaf_paths
 
 # Each round takes the next way at the places that came out wrong, so a few reach the last one;
 # beyond, whatever is still wrong is frozen.
@@ -52,14 +52,14 @@ class Analysis:
       guesses: in the order of the program.
       concerned: for each guess the groups that it is about.
       outputs: the shapes of the program's results.
-      loose: reductions over positions that carry no channels; see `programs.change`.
+      loose: reductions over positions that carry no channels; see `comparison.change`.
     """
 
     groups: Groups
     guesses: tuple[Guess, ...]
     concerned: tuple[frozenset[str], ...]
     outputs: tuple[tuple[int, ...], ...]
-    loose: programs.Loose
+    loose: comparison.Loose
 
 
 Analyse = Callable[[Mapping[Place, int]], Analysis]
@@ -130,7 +130,7 @@ def change(
         other = at_widths(_resized(variables, found.groups, widths))
     except Exception as error:  # whatever a user's function raises
         return f"the function does not run ({described(error)})"
-    return programs.change(program, other, found.loose)
+    return comparison.change(program, other, found.loose)
 
 
 class _Search:
