@@ -22,7 +22,7 @@ import turns
 from jax import lax
 
 from ctl_jax import models
-from ctl_jax.models import formulations
+from ctl_jax.models import cpu
 
 
 class Layer(NamedTuple):
@@ -108,10 +108,10 @@ def whole(name: str, backward: bool) -> tuple[dict[str, Call], dict[str, float]]
 
     def make(backend: str) -> tuple[Call, float]:
         def run(params: Any) -> Any:
-            with formulations.tuned(backend):
+            with cpu.tuned(backend):
                 return jax.value_and_grad(loss)(params) if backward else forward(params)
 
-        began, options = time.process_time(), formulations.compiler_options("cpu")
+        began, options = time.process_time(), cpu.compiler_options("cpu")
         compiled = jax.jit(run, compiler_options=options).lower(variables["params"]).compile()
         taken = time.process_time() - began
         return lambda: jax.block_until_ready(compiled(variables["params"])), taken
@@ -164,14 +164,14 @@ def contenders(layer: Layer, backward: bool) -> dict[str, Call]:
             found, gradient = jax.vjp(result, images, kernel)
             return found, *gradient(found)
 
-        with formulations.tuned("cpu"):
-            options = formulations.compiler_options("cpu")
+        with cpu.tuned("cpu"):
+            options = cpu.compiler_options("cpu")
             compiled = jax.jit(run, compiler_options=options).lower(*arrays).compile()
         there = tuple(map(jax.device_put, arrays))
         return lambda: jax.block_until_ready(compiled(*there))
 
     return {
-        OURS: make(formulations.conv_general_dilated),
+        OURS: make(cpu.conv_general_dilated),
         OTHERS[0]: make(lax.conv_general_dilated),
         OTHERS[1]: _torch(layer, arrays, backward),
     }

@@ -34,11 +34,11 @@ from ctl_jax.experiment.auto import expectation, policy
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.kinds import extract, head, look
 from ctl_jax.experiment.methods import parse_method
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.steps import Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
+from ctl_jax.experiment.workspace import Workspace
 
 PRIOR = pathlib.Path(expectation.__file__).with_name("prior.json")
 CURVES = "curves.jsonl"
@@ -132,7 +132,7 @@ def collect(given: argparse.Namespace) -> None:
     experiment.run(config, given.workdir, rich.console.Console(width=140))
     checked = experiment.validate(config)
     store = Store(given.workdir, checked.to_dict())
-    place = Workplace(checked, TaskLoader(checked.data), store)
+    place = Workspace(checked, TaskLoader(checked.data), store)
     fit_all(make_plan(place), given, files.path(given.workdir) / CURVES)
 
 
@@ -214,7 +214,7 @@ def _heads(case: Case, given: argparse.Namespace) -> Iterator[tuple[str, int]]:
             yield solver, images
 
 
-def _read(place: Workplace, steps: Sequence[Step]) -> list[heads.Shard]:
+def _read(place: Workspace, steps: Sequence[Step]) -> list[heads.Shard]:
     found = [place.local_arrays(step) for step in steps]
     return [heads.Shard(each[extract.FEATURES], each[extract.LABELS]) for each in found]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ctl_jax import arguments, cluster, experiment, export, exports, models, predict
-from ctl_jax.data import commands
+from ctl_jax.data import cli
 from ctl_jax.experiment.config import KEYS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ GUIDES = [
 PAGES = [
     *GUIDES,
     ROOT / "ctl_jax/main.py",
-    *(ROOT / name for name in ("launch/tpu.py", "launch/gke.py", "ctl_jax/data/commands.py")),
+    *(ROOT / name for name in ("launch/tpu.py", "launch/gke.py", "ctl_jax/data/cli.py")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]
 
@@ -142,7 +142,7 @@ def test_keys(shown):
 
 @pytest.mark.parametrize("shown", _shown(r"-m ctl_jax\.data ([^`\n]*)"))
 def test_data_commands(shown):
-    commands._parser().parse_args(shlex.split(shown))
+    cli._parser().parse_args(shlex.split(shown))
 
 
 @pytest.mark.parametrize("shown", _shown(r"-m ctl_jax\.(?:predict|export) ([^`\n]*)"))

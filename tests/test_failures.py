@@ -11,8 +11,7 @@ import pytest
 
 from ctl_jax import failures, files
 from ctl_jax.finetune import Snapshot, TrainState
-from ctl_jax.finetune.checkpoints import Checkpoints
-from ctl_jax.finetune.packing import Checkpoint
+from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints
 
 
 def caught(function, *arguments):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import compilation, data, home
 from ctl_jax.data import cache
-from ctl_jax.data.sources import dm_nevis, embedded, imported, tfds
+from ctl_jax.data.sources import dm_nevis, imported, synthetic, tfds
 from ctl_jax.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_the_home_and_what_follows(alone):
     assert home.remark() == ""
     assert compilation.cache_dir() == folder / ".cache/ctl_jax/xla"
     assert cache.cache_dir() == folder / ".cache/ctl_jax/images"
-    assert embedded.default_dir() == folder / ".cache/ctl_jax/tfds"
+    assert synthetic.default_dir() == folder / ".cache/ctl_jax/tfds"
     assert imported.default_dir() == folder / ".local/share/ctl_jax/imported"
     assert tfds.default_dir() == folder / "tensorflow_datasets"
 
@@ -107,7 +107,7 @@ def test_a_file_may_be_called_so(alone, monkeypatch):
     [
         ("CTL_JAX_CACHE", cache.cache_dir),
         ("CTL_JAX_CACHE", lambda: compilation.cache_dir().parent),
-        ("CTL_JAX_DATA", embedded.default_dir),
+        ("CTL_JAX_DATA", synthetic.default_dir),
         ("CTL_JAX_IMPORTED", imported.default_dir),
         ("TFDS_DATA_DIR", tfds.default_dir),
         ("NEVIS_DATA_DIR", lambda: dm_nevis.default_dirs()[0]),

@@ -1,4 +1,4 @@
-"""The data commands; see `ctl_jax.data.commands`."""
+"""The data commands; see `ctl_jax.data.cli`."""
 
 import sys
 
@@ -8,7 +8,7 @@ if __name__ == "__main__":
     # Before the import below, which imports what looks at the environment.
     startup.prepare("ctl_jax.data")
 
-from ctl_jax.data.commands import main
+from ctl_jax.data.cli import main
 
 if __name__ == "__main__":
     sys.exit(streams.settle(main(sys.argv[1:]), printing=True))

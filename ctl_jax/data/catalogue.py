@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from ctl_jax.data import embedded, paths
+from ctl_jax.data import paths, synthetic
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
@@ -71,7 +71,7 @@ def stream(
     """
     _check(variant, ablation, num_tasks, shuffle, seed)
     if variant not in VARIANTS:
-        names = list(embedded.TASKS) if variant == "embedded" else _split(variant)
+        names = list(synthetic.TASKS) if variant == "embedded" else _split(variant)
         return _shuffled(_unique(map(_named, names)), shuffle, seed)
     found = _data_sets()
     rows = [row for row in _read("streams.csv") if row["variant"] == variant]
@@ -98,9 +98,9 @@ def source_spec(name: str) -> TaskSpec:
     Raises:
       UserError: an unknown name, or several.
     """
-    if name in embedded.SOURCES:
-        return _embedded_spec(embedded.SOURCES[name])
-    expected = f"{', '.join(map(repr, embedded.SOURCES))}, or one task that a stream may have"
+    if name in synthetic.SOURCES:
+        return _embedded_spec(synthetic.SOURCES[name])
+    expected = f"{', '.join(map(repr, synthetic.SOURCES))}, or one task that a stream may have"
     try:
         specs = stream(name) if name not in VARIANTS else ()
     except UserError as error:
@@ -186,8 +186,8 @@ def _named(name: str) -> TaskSpec:
     key = name.strip().casefold()
     if key in known:
         return known[key]
-    if key in embedded.SOURCES:
-        return _embedded_spec(embedded.SOURCES[key])
+    if key in synthetic.SOURCES:
+        return _embedded_spec(synthetic.SOURCES[key])
     if (spec := paths.spec(name)) is not None:
         # An official set of TFDS is that of the catalogue.
         return known.get(spec.dataset, spec) if not spec.path else spec
@@ -241,11 +241,11 @@ def _data_sets() -> dict[str, TaskSpec]:
         )
         for row in _read("datasets.csv")
     ]
-    specs += [_embedded_spec(task) for task in embedded.TASKS.values()]
+    specs += [_embedded_spec(task) for task in synthetic.TASKS.values()]
     return {key.casefold(): spec for spec in specs for key in (spec.title, spec.dataset)}
 
 
-def _embedded_spec(task: embedded.EmbeddedTask) -> TaskSpec:
+def _embedded_spec(task: synthetic.EmbeddedTask) -> TaskSpec:
     """How a stream names an embedded task."""
     return TaskSpec(
         name=task.name,

@@ -1,18 +1,23 @@
-"""TFRecord files without TensorFlow: framing, checksums, and reading at any place.
+"""TFRecord files and `tf.train.Example` messages without TensorFlow.
 
 A record is its length (uint64), the masked CRC-32C of those 8 bytes (uint32), the data, and the
 masked CRC-32C of the data (uint32), all little-endian.
 https://www.tensorflow.org/tutorials/load_data/tfrecord
+
+Messages are parsed by the protocol buffers that TFDS brings, which are safe with hostile bytes, and
+ten times as fast as a parser written in Python.
 """
 
 import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from ctl_jax.data.formats.record_files import first_line
 from ctl_jax.errors import UserError
 
 _READ = 1 << 23  # Bytes that are read at once.
@@ -147,3 +152,37 @@ def _masked(data: bytes) -> bytes:
     """The masked CRC-32C of some data, as it is stored."""
     crc: int = google_crc32c.value(data)
     return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def parse(record: bytes) -> Any:
+    """The features of an example by name, for `values`.
+
+    Raises:
+      ValueError: the record is something else.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2  # Takes half a second, once.
+
+    try:
+        return tf_example_pb2.Example.FromString(record).features.feature
+    except Exception as error:  # Protocol buffers have exceptions of their own.
+        raise ValueError(f"is not an example: {first_line(error)}") from error
+
+
+def values(features: Any, name: str, kind: str) -> Sequence[Any]:
+    """A feature's values; none where it is missing or empty.
+
+    Args:
+      features: from `parse`.
+      name: of the feature.
+      kind: "bytes_list", "int64_list" or "float_list".
+
+    Raises:
+      ValueError: its values are of another kind.
+    """
+    if name not in features:
+        return ()
+    found = features[name].WhichOneof("kind")
+    if found not in (kind, None):
+        raise ValueError(f"has {name} as a {found}; expected a {kind}")
+    result: Sequence[Any] = getattr(features[name], kind).value
+    return result

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import jax
 
 from ctl_jax import interrupts
-from ctl_jax.experiment.place import Workplace
-from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import Scores, Snapshot, TrainState, group
-from ctl_jax.finetune.checkpoints import Checkpoints
-from ctl_jax.finetune.packing import Checkpoint, share
+from ctl_jax.experiment.jobs import Job
+from ctl_jax.experiment.workspace import Workspace
+from ctl_jax.finetune import Scores, Snapshot, TrainState, multihost
+from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints, share
 from ctl_jax.trees import Tree
 
 
@@ -51,7 +50,7 @@ class Kept(NamedTuple):
 
 
 @contextlib.contextmanager
-def kept(job: Job, place: Workplace, total_steps: int, **options: Any) -> Iterator["Keeper"]:
+def kept(job: Job, place: Workspace, total_steps: int, **options: Any) -> Iterator["Keeper"]:
     """A training's keeper, with its checkpoints, for as long as the training is in the body.
 
     Args:
@@ -148,7 +147,7 @@ class Keeper:
           Stopped: the run was told to stop; the training is saved.
           Lost: another worker has it.
         """
-        if group.stop_requested():
+        if multihost.stop_requested():
             # The others of a group need this process until it has made its updates.
             now = jax.block_until_ready(snapshot())
             self._save(now)
@@ -196,7 +195,7 @@ class Keeper:
         elif self._every_s and time.monotonic() - self._saved_time >= self._every_s:
             # One that takes longer than it may is waited for, but not here.
             decision = int(self._checkpoints is not None and not self._checkpoints.busy)
-        decision = group.of_first(decision)
+        decision = multihost.of_first(decision)
         if decision < 0:
             raise Lost
         return decision > 0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ctl_jax import files, records
-from ctl_jax.experiment import arrays
+from ctl_jax.experiment import array_files
 from ctl_jax.experiment.steps import Step
 
 # Beside the models of trials that are, or may turn out to be, the best.
@@ -72,5 +72,5 @@ def is_id(name: str) -> bool:
 
 def products(listed: Mapping[str, Sequence[str]]) -> set[str]:
     """Ids of the steps that have a product, by the names in "models" and "arrays"."""
-    kept = {name.removesuffix(arrays.SUFFIX) for name in listed["arrays"]}
+    kept = {name.removesuffix(array_files.SUFFIX) for name in listed["arrays"]}
     return set(filter(is_id, kept.union(listed["models"])))

@@ -12,18 +12,18 @@ from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError, naming
-from ctl_jax.experiment import networks, searches, strategies, stretches, tunings
+from ctl_jax.experiment import build, searches, strategies, stretches, tunings
 from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
-from ctl_jax.experiment.costs import MethodCost
 from ctl_jax.experiment.kept_models import keeping
 from ctl_jax.experiment.kinds import adapt, head, pace, pretrain, prune, recalibrate, shorten
+from ctl_jax.experiment.method_costs import MethodCost
 from ctl_jax.experiment.methods import Method, parse_method
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Finished, Step, Strategy
 from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo, find_tasks
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Phase
 from ctl_jax.finetune.phases import SGD
 from ctl_jax.finetune.step import MAX_STEPS
@@ -50,7 +50,7 @@ class Plan:
       weights_id: hash of the weights that were given; None where none were.
     """
 
-    place: Workplace
+    place: Workspace
     tasks: tuple[TaskInfo, ...]
     missing: tuple[tuple[data.TaskSpec, str], ...]
     methods: dict[str, Method]
@@ -120,7 +120,7 @@ class Plan:
         if cut is None:
             return start
         criterion = cut.criterion or self.config.pruning.criterion
-        settings = {"criterion": criterion, "round_to": networks.round_to(self.config.pruning)}
+        settings = {"criterion": criterion, "round_to": build.round_to(self.config.pruning)}
         of_task: dict[str, Any] = {}
         network = self._network(dataclasses.replace(method, image_size=0))
         if method.start == "pretrained" and criterion not in pruning.ZERO_SHOT and task:
@@ -384,7 +384,7 @@ class Plan:
                 variables = models.shorten(variables, method.stages)
         paths = jax.tree_util.tree_leaves_with_path(variables["params"])
         network = tunings.Network(
-            networks.stages(self.place.network, variables),
+            build.stages(self.place.network, variables),
             ["/".join(key.key for key in path) for path, _ in paths],
         )
         return method.phases(network)
@@ -397,7 +397,7 @@ class Plan:
     def _settings(self) -> dict[str, Any]:
         """Keys of config.finetune that every trial depends on."""
         settings = dataclasses.asdict(self.config.finetune)
-        settings["compute_dtype"] = networks.compute_dtype(self.config.finetune)
+        settings["compute_dtype"] = build.compute_dtype(self.config.finetune)
         for searched in ("learning_rates", "batch_sizes", "search"):
             del settings[searched]
         return _that_do_something(settings)
@@ -499,7 +499,7 @@ def _plain(phase: Phase) -> dict[str, Any]:
     }
 
 
-def make_plan(place: Workplace) -> Plan:
+def make_plan(place: Workspace) -> Plan:
     """Looks at data and weights and lays out every trial; decodes no image and trains nothing.
 
     Args:

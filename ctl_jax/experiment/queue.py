@@ -20,7 +20,6 @@ from ctl_jax.cluster import Worker
 from ctl_jax.experiment import steps
 from ctl_jax.experiment.finished import Finished
 from ctl_jax.experiment.leases import RELEASED, Heartbeat, Lease, Leases, newest
-from ctl_jax.experiment.shares import order
 from ctl_jax.experiment.steps import Step, Strategy
 from ctl_jax.experiment.store import Store
 
@@ -255,7 +254,7 @@ class Queue:
     def _shares(self, now: _Left) -> tuple[list[str], list[str]]:
         """What is ready of this worker's share, and of the others'."""
         ids = list(now.wanted)
-        own, others = order([self._flops(step) for step in now.wanted.values()], self._worker)
+        own, others = share_order([self._flops(step) for step in now.wanted.values()], self._worker)
         mine, theirs = ([ids[i] for i in part if ids[i] in now.ready] for part in (own, others))
         return mine, theirs
 
@@ -325,3 +324,32 @@ class Queue:
         self._store.remove_scratch(ids & finished.scratches)
         if not others:
             self._store.sweep_steps(finished)
+
+
+def share_order(costs: Sequence[float], worker: Worker) -> tuple[list[int], list[int]]:
+    """In which order a worker looks at the trials.
+
+    Shares are stretches of the trials as they are listed, so that a task's stay together, of about
+    equal cost.
+
+    Args:
+      costs: of each trial, none negative.
+      worker: whose order.
+
+    Returns:
+      Its own share, and then the others': the next worker's first, each from the end, where its
+      owner comes last.
+    """
+    amounts = np.asarray(costs, np.float64)
+    if not amounts.any():
+        amounts = np.ones(len(amounts))
+    ends = np.cumsum(amounts)
+    total = ends[-1] if len(ends) else 1.0
+    # A trial belongs to the share that its middle lies in.
+    owners = np.minimum((ends - amounts / 2) / total * worker.count, worker.count - 1).astype(int)
+    bounds = np.searchsorted(owners, np.arange(worker.count + 1)).tolist()
+    others = [(worker.index + step) % worker.count for step in range(1, worker.count)]
+    return (
+        list(range(bounds[worker.index], bounds[worker.index + 1])),
+        [index for k in others for index in reversed(range(bounds[k], bounds[k + 1]))],
+    )

@@ -13,19 +13,19 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import cards, run_records, steps, tables
+from ctl_jax.experiment import cards, printing, run_records, steps
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
+from ctl_jax.experiment.jobs import jobs, pause
 from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
-from ctl_jax.experiment.place import DamagedModel, Workplace
 from ctl_jax.experiment.plan import Plan, make_plan
-from ctl_jax.experiment.progress import Progress
+from ctl_jax.experiment.printing import Progress
 from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.steps import KINDS, Finished, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskLoader
-from ctl_jax.experiment.teamwork import jobs, pause
-from ctl_jax.finetune import group
+from ctl_jax.experiment.workspace import DamagedModel, Workspace
+from ctl_jax.finetune import multihost
 
 _ALONE = Worker()
 
@@ -57,32 +57,32 @@ def run(
         `Stopped` where `interrupts` are caught.
     """
     checked = validate(config)
-    if not group.is_first():
+    if not multihost.is_first():
         console = rich.console.Console(quiet=True)
     warn = functools.partial(_warn, console)
     store = Store(workdir, checked.to_dict(), warn)
-    if group.is_first():
+    if multihost.is_first():
         store.check()
 
     def on_prepare(name: str) -> None:
         console.print(f"making embedded task {name} (once)", highlight=False)
 
     loader = TaskLoader(checked.data, on_prepare)
-    place = Workplace(checked, loader, store, warn)
+    place = Workspace(checked, loader, store, warn)
     plan = make_plan(place)
     _check_devices(plan)
     # Only a group's first process knows what is done.
     tasks = list(place.tasks)
-    if group.is_first():
+    if multihost.is_first():
         finished = store.finished()
         wanted = steps.closure(plan.strategy(finished))
         store.tell_of_lost(wanted, finished)
-        tables.print_plan(console, plan, wanted, finished)
+        printing.print_plan(console, plan, wanted, finished)
         tasks = _tasks_left(wanted, finished)
     if plan_only:
         return
     queue = None
-    if group.is_first():
+    if multihost.is_first():
         store.create()
         queue = Queue(
             store,
@@ -154,7 +154,7 @@ def _execute(
     # What is wrong with their images stops here.
     for name, info in place.tasks.items():
         if name in tasks:
-            tables.print_loaded(console, info, place.loader.load(info.spec))
+            printing.print_loaded(console, info, place.loader.load(info.spec))
     with Progress(console) as progress:
         place.progress = progress
         damaged: set[str] = set()
@@ -184,7 +184,7 @@ def _execute(
     place.progress = None
 
 
-def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
+def _set_aside(place: Workspace, error: DamagedModel, before: set[str]) -> None:
     """Moves a damaged model away, unless it is gone; `before` are the steps whose models were.
 
     Raises:
@@ -192,7 +192,7 @@ def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
     """
     id = error.step.id
     # Several steps may have been claimed that start from it: the first one moves it away.
-    if not group.of_first(int(group.is_first() and place.store.has_product(id))):
+    if not multihost.of_first(int(multihost.is_first() and place.store.has_product(id))):
         return
     if id in before:
         raise UserError(
@@ -200,7 +200,7 @@ def _set_aside(place: Workplace, error: DamagedModel, before: set[str]) -> None:
             f"what step {id} made cannot be read back"
         ) from None
     before.add(id)
-    if group.is_first():
+    if multihost.is_first():
         place.store.set_aside_product(id, error.reason)
 
 
@@ -210,7 +210,7 @@ def _tasks_left(wanted: dict[str, Step], finished: steps.Done) -> list[str]:
     return [task["name"] for s in left.values() if isinstance(task := s.params.get("task"), dict)]
 
 
-def _stage(place: Workplace, step: Step) -> contextlib.AbstractContextManager[None]:
+def _stage(place: Workspace, step: Step) -> contextlib.AbstractContextManager[None]:
     label = KINDS[step.kind].label
     if label is None or place.progress is None:
         return contextlib.nullcontext()
@@ -266,7 +266,7 @@ class _Tally:
             if not is_so_far(step):
                 rank = records.rank(record)
                 self._best[record.task] = min(rank, self._best.get(record.task, rank))
-        line = tables.outcome(record)
+        line = printing.outcome(record)
         self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
 
 

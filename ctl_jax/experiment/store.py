@@ -32,9 +32,9 @@ import numpy as np
 
 from ctl_jax import files, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import arrays, folder
+from ctl_jax.experiment import array_files, step_files
 from ctl_jax.experiment.finished import PROVISIONAL, Finished, is_id, products
-from ctl_jax.experiment.sealing import Damaged, seal, to_lines, unseal
+from ctl_jax.experiment.step_files import Damaged, seal, to_lines, unseal
 
 _RECORDS = ".jsonl"
 
@@ -96,13 +96,13 @@ class Store:
                     found = self._read_config()
                 except Damaged as error:
                     self._tell_of_config(error)
-                    folder.set_aside(self._config_path)
+                    step_files.set_aside(self._config_path)
             for inside in (self._steps, self.leases):
                 files.make_folder(inside)
             if found != self._config.encode():
                 files.write_text(self._config_path, self._config)
         except OSError as error:
-            raise folder.unusable(self.workdir, "written", error) from None
+            raise step_files.unusable(self.workdir, "written", error) from None
 
     def _tell_of_config(self, damage: Damaged) -> None:
         self.tell(f"config.json {damage} (damaged); it is written again")
@@ -181,7 +181,7 @@ class Store:
         if finished.records.issuperset(step_ids):
             return
         try:
-            text = folder.read(self.workdir / "results.csv").decode(errors="replace")
+            text = step_files.read(self.workdir / "results.csv").decode(errors="replace")
             reported = {row.get("trial") for row in csv.DictReader(text.splitlines())}
         except (FileNotFoundError, Damaged, csv.Error):
             return
@@ -207,9 +207,9 @@ class Store:
         self._whole.discard(step_id)
         self._results.pop(step_id, None)
         with contextlib.suppress(FileNotFoundError):
-            aside = folder.set_aside(path)
+            aside = step_files.set_aside(path)
             with contextlib.suppress(Damaged):
-                content = folder.read(aside)
+                content = step_files.read(aside)
                 unseal(step_id, content)
                 if not whole:
                     files.create_bytes(path, content)
@@ -231,7 +231,7 @@ class Store:
         """
         path = self._path(step_id)
         try:
-            found = map(records.from_json, unseal(step_id, folder.read(path)))
+            found = map(records.from_json, unseal(step_id, step_files.read(path)))
             return [record for record in found if record is not None]
         except FileNotFoundError:
             reason = "is gone"
@@ -291,11 +291,11 @@ class Store:
 
     def save_arrays(self, step_id: str, content: Mapping[str, np.ndarray]) -> None:
         """Keeps the arrays that a step made, unless they are there already."""
-        files.create_bytes(self.arrays(step_id), arrays.pack(step_id, content))
+        files.create_bytes(self.arrays(step_id), array_files.pack(step_id, content))
 
     def arrays(self, step_id: str) -> files.Path:
         """The file of the arrays that a step made, for `arrays.read`."""
-        return self._arrays / f"{step_id}{arrays.SUFFIX}"
+        return self._arrays / f"{step_id}{array_files.SUFFIX}"
 
     def set_aside_product(self, step_id: str, reason: object) -> None:
         """Moves a damaged model, or arrays, out of the way; the step is then done again."""
@@ -308,7 +308,7 @@ class Store:
                     files.remove_tree(path)
                     files.remove(path)
                 else:
-                    folder.set_aside(path)
+                    step_files.set_aside(path)
 
     def settle_models(
         self, finished: Finished, *, stay: Collection[str] = (), go: Collection[str] = ()
@@ -333,12 +333,12 @@ class Store:
         """Keeps which channels a cut kept, for people and for `pruning.Keep.from_json`."""
         path, content = self.workdir / "keep" / f"{cut}.json", f"{text}\n".encode()
         try:
-            if folder.read(path) == content:
+            if step_files.read(path) == content:
                 return
         except FileNotFoundError:
             pass
         except Damaged:
-            folder.set_aside(path)
+            step_files.set_aside(path)
         else:
             self.tell(f"keep/{path.name} is not what it should be; it is written again")
         files.write_bytes(path, content)
@@ -359,7 +359,7 @@ class Store:
         if not files.is_remote(path) and not files.exists(path) and not os.path.islink(path):
             return None
         try:
-            unseal(step_id, folder.read(path))
+            unseal(step_id, step_files.read(path))
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -383,14 +383,14 @@ class Store:
           UserError: the folder is something else's, or cannot be read.
         """
         if not files.is_remote(self.workdir):
-            folder.check_place(self.workdir)
+            step_files.check_place(self.workdir)
         try:
-            content = folder.read(self._config_path)
+            content = step_files.read(self._config_path)
             found = _parse_config(content)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise folder.unusable(self.workdir, "read", error) from None
+            raise step_files.unusable(self.workdir, "read", error) from None
         except Damaged:
             # Nobody else's file is moved away.
             if {"steps", "leases"}.intersection(files.names(self.workdir)):

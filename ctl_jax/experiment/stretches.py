@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from ctl_jax import finetune
 from ctl_jax.compute import Ledger
 from ctl_jax.data import balance
-from ctl_jax.experiment.costs import Cost
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.method_costs import Cost
 from ctl_jax.experiment.steps import Step
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import NONE, Augmentation, Phase, Recipe
 
 
@@ -34,7 +34,7 @@ class Stretch(NamedTuple):
     maps: int
 
 
-def plan(step: Step, place: Workplace) -> list[Stretch]:
+def plan(step: Step, place: Workspace) -> list[Stretch]:
     """The phases of a trial, with the updates that the budget pays for."""
     params, start = step.params, step.inputs.get("weights")
     phases = [phase_of(each) for each in params["phases"]]
@@ -53,7 +53,9 @@ def plan(step: Step, place: Workplace) -> list[Stretch]:
         # The last one has what is left, so that little of the budget is.
         amount = int(budget * (phase.share / shares))
         amount = left if number == len(phases) else min(left, amount)
-        updates = finetune.maps.affordable(amount, cost.step, cost.map, batch_size, examples)
+        updates = finetune.feature_maps.affordable(
+            amount, cost.step, cost.map, batch_size, examples
+        )
         if phase.passes:
             updates = min(updates, -(-phase.passes * examples // batch_size))
         maps = min(updates * batch_size, examples) * cost.map

@@ -19,8 +19,8 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from ctl_jax import jaxprs
 from ctl_jax.errors import UserError
+from ctl_jax.models.functional import apply
 from ctl_jax.models.model import Model
-from ctl_jax.models.network import apply
 
 INPUT = "images"
 # Stands for the batch size in the shape of an "expand".

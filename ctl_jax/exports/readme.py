@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ctl_jax.models.functional import reads_last
 from ctl_jax.models.model import Model
-from ctl_jax.models.network import reads_last
 
 _TORCH = """## PyTorch
 

@@ -8,8 +8,8 @@ import jax.export
 import jax.numpy as jnp
 
 from ctl_jax.exports.graph import BATCH
+from ctl_jax.models.functional import apply
 from ctl_jax.models.model import Model
-from ctl_jax.models.network import apply
 
 # The kinds of device that it runs on.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

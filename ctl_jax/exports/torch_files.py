@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from ctl_jax.exports import views
 from ctl_jax.exports.graph import Graph, Node, trace
 from ctl_jax.models import names
+from ctl_jax.models.functional import reads_last
 from ctl_jax.models.model import Model, describe
-from ctl_jax.models.network import reads_last
 from ctl_jax.models.sources import OWN_METADATA
 
 _LOADER = pathlib.Path(__file__).with_name("load_torch.py")

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ctl_jax import models
-from ctl_jax.finetune import maps, sharding
+from ctl_jax.finetune import feature_maps, sharding
 from ctl_jax.finetune.step import Hyper, Metrics, Recipe, TrainState, train_step
 
 
@@ -34,7 +34,7 @@ class Step:
     program: Callable[
         [TrainState, jax.Array, jax.Array, Hyper, jax.typing.ArrayLike], tuple[TrainState, Metrics]
     ]
-    lower: maps.Lower | None = None
+    lower: feature_maps.Lower | None = None
 
     def __call__(
         self,
@@ -114,7 +114,7 @@ def make_step(
     )
     if chunk is None:
         chunk = default_chunk(backend)
-    lower = maps.lower(module, recipe, mesh) if recipe.entrance else None
+    lower = feature_maps.lower(module, recipe, mesh) if recipe.entrance else None
     return Step(mesh, chunk, program, lower)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import batches, maps, sharding
+from ctl_jax.finetune import batches, feature_maps, sharding
 from ctl_jax.finetune.compiled_step import Step
 from ctl_jax.finetune.step import MAX_STEPS, Hyper, Metrics, Recipe, TrainState, init_state, pulled
 from ctl_jax.trees import Tree
@@ -228,10 +228,10 @@ def _inputs(leg: Leg, state: TrainState, data: _Data, seed: int) -> _Data:
     if leg.step.lower is None or int(state.step) == leg.updates:
         return data
     examples = len(data.images)
-    index = maps.seen(examples, data.batch_size, seed, leg.updates, data.among)
+    index = feature_maps.seen(examples, data.batch_size, seed, leg.updates, data.among)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return data._replace(
-        images=maps.compute(leg.step.lower, leg.step.mesh, variables, data.images, index)
+        images=feature_maps.compute(leg.step.lower, leg.step.mesh, variables, data.images, index)
     )
 
 

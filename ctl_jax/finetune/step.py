@@ -16,7 +16,7 @@ from ctl_jax.finetune.adapters import Adapters
 from ctl_jax.finetune.augment import Augmentation, augment, mix, partner
 from ctl_jax.finetune.losses import loss
 from ctl_jax.finetune.phases import Phase
-from ctl_jax.models.network import DTYPES
+from ctl_jax.models.functional import DTYPES
 from ctl_jax.trees import Tree
 
 # The most updates of a training: they are counted in int32.

@@ -1,5 +1,6 @@
 """Fitting a head on features that are computed once."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 
 from ctl_jax.errors import UserError
-from ctl_jax.heads import selection, solvers, weighting
 from ctl_jax.heads import shards as sharded
+from ctl_jax.heads import solvers, weighting
 from ctl_jax.heads.shards import Features, Moments, Shard
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
+from ctl_jax.heads.solvers import ridge
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType(solvers.find())
 
@@ -70,8 +72,8 @@ def fit(
         fitted = known.fit(problem)
         head = fitted.head
     else:
-        columns, spent = selection.choose(problem)
-        fitted = known.fit(selection.restricted(problem, columns))
+        columns, spent = _choose(problem)
+        fitted = known.fit(_restricted(problem, columns))
         head = _scatter(fitted.head, columns, len(moments.mean))
         flops += spent
         notes["selected"] = len(columns)
@@ -89,7 +91,7 @@ def flops(
     """The most FLOPs that `fit` takes, known before; non-decreasing in the examples.
 
     2 per multiply-add of matrix products, n^3 / 3 of a Cholesky factor; the formulas stand in
-    `costs` and in each solver.
+    `linalg_flops` and in each solver.
 
     Args:
       solver: one of `SOLVERS`.
@@ -104,7 +106,7 @@ def flops(
     """
     size = Size(examples, features, classes, multi_label)
     found = weighting.flops(size) + _solver(solver).flops(size)
-    return found + (selection.flops(size) if select else 0)
+    return found + (_flops_of_choosing(size) if select else 0)
 
 
 def shapes(
@@ -168,3 +170,49 @@ def _affine_on_raw(layer: dict[str, Any], moments: Moments) -> dict[str, Any]:
     kernel = np.asarray(layer["kernel"], np.float64) / moments.scale[:, None]
     bias = np.asarray(layer["bias"], np.float64) - moments.mean @ kernel
     return {"kernel": kernel, "bias": bias}
+
+
+# Shares of the features that are tried where a head reads some of them: those whose weights are
+# large where all are fitted. Head2Toe: Evci et al., Head2Toe: Utilizing Intermediate
+# Representations for Better Transfer Learning, 2022 (arXiv:2201.03529). There a group lasso's
+# weights tell how relevant a feature is; here those of ridge regression do, in closed form.
+_SHARES = (0.5, 0.25, 0.125)
+
+
+def _choose(problem: Problem) -> tuple[np.ndarray, int]:
+    """The features that ridge regression predicts best with, and the FLOPs of finding them.
+
+    Args:
+      problem: with all features; dev chooses among shares of them where there is one.
+
+    Returns:
+      Indices, ascending.
+    """
+    whole = ridge.fit(problem)
+    best_entropy = float(whole.notes["cross_entropy"])
+    relevance = np.linalg.norm(whole.head["kernel"], axis=1)
+    order = np.argsort(-relevance, kind="stable")
+    best, flops = np.arange(len(order)), whole.flops
+    for share in _SHARES:
+        columns = np.sort(order[: _kept(len(order), share)])
+        fitted = ridge.fit(_restricted(problem, columns))
+        flops += fitted.flops
+        if (entropy := float(fitted.notes["cross_entropy"])) < best_entropy:
+            best, best_entropy = columns, entropy
+    return best, flops
+
+
+def _restricted(problem: Problem, columns: np.ndarray) -> Problem:
+    """The same problem with some of its features."""
+    dev = problem.dev and (problem.dev[0].select(columns), problem.dev[1])
+    return dataclasses.replace(problem, features=problem.features.select(columns), dev=dev)
+
+
+def _flops_of_choosing(size: Size) -> int:
+    """The most that `_choose` takes."""
+    widths = [size.features, *(_kept(size.features, share) for share in _SHARES)]
+    return sum(ridge.flops(dataclasses.replace(size, features=width)) for width in widths)
+
+
+def _kept(width: int, share: float) -> int:
+    return max(1, int(width * share))

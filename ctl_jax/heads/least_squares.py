@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from ctl_jax.heads import calibration, costs
+from ctl_jax.heads import calibration, linalg_flops
 from ctl_jax.heads.solver import one_hot
 
 # Coefficients that are tried, times the mean squared length of a row of X, from the start to both
@@ -125,10 +125,10 @@ def dual_flops(count: int, classes: int, judges: int = JUDGES) -> int:
 
 
 def _dual_attempt(count: int, classes: int, judges: int | None) -> int:
-    solving = costs.cholesky(count) + 2 * costs.triangular(count, classes)
+    solving = linalg_flops.cholesky(count) + 2 * linalg_flops.triangular(count, classes)
     if judges is None:
-        return solving + costs.cholesky(count)
-    return solving + costs.product(judges, count, classes)
+        return solving + linalg_flops.cholesky(count)
+    return solving + linalg_flops.product(judges, count, classes)
 
 
 def primal(
@@ -169,7 +169,7 @@ def primal(
 
     best, tries = _search(attempt, size)
     weights, _ = _of(gram, "potrs")(best.kept, np.asfortranarray(cross), lower=1)
-    total = tries * _primal_attempt(width, classes, len(rows)) + 2 * costs.triangular(
+    total = tries * _primal_attempt(width, classes, len(rows)) + 2 * linalg_flops.triangular(
         width, classes
     )
     return Solution(weights, bias, *best[:4], flops=total)
@@ -177,12 +177,14 @@ def primal(
 
 def primal_flops(width: int, classes: int) -> int:
     """The most that `primal` takes."""
-    return MOST * _primal_attempt(width, classes, JUDGES) + 2 * costs.triangular(width, classes)
+    return MOST * _primal_attempt(width, classes, JUDGES) + 2 * linalg_flops.triangular(
+        width, classes
+    )
 
 
 def _primal_attempt(width: int, classes: int, judges: int) -> int:
-    solving = costs.cholesky(width) + 2 * costs.triangular(width, judges)
-    return solving + costs.product(judges, width, classes)
+    solving = linalg_flops.cholesky(width) + 2 * linalg_flops.triangular(width, judges)
+    return solving + linalg_flops.product(judges, width, classes)
 
 
 def _search(attempt: Callable[[float], _Tried | None], size: float) -> tuple[_Tried, int]:

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from ctl_jax.heads import costs
+from ctl_jax.heads import linalg_flops
 from ctl_jax.heads.shards import Features, Moments
 from ctl_jax.heads.solver import Problem, Size
 from ctl_jax.heads.solvers import ridge
@@ -41,7 +41,7 @@ def choose(problem: Problem, moments: Moments) -> tuple[Moments, tuple[float, fl
     )
     rows = smaller.features.matrix()
     relevance = _relevance(rows, smaller.targets())
-    flops = costs.product(rows.shape[1], len(rows), problem.num_classes)
+    flops = linalg_flops.product(rows.shape[1], len(rows), problem.num_classes)
     # Ridge regression expects features whose mean over what it is fitted to is 0.
     mean = moments.mean + rows.mean(0) * moments.scale
     found = []
@@ -80,5 +80,5 @@ def _weighted(
 def flops(size: Size) -> int:
     """The most that `choose` takes."""
     some = dataclasses.replace(size, examples=min(size.examples, _IMAGES))
-    products = costs.product(size.features, some.examples, size.classes)
+    products = linalg_flops.product(size.features, some.examples, size.classes)
     return products + len(_POWERS) * ridge.flops(some, _JUDGES)

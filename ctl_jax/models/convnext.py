@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import formulations
+from ctl_jax.models import cpu
 from ctl_jax.models.layers import global_mean, head
 from ctl_jax.models.options import BOOL, COUNT, POSITIVE, STAGES, Options
 from ctl_jax.models.transformer import (
@@ -38,7 +38,7 @@ class Block(nn.Module):
             padding=3,
             feature_group_count=x.shape[-1],
             kernel_init=kernel_init,
-            conv_general_dilated=formulations.conv_general_dilated,
+            conv_general_dilated=cpu.conv_general_dilated,
             name="depthwise",
         )
         y = Mlp(self.hidden, name="mlp")(layer_norm("norm", self.epsilon)(depthwise(x)))

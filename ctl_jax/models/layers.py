@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import formulations
+from ctl_jax.models import cpu
 
 # Where a convolution of stride 2 or more has its padding. "symmetric": half of the kernel on every
 # side (PyTorch). "same": as little as gives every stride an output, the odd row or column at the
@@ -63,7 +63,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
-        conv_general_dilated=formulations.conv_general_dilated,
+        conv_general_dilated=cpu.conv_general_dilated,
         name=name,
     )
 
@@ -130,7 +130,7 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         if not self.use_running_average:
-            y = formulations.batch_norm_in_training(x, scale, bias, self.epsilon)
+            y = cpu.batch_norm_in_training(x, scale, bias, self.epsilon)
             if y is not None:
                 return y.astype(dtype)
         along = (1,) * (x.ndim - 1) + now_mean.shape
@@ -178,12 +178,12 @@ def normalising(by_batch: Callable[[str], bool]) -> contextlib.AbstractContextMa
 
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3/2 max pool, padded by one on every side: the end of most ImageNet stems."""
-    return formulations.max_pool(x)
+    return cpu.max_pool(x)
 
 
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0)."""
-    return formulations.relu(x)
+    return cpu.relu(x)
 
 
 # What is averaged over all of space, for who looks at it; see `taps`.

@@ -15,8 +15,8 @@ from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ctl_jax.errors import UserError
+from ctl_jax.models.functional import apply, init
 from ctl_jax.models.names import Entry, Named, Naming, Shape, Shapes, transposed
-from ctl_jax.models.network import apply, init
 
 _HEAD = "params/head/"
 # So many names of a kind are listed.

@@ -16,8 +16,8 @@ from ctl_jax import files
 from ctl_jax.data import images as pictures
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import checkpoint
-from ctl_jax.models.formulations import compiler_options, tuned
-from ctl_jax.models.network import DTYPES, apply
+from ctl_jax.models.cpu import compiler_options, tuned
+from ctl_jax.models.functional import DTYPES, apply
 from ctl_jax.models.preprocess import Preprocess
 from ctl_jax.models.registry import create
 

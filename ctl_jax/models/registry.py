@@ -8,13 +8,13 @@ import flax.linen as nn
 from ctl_jax.errors import UserError
 from ctl_jax.models import (
     convnext,
+    custom,
     densenet,
     efficientnet,
     mixer,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
-    own,
     resnet,
     shufflenet_v1,
     shufflenet_v2,
@@ -86,7 +86,7 @@ def options_of(name: str) -> tuple[str, ...]:
     Raises:
       UserError: an unknown name.
     """
-    return own.options_of(name) if own.is_own(name) else tuple(_family(name).options)
+    return custom.options_of(name) if custom.is_own(name) else tuple(_family(name).options)
 
 
 def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
@@ -108,8 +108,8 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
       >>> create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1").stages
       (3, 4, 6)
     """
-    if own.is_own(name):
-        return own.create(name, num_outputs, **options)
+    if custom.is_own(name):
+        return custom.create(name, num_outputs, **options)
     family = _family(name)
     for key in options:
         if key not in family.options:

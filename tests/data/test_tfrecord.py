@@ -125,3 +125,38 @@ def _read(path: pathlib.Path) -> list[bytes]:
 
 def _flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
+
+
+INTEGERS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=4)
+
+
+@hypothesis.given(features=st.dictionaries(st.text(max_size=5), st.binary() | INTEGERS, max_size=4))
+def test_values(example: Callable[..., bytes], features: dict[str, bytes | list[int]]) -> None:
+    found = tfrecord.parse(example(**features))
+    for name, value in features.items():
+        if isinstance(value, bytes):
+            assert list(tfrecord.values(found, name, "bytes_list")) == [value]
+        else:
+            assert list(tfrecord.values(found, name, "int64_list")) == value
+    assert list(tfrecord.values(found, "another", "int64_list")) == []
+
+
+def test_another_kind_is_an_error(example: Callable[..., bytes]) -> None:
+    found = tfrecord.parse(example(label=b"cat"))
+    with pytest.raises(ValueError, match="has label as a bytes_list; expected a int64_list"):
+        tfrecord.values(found, "label", "int64_list")
+
+
+@hypothesis.given(data=st.data())
+def test_hostile_bytes(example: Callable[..., bytes], data: st.DataObject) -> None:
+    content = bytearray(example(image=b"pixels" * 5, label=[3, -1]))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    cut = bytes(content[: data.draw(st.integers(0, len(content)))])
+    for hostile in (cut, data.draw(st.binary(max_size=64))):
+        try:
+            found = tfrecord.parse(hostile)
+            for name, kind in (("image", "bytes_list"), ("label", "int64_list")):
+                list(tfrecord.values(found, name, kind))
+        except ValueError:
+            pass

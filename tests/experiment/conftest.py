@@ -14,13 +14,13 @@ from ctl_jax import data, experiment, finetune, models
 from ctl_jax.data.task import fingerprint
 from ctl_jax.experiment import parse_method
 from ctl_jax.experiment.config import budgets, validate
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.plan import make_plan as plan_of
 from ctl_jax.experiment.steps import KINDS, Output, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,7 +115,7 @@ def make_plan():
 
     def make(config):
         checked = validate(config)
-        place = Workplace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
+        place = Workspace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
         return plan_of(place)
 
     return make
@@ -130,7 +130,7 @@ class Trial:
     """A step that can be run without a run's folder."""
 
     step: Step
-    place: Workplace
+    place: Workspace
     task: data.Task
 
     def run(self, scratch=None) -> Output:
@@ -159,7 +159,7 @@ def one_trial(config, console):
     def make(task):
         checked = validate(config)
         store = Store("nowhere", {})
-        place = Workplace(checked, _Loader(task), store, pytest.fail)
+        place = Workspace(checked, _Loader(task), store, pytest.fail)
         place.compiled = functools.partial(_make_step, place.module)
         examples = {name: len(split) for name, split in task.splits.items()}
         info = TaskInfo(task.spec, task.num_classes, examples, task.fingerprint)

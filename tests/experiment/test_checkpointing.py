@@ -10,7 +10,7 @@ from ctl_jax import interrupts
 from ctl_jax.experiment import checkpointing
 from ctl_jax.experiment.checkpointing import Dev, Keeper, Lost
 from ctl_jax.finetune import Scores, Snapshot, TrainState
-from ctl_jax.finetune.packing import Checkpoint
+from ctl_jax.finetune.checkpoints import Checkpoint
 
 TOTAL = 30
 

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from ctl_jax import compute, data, experiment, failures, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import networks, runner
+from ctl_jax.experiment import build, runner
 from ctl_jax.experiment.kinds import finetune
-from ctl_jax.experiment.place import Workplace
-from ctl_jax.experiment.sealing import seal
+from ctl_jax.experiment.step_files import seal
 from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.report import figures
 
 CONFIG = {
@@ -94,7 +94,7 @@ def _variables(place, seed, num_classes):
 
 
 def _of(place, step, variables):
-    make = functools.partial(networks.as_model, place.network, variables)
+    make = functools.partial(build.as_model, place.network, variables)
     return lambda: make(place.config.data.image_size, "float32", notes={"step": step.id})
 
 
@@ -137,9 +137,9 @@ def command():
         patch.setattr(runner, "Queue", functools.partial(runner.Queue, lease_s=0.02))
         # They take most of the time, and are the same each time.
         for name in ("abstract_variables", "trace_groups"):
-            patch.setattr(networks, name, _once(getattr(networks, name)))
+            patch.setattr(build, name, _once(getattr(build, name)))
         known = {}
-        patch.setattr(Workplace, "once", lambda self, key, make: _known(known, key, make))
+        patch.setattr(Workspace, "once", lambda self, key, make: _known(known, key, make))
         load, tasks = TaskLoader.load, {}
         patch.setattr(
             TaskLoader,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ctl_jax import data, experiment
-from ctl_jax.data import cache, embedded, images
+from ctl_jax.data import cache, images, synthetic
 from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
 from ctl_jax.data.formats.record_files import RecordFiles
 from ctl_jax.data.sources.dm_nevis import NevisRecords
@@ -25,7 +25,7 @@ def nothing_is_read(monkeypatch):
 
     for records in (FolderRecords, ZipRecords, RecordFiles, NevisRecords):
         monkeypatch.setattr(records, "read", refuse)
-    for module, name in ((cache, "load_split"), (images, "decode"), (embedded, "examples")):
+    for module, name in ((cache, "load_split"), (images, "decode"), (synthetic, "examples")):
         monkeypatch.setattr(module, name, refuse)
 
 

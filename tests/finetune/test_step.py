@@ -16,7 +16,7 @@ import pytest
 from ctl_jax import finetune, models
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, loop
 from ctl_jax.finetune.augment import mix
-from ctl_jax.finetune.packing import Checkpoint, pack, unpack
+from ctl_jax.finetune.checkpoints import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 from ctl_jax.trees import leaf_paths
 

@@ -21,7 +21,7 @@ import numpy as np
 from ctl_jax import home
 from ctl_jax.data import tfrecord
 from ctl_jax.data.dataset import DataSet, Example
-from ctl_jax.data.formats import metadata, tf_example
+from ctl_jax.data.formats import metadata
 from ctl_jax.data.formats.file_state import file_state
 from ctl_jax.data.names import printable
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
@@ -71,8 +71,8 @@ def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
     kind = "single_label"
     if len(first):
         with contextlib.suppress(ValueError):  # `open` says what is wrong.
-            features = tf_example.parse(tfrecord.read_at(first, [0])[0])
-            if tf_example.values(features, "multi_label", "int64_list") or not tf_example.values(
+            features = tfrecord.parse(tfrecord.read_at(first, [0])[0])
+            if tfrecord.values(features, "multi_label", "int64_list") or not tfrecord.values(
                 features, "label", "int64_list"
             ):
                 kind = "multi_label"
@@ -145,8 +145,8 @@ class _Labels:
 
     def numbers(self, features: object) -> list[int]:
         """The label or labels of an example as they are written."""
-        several = list(tf_example.values(features, "multi_label", "int64_list"))
-        single = list(tf_example.values(features, "label", "int64_list"))
+        several = list(tfrecord.values(features, "multi_label", "int64_list"))
+        single = list(tfrecord.values(features, "label", "int64_list"))
         # TensorFlow does not write an empty list that may be missing.
         found = several or single
         if not self.multi and (several or len(single) != 1):
@@ -246,8 +246,8 @@ class NevisRecords:
     def _example(self, shard: tfrecord.Index, position: int, record: bytes) -> Example:
         where = _where(shard, position)
         try:
-            features = tf_example.parse(record)
-            images = tf_example.values(features, "png_encoded_image", "bytes_list")
+            features = tfrecord.parse(record)
+            images = tfrecord.values(features, "png_encoded_image", "bytes_list")
             if len(images) != 1:
                 raise ValueError(f"has {len(images)} images; expected 1")
             return Example(images[0], self._rule.label(features), where)
@@ -265,7 +265,7 @@ def _count_classes(rule: _Labels, splits: Iterable[Sequence[tfrecord.Index]]) ->
     for shard in (shard for shards in splits for shard in shards):
         for position, record in enumerate(tfrecord.read_at(shard, range(len(shard)))):
             try:
-                largest = max(largest, *rule.numbers(tf_example.parse(record)), 0)
+                largest = max(largest, *rule.numbers(tfrecord.parse(record)), 0)
                 if largest >= metadata.MOST_CLASSES:
                     raise ValueError(f"has label {largest}; expected no such large number")
             except ValueError as error:

@@ -13,8 +13,8 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.auto.expectation import Recipe
 from ctl_jax.experiment.methods import Cut, Method
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Step
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.models import depth, taps
 
 # Sides of images, as multiples of `config.data.image_size`.
@@ -85,7 +85,7 @@ class Costs(Protocol):
     """What is asked of a run's plan."""
 
     @property
-    def place(self) -> Workplace: ...
+    def place(self) -> Workspace: ...
     def start(self, method: Method) -> Step | None: ...
 
 
@@ -140,14 +140,14 @@ def _inside(
             yield other.name, (begin, begin + width)
 
 
-def _made_for(place: Workplace) -> int:
+def _made_for(place: Workspace) -> int:
     """The side of the images that a network was made for, in pixels, as far as can be told."""
     size = place.config.data.image_size
     reduced = models.reduction(place.module, place.whole, size)
     return _LARGE if reduced >= _REDUCED or reduced == 1 else _SMALL
 
 
-def _sizes(place: Workplace) -> list[int]:
+def _sizes(place: Workspace) -> list[int]:
     """Sides of images that are tried, in pixels; a network of tokens has one alone."""
     base, made = place.config.data.image_size, _made_for(place)
     found = [base]
@@ -159,7 +159,7 @@ def _sizes(place: Workplace) -> list[int]:
     return sorted(found)
 
 
-def _runs(place: Workplace, size: int) -> bool:
+def _runs(place: Workspace, size: int) -> bool:
     try:
         return place.forward(None, 0, size) > 0
     except (UserError, TypeError, ValueError, ZeroDivisionError):

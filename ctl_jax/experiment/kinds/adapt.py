@@ -14,11 +14,11 @@ from flax.traverse_util import flatten_dict
 from ctl_jax import records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment.checkpointing import kept
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import finetune
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import plan, spent_by, spent_on_maps, total_updates
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.trees import Tree
 
 
@@ -58,13 +58,13 @@ def make(
     return Step("adapt", params, {"weights": head})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of all its updates."""
     stretches = plan(step, place)
     return spent_by(stretches, total_updates(stretches))
 
 
-def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
     """Of its updates, and of the maps that they are made on."""
     stretches = plan(step, place)
     updates = total_updates(stretches)
@@ -80,12 +80,12 @@ def _begin(step: Step) -> Step | None:
     return step.inputs["weights"].inputs.get("weights")
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of the network that its head is of."""
     return place.shapes(_begin(step))
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Trains; what changed are its arrays, by path. Nothing changes where the loss diverges.
 
     Raises:
@@ -126,12 +126,12 @@ def _changed(trained: Tree, before: Tree) -> dict[str, np.ndarray]:
     }
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """The network that its head is of, with what it changed."""
     return place.changed(step, _begin(step))
 
 
-def label(step: Step, place: Workplace) -> tuple[str, int]:
+def label(step: Step, place: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
     title = place.tasks[step.params["task"]["name"]].spec.title
     return f"adapt to {title}", total_updates(plan(step, place))

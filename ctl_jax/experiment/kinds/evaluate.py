@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from ctl_jax import finetune, models, records
-from ctl_jax.experiment import networks
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment import build
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import new_head, padded_outputs
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.models.heads import ENSEMBLE
 from ctl_jax.trees import Tree
 
@@ -25,24 +25,24 @@ def make(trial: Step, split: str = "test") -> Step:
     return Step("evaluate", {"split": split}, {"weights": trial})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of the forward passes of the split, and of those whose time is measured."""
     trial = _trial(step)
     examples = trial.params["task"]["examples"][step.params["split"]]
     return _flops(place, trial, examples)
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of its input: it makes no network of its own."""
     return place.shapes(_trial(step))
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """The variables of its input."""
     return place.local_variables(_trial(step))
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Evaluates, and takes the time of a prediction beside that of the whole network."""
     began, trial = time.monotonic(), _trial(step)
     params, variables = trial.params, place.variables(trial)
@@ -93,13 +93,13 @@ def _trial(step: Step) -> Step:
     return step.inputs["weights"]
 
 
-def _flops(place: Workplace, trial: Step, examples: int) -> int:
+def _flops(place: Workspace, trial: Step, examples: int) -> int:
     model, whole = _forward(place, trial), _whole_forward(place, trial)
     timed = model if model == whole else model + whole
     return examples * model + (_WARM_UP + _MEASURED) * timed
 
 
-def _forward(place: Workplace, trial: Step) -> int:
+def _forward(place: Workspace, trial: Step) -> int:
     """FLOPs of a prediction by the trial's network."""
     params = trial.params
     of = params["task"]["num_classes"], params["image_size"]
@@ -107,21 +107,21 @@ def _forward(place: Workplace, trial: Step) -> int:
     return 2 * one if ENSEMBLE in place.shapes(trial)["params"] else one
 
 
-def _whole_forward(place: Workplace, trial: Step) -> int:
+def _whole_forward(place: Workspace, trial: Step) -> int:
     """FLOPs of a prediction by the whole network, with a head on its last features."""
     return place.forward(None, trial.params["task"]["num_classes"], trial.params["image_size"])
 
 
-def _whole(place: Workplace, num_classes: int) -> Tree:
+def _whole(place: Workspace, num_classes: int) -> Tree:
     """The whole network, with zeros for weights: they take the same time."""
     shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), place.whole)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _widths(place: Workplace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
+def _widths(place: Workspace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
     """The different numbers of outputs of each stage's kernels, but those of the task's head."""
     found: dict[str, tuple[int, ...]] = {}
-    for stage, names in networks.stages(place.network, variables).items():
+    for stage, names in build.stages(place.network, variables).items():
         inside = {name: variables["params"][name] for name in names if name != "head"}
         leaves = jax.tree_util.tree_leaves_with_path(inside)
         kernels = [leaf for path, leaf in leaves if path[-1].key == "kernel"]
@@ -130,11 +130,11 @@ def _widths(place: Workplace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
     return found
 
 
-def _latency(place: Workplace, trial: Step, variables: Tree) -> float:
+def _latency(place: Workspace, trial: Step, variables: Tree) -> float:
     """Median seconds of a prediction of one image by a network of these variables."""
     size = trial.params["image_size"]
     dtype = trial.params["finetune"]["compute_dtype"]
-    model = networks.as_model(place.network, variables, size, dtype, notes={})
+    model = build.as_model(place.network, variables, size, dtype, notes={})
     image, seconds = np.zeros((1, size, size, 3), np.uint8), []
     for _ in range(_WARM_UP + _MEASURED):
         began = time.perf_counter()

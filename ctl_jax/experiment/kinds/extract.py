@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctl_jax import finetune, records
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.steps import Kind, Output, Step, register
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 
 FEATURES, LABELS = "features", "labels"
 # Shards are small at first, since small budgets pay for few images: (images, how many such shards).
@@ -103,14 +103,14 @@ def make(
     return Step("extract", params, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of a forward pass of each image, without a head."""
     params = step.params
     count = params["stop"] - params["start"]
     return count * place.forward(step.inputs.get("weights"), 0, params["image_size"])
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Computes them."""
     began, params = time.monotonic(), step.params
     info = place.tasks[params["task"]["name"]]

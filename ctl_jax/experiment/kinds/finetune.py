@@ -8,13 +8,13 @@ from typing import Any
 import jax
 
 from ctl_jax import data, finetune, interrupts, models, pruning, records
-from ctl_jax.experiment import ensembles, networks
+from ctl_jax.experiment import build, ensembles
 from ctl_jax.experiment.checkpointing import Dev, Keeper, kept
-from ctl_jax.experiment.costs import MethodCost
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.kinds.look import heads_tried, searched
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.method_costs import MethodCost
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import (
     Stretch,
@@ -30,7 +30,7 @@ from ctl_jax.experiment.stretches import (
     total_updates,
 )
 from ctl_jax.experiment.tasks import loaded
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Hyper, Leg
 from ctl_jax.models.heads import ENSEMBLE
 from ctl_jax.trees import Tree
@@ -48,7 +48,7 @@ LOOK_EVERY = 10
 Evaluate = Callable[[str, Tree], finetune.Scores]
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of all its updates, and of its evaluations; nothing where its start is all that there is."""
     stretches, params = plan(step, place), step.params
     if not stretches:
@@ -67,7 +67,7 @@ def evaluations_before_end(updates: int, every: int) -> int:
     return (updates - 1) // every if every else 0
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of the network that it starts from, with the task's head."""
     params = step.params
     headed = place.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
@@ -86,7 +86,7 @@ def is_ensemble(step: Step) -> bool:
     return any(phase.get("ensemble") for phase in step.params["phases"])
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Finetunes, evaluates on dev and dev_test, and accounts for every FLOP.
 
     Returns:
@@ -164,7 +164,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output(lines, _model(step, place, variables, multi_label))
 
 
-def _fitted(step: Step, place: Workplace) -> Output:
+def _fitted(step: Step, place: Workspace) -> Output:
     """A trial that makes no update: its start is all that there is of it."""
     start = step.inputs["weights"]
     head: Any = place.result(start)
@@ -189,21 +189,21 @@ def _fitted(step: Step, place: Workplace) -> Output:
     return Output([trial], _model(step, place, variables, start.params["multi_label"]))
 
 
-def head_cost(step: Step, place: Workplace) -> MethodCost:
+def head_cost(step: Step, place: Workspace) -> MethodCost:
     """What the network of a trial costs that makes no update."""
     params, start = step.params, step.inputs["weights"]
     of = start, params["task"]["num_classes"], params["image_size"]
     return MethodCost(None, place.forward(*of), place.params(*of))
 
 
-def label(step: Step, place: Workplace) -> tuple[str, int]:
+def label(step: Step, place: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
     title = place.tasks[step.params["task"]["name"]].spec.title
     updates = total_updates(plan(step, place))
     return f"{title}, {step.params['method']}", updates
 
 
-def describe(step: Step, place: Workplace) -> dict[str, Any]:
+def describe(step: Step, place: Workspace) -> dict[str, Any]:
     """What a trial's record says of it beforehand."""
     params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
     stretches = plan(step, place)
@@ -261,7 +261,7 @@ _random = jax.jit(models.init, static_argnums=(0, 2))
 
 
 def train(
-    step: Step, place: Workplace, task: data.Task, stretches: list[Stretch], keeper: Keeper
+    step: Step, place: Workspace, task: data.Task, stretches: list[Stretch], keeper: Keeper
 ) -> tuple[finetune.FitResult, float]:
     """A training, of a trial or before one, and how many seconds of it were spent before this call.
 
@@ -353,7 +353,7 @@ def _both(dev: finetune.Scores, test: finetune.Scores) -> dict[str, Any]:
 
 
 def _evaluate(
-    step: Step, place: Workplace, task: data.Task, name: str, variables: Tree
+    step: Step, place: Workspace, task: data.Task, name: str, variables: Tree
 ) -> finetune.Scores:
     """Scores of a split."""
     split = task.splits[name]
@@ -369,7 +369,7 @@ def _evaluate(
 
 
 def _model(
-    step: Step, place: Workplace, variables: Tree, multi_label: bool
+    step: Step, place: Workspace, variables: Tree, multi_label: bool
 ) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
     params, cut = step.params, _before(step, "prune")
@@ -378,7 +378,7 @@ def _model(
     def make() -> models.Model:
         # Of a group, one process alone comes here, and reads the folder.
         pruned: Any = None if cut is None else place.store.result(cut.id)
-        return networks.as_model(
+        return build.as_model(
             place.network,
             variables,
             params["image_size"],

@@ -12,10 +12,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ctl_jax import finetune, heads, models, records
 from ctl_jax.compute import Ledger
 from ctl_jax.data import balance
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import extract
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Phase
 from ctl_jax.finetune.extract import VIEWS
 from ctl_jax.trees import Tree
@@ -99,7 +99,7 @@ def _there(wish: Wish) -> int:
     return balance.size(wish.task["examples"]["train"], wish.phase.half)
 
 
-def affordable(wish: Wish, flops: int, place: Workplace) -> int:
+def affordable(wish: Wish, flops: int, place: Workspace) -> int:
     """How many training images a budget pays for: their features, and the fit.
 
     At most those that there are, with their views where the phase has them; 0 where it pays for
@@ -116,17 +116,17 @@ def affordable(wish: Wish, flops: int, place: Workplace) -> int:
     return low
 
 
-def cost_of_one(wish: Wish, place: Workplace) -> int:
+def cost_of_one(wish: Wish, place: Workspace) -> int:
     """FLOPs of a head that is fitted on one image: the least that a budget has to pay for."""
     return _cost(wish, 1, place)
 
 
-def cost_of_all(wish: Wish, place: Workplace) -> int:
+def cost_of_all(wish: Wish, place: Workspace) -> int:
     """FLOPs of a head that is fitted on all images that there are, with their views: the most."""
     return _cost(wish, (VIEWS if wish.phase.views else 1) * _there(wish), place)
 
 
-def _cost(wish: Wish, images: int, place: Workplace) -> int:
+def _cost(wish: Wish, images: int, place: Workspace) -> int:
     size = wish.network["image_size"]
     features = images * place.forward(wish.start, 0, size)
     width = place.features(wish.start, wish.phase.head, size)
@@ -136,7 +136,7 @@ def _cost(wish: Wish, images: int, place: Workplace) -> int:
     )
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of the fit, at most."""
     params = step.params
     return heads.flops(
@@ -149,13 +149,13 @@ def flops(step: Step, place: Workplace) -> int:
     )
 
 
-def _width(step: Step, place: Workplace) -> int:
+def _width(step: Step, place: Workspace) -> int:
     """How many features there are."""
     params = step.params
     return place.features(step.inputs.get("weights"), params["head"], params["image_size"])
 
 
-def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
     """Of the features of its training images, and of the fit."""
     params = step.params
     each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
@@ -166,7 +166,7 @@ def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledge
     return Ledger(train=fit, extract=params["images"] * each)
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of its input, with the head."""
     params = step.params
     head = heads.shapes(
@@ -176,7 +176,7 @@ def shapes(step: Step, place: Workplace) -> Tree:
     return {**whole, "params": {**whole["params"], "head": head}}
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Fits it, and looks how good it is on dev and dev_test, all on features.
 
     Raises:
@@ -220,7 +220,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], arrays=lambda: flatten_dict(fitted.head, sep="/"))
 
 
-def features(step: Step, place: Workplace, split: str) -> list[heads.Shard]:
+def features(step: Step, place: Workspace, split: str) -> list[heads.Shard]:
     """What a step has of the features of a split.
 
     Raises:
@@ -259,7 +259,7 @@ def _logits(head: Any, features: np.ndarray) -> np.ndarray:
     return np.asarray(_apply(head, features))
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """The variables of its input, with the head."""
     head = unflatten_dict(dict(place.local_arrays(step)), sep="/")
     return models.set_head(place.local_variables(step.inputs.get("weights")), head)

@@ -11,9 +11,9 @@ import numpy as np
 from ctl_jax import heads, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment.auto import candidates, expectation, policy
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import head
 from ctl_jax.experiment.methods import parse_method
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import (
     Kind,
     Output,
@@ -22,7 +22,7 @@ from ctl_jax.experiment.steps import (
     register,
     variables_of_input,
 )
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 
 # Of a trial's inputs: the last look, and heads that were fitted and not taken.
 LOOKED, LOST = "looked", "lost"
@@ -94,7 +94,7 @@ def make(
     return Step("look", params, inputs)
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of the fits, at most."""
     params = step.params
     if not params["images"]:
@@ -103,7 +103,7 @@ def flops(step: Step, place: Workplace) -> int:
     return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Fits heads on the images that there are, and decides.
 
     Raises:
@@ -166,7 +166,7 @@ def setting_of(step: Step, native: int) -> policy.Setting:
     )
 
 
-def _look(step: Step, place: Workplace) -> records.LookedAt:
+def _look(step: Step, place: Workspace) -> records.LookedAt:
     params = step.params
     classes, multi_label = params["task"]["num_classes"], params["multi_label"]
     candidate = setting_of(step, 1).candidates[params["method"]]
@@ -227,7 +227,7 @@ def _option(option: policy.Option) -> records.HeadOption:
     )
 
 
-def searched(trial: Step, place: Workplace) -> Ledger:
+def searched(trial: Step, place: Workspace) -> Ledger:
     """What a trial of `auto` spent besides what it rests on."""
     last, chosen = trial.inputs.get(LOOKED), trial.params.get("auto")
     if last is None or chosen is None:

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from ctl_jax import finetune, heads, records
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.steps import Kind, Output, Step, register, variables_of_input
 from ctl_jax.experiment.stretches import padded_outputs, phase_of, recipe
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Hyper, Leg, Phase
 from ctl_jax.finetune.phases import SGD
 from ctl_jax.trees import Tree
@@ -26,14 +26,14 @@ _IMAGES, _FEATURES, _FITS = 1600, 2048, 2
 HEADS = "heads"
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of the updates that are made, or of the fits."""
     if step.params.get(HEADS):
         return _FITS * heads.flops("ridge", _IMAGES, _FEATURES, _CLASSES, multi_label=False)
     return sum((_WARM_UP + _MEASURED) * cost for _, cost in _phases(step, place))
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Makes some updates of each phase, on blank images, and takes the median of their times."""
     if step.params.get(HEADS):
         return _of_heads(step)
@@ -95,7 +95,7 @@ def _of_heads(step: Step) -> Output:
 
 
 def _times_of_extraction(
-    step: Step, place: Workplace, variables: Tree, images: np.ndarray, phase: Phase
+    step: Step, place: Workspace, variables: Tree, images: np.ndarray, phase: Phase
 ) -> list[float]:
     """Seconds of the features of a batch: of a head that is fitted, what takes the time."""
     seconds = []
@@ -114,7 +114,7 @@ def _times_of_extraction(
     return seconds[_WARM_UP:]
 
 
-def _phases(step: Step, place: Workplace) -> list[tuple[Phase, int]]:
+def _phases(step: Step, place: Workspace) -> list[tuple[Phase, int]]:
     """Each phase, and the FLOPs of an update of it, or of the features of a batch."""
     settings, start = step.params["finetune"], step.inputs.get("weights")
     size, images = step.params["image_size"], settings["batch_size"]

@@ -7,14 +7,14 @@ import jax
 
 from ctl_jax import data, finetune, interrupts, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import networks
+from ctl_jax.experiment import build
 from ctl_jax.experiment.checkpointing import Keeper, kept
 from ctl_jax.experiment.config import Config
-from ctl_jax.experiment.costs import Cost
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.jobs import Job
+from ctl_jax.experiment.method_costs import Cost
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.tasks import TaskInfo
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Recipe
 from ctl_jax.trees import Tree
 
@@ -22,32 +22,32 @@ from ctl_jax.trees import Tree
 _LOG_EVERY = 10
 
 
-def make(config: Config, network: networks.Network, task: TaskInfo) -> Step:
+def make(config: Config, network: build.Network, task: TaskInfo) -> Step:
     """The pretraining that a config asks for, on its source task."""
     return Step(
         "pretrain",
         {
             "pretrain": dataclasses.asdict(config.pretrain),
             "task": task.identity,
-            "compute_dtype": networks.compute_dtype(config.finetune),
+            "compute_dtype": build.compute_dtype(config.finetune),
             "image_size": config.data.image_size,
             "model": dict(network.described),
         },
     )
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of all its updates, and of its evaluation on dev."""
     cost, task = _cost(step, place), step.params["task"]
     return step.params["pretrain"]["steps"] * cost.step + task["examples"]["dev"] * cost.forward
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of the whole network, with one output."""
     return place.whole
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Trains from random weights, or goes on from the job's last checkpoint.
 
     Raises:
@@ -80,7 +80,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
         weights=models.content_hash(result.variables),
     )
     model = functools.partial(
-        networks.as_model,
+        build.as_model,
         place.network,
         result.variables,
         step.params["image_size"],
@@ -90,7 +90,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], model)
 
 
-def label(step: Step, place: Workplace) -> tuple[str, int]:
+def label(step: Step, place: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
     assert place.source is not None
     return f"pretrain on {place.source.spec.title}", step.params["pretrain"]["steps"]
@@ -106,14 +106,14 @@ def _recipe(step: Step) -> Recipe:
     )
 
 
-def _cost(step: Step, place: Workplace) -> Cost:
+def _cost(step: Step, place: Workspace) -> Cost:
     batch_size = step.params["pretrain"]["batch_size"]
     size, classes = step.params["image_size"], step.params["task"]["num_classes"]
     return place.costs(_recipe(step), None, batch_size, size)(classes)
 
 
 def _fit(
-    step: Step, place: Workplace, recipe: Recipe, task: data.Task, keeper: Keeper
+    step: Step, place: Workspace, recipe: Recipe, task: data.Task, keeper: Keeper
 ) -> finetune.FitResult:
     settings, train = step.params["pretrain"], task.splits["train"]
     seed, total = settings["seed"], settings["steps"]
@@ -139,7 +139,7 @@ def _fit(
         )
 
 
-def _accuracy(place: Workplace, recipe: Recipe, task: data.Task, variables: Tree) -> float:
+def _accuracy(place: Workspace, recipe: Recipe, task: data.Task, variables: Tree) -> float:
     """On dev of the source task."""
     dev = task.splits["dev"]
     return finetune.evaluate(

@@ -13,10 +13,10 @@ import numpy as np
 
 from ctl_jax import pruning, records
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment import networks
+from ctl_jax.experiment import build
 from ctl_jax.experiment.methods import Cut
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune.importance import importance, importance_flops
 from ctl_jax.trees import Tree
 
@@ -58,7 +58,7 @@ def make(
     return Step("prune", params, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of the batch that the criterion looks at; nothing where weights alone are looked at."""
     params = step.params
     if "task" not in params:
@@ -87,18 +87,18 @@ def flops(step: Step, place: Workplace) -> int:
     return place.once(key, counted)
 
 
-def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
     """What it costs."""
     return Ledger(prune=place.flops(step))
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Of the network that is left; no weights are needed."""
     whole = place.shapes(step.inputs.get("weights"))
     return pruning.prune(whole, groups_of(step, place), planned(step, place))
 
 
-def run(step: Step, place: Workplace, job: Any) -> Output:
+def run(step: Step, place: Workspace, job: Any) -> Output:
     """Scores the channels, and selects those that stay."""
     params = step.params
     keep = _select(step, place, _scores(step, place))
@@ -123,7 +123,7 @@ def run(step: Step, place: Workplace, job: Any) -> Output:
     return Output([record])
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """Cuts the input's variables as the record says."""
     record: Any = place.store.result(step.id)
     keep = pruning.Keep.from_json(record.keep)
@@ -131,14 +131,14 @@ def restore(step: Step, place: Workplace) -> Tree:
     return pruning.prune(variables, groups_of(step, place), keep)
 
 
-def kept(step: Step, place: Workplace) -> pruning.Keep:
+def kept(step: Step, place: Workspace) -> pruning.Keep:
     """Which channels a finished step chose."""
     record = place.result(step)
     assert isinstance(record, records.PruneRecord)
     return pruning.Keep.from_json(record.keep)
 
 
-def planned(step: Step, place: Workplace) -> pruning.Keep:
+def planned(step: Step, place: Workspace) -> pruning.Keep:
     """A keep of the sizes that the step's will have.
 
     How many channels a uniform ratio keeps does not depend on their scores. Of another allocation
@@ -173,19 +173,19 @@ def _shortened(step: Step) -> Step | None:
     return start if start is not None and start.kind == "shorten" else None
 
 
-def groups_of(step: Step, place: Workplace) -> pruning.Groups:
+def groups_of(step: Step, place: Workspace) -> pruning.Groups:
     """Channel groups of the network that is cut."""
     return traced(step, place, place.config.data.image_size, 2)
 
 
-def traced(step: Step, place: Workplace, image_size: int, images: int) -> pruning.Groups:
+def traced(step: Step, place: Workspace, image_size: int, images: int) -> pruning.Groups:
     """The same as a program of a batch of images of this size."""
     network, batch_size = _shortened(step), min(images, 2)
     if network is None and batch_size > 1 and image_size == place.config.data.image_size:
         return place.groups
     return place.once(
         ("groups", image_size, batch_size, network and network.id),
-        lambda: networks.trace_groups(place.module, place.shapes(network), image_size, batch_size),
+        lambda: build.trace_groups(place.module, place.shapes(network), image_size, batch_size),
     )
 
 
@@ -193,7 +193,7 @@ def _images(step: Step) -> int:
     return min(_IMAGES, step.params["task"]["examples"]["train"])
 
 
-def _scores(step: Step, place: Workplace) -> Mapping[str, Any]:
+def _scores(step: Step, place: Workspace) -> Mapping[str, Any]:
     params, start = step.params, step.inputs.get("weights")
     if params["weights"] is None and (start is None or (_shortened(step) and not start.inputs)):
         return _equal_scores(step, place)
@@ -230,11 +230,11 @@ def _normalise(step: Step) -> str:
     return "none" if pruning.CRITERIA[step.params["criterion"]].needs == "gradients" else "mean"
 
 
-def _equal_scores(step: Step, place: Workplace) -> Mapping[str, Any]:
+def _equal_scores(step: Step, place: Workspace) -> Mapping[str, Any]:
     return {name: np.zeros(group.size) for name, group in groups_of(step, place).items()}
 
 
-def _select(step: Step, place: Workplace, scores: Any) -> pruning.Keep:
+def _select(step: Step, place: Workspace, scores: Any) -> pruning.Keep:
     allocation = step.params.get("allocation", _UNIFORM)
     return pruning.select(
         groups_of(step, place),

@@ -15,10 +15,10 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import models, pruning, records
 from ctl_jax.compute import Ledger
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import prune
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.steps import Kind, Output, Step, register
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import recalibrate
 from ctl_jax.trees import Tree
 
@@ -58,7 +58,7 @@ def make(
     return Step("recalibrate", params, {"weights": start})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Of a forward pass of the whole network, with what the correction takes, and of what is left.
 
     They follow from widths alone.
@@ -80,17 +80,17 @@ def flops(step: Step, place: Workplace) -> int:
     return total
 
 
-def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
     """What it costs."""
     return Ledger(prune=place.flops(step))
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Those of its input."""
     return place.shapes(step.inputs["weights"])
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Corrects readers, then estimates statistics; what changed are its arrays, by path."""
     began, params, cut = time.monotonic(), step.params, step.inputs["weights"]
     info = place.tasks[params["task"]["name"]]
@@ -134,7 +134,7 @@ def run(step: Step, place: Workplace, job: Job) -> Output:
     return Output([record], arrays=lambda: changed)
 
 
-def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Correction:
+def _corrected(step: Step, place: Workspace, images: np.ndarray) -> pruning.Correction:
     cut = step.inputs["weights"]
     whole = place.variables(cut.inputs.get("weights"))
     preprocess = models.Preprocess.parse(step.params["model"]["preprocess"])
@@ -147,7 +147,7 @@ def _corrected(step: Step, place: Workplace, images: np.ndarray) -> pruning.Corr
     return pruning.correct(groups, whole, prune.kept(cut, place), batches())
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """Its input's variables with what it changed."""
     return place.changed(step, step.inputs["weights"])
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from ctl_jax import models, records
 from ctl_jax.compute import Ledger
-from ctl_jax.experiment.place import Workplace
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.steps import Kind, Output, Step, register
-from ctl_jax.experiment.teamwork import Job
+from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.trees import Tree
 
 
@@ -26,17 +26,17 @@ def make(stages: int, network: Mapping[str, Any], start: Step | None) -> Step:
     return Step("shorten", {"stages": stages, **network}, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workplace) -> int:
+def flops(step: Step, place: Workspace) -> int:
     """Nothing."""
     return 0
 
 
-def charge(step: Step, place: Workplace, record: records.Record | None) -> Ledger:
+def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
     """Nothing."""
     return Ledger()
 
 
-def shapes(step: Step, place: Workplace) -> Tree:
+def shapes(step: Step, place: Workspace) -> Tree:
     """Of the stages that stay, with a head of one output on what is left to read."""
     shortened = models.shorten(place.shapes(step.inputs.get("weights")), step.params["stages"])
     size = step.params["image_size"]
@@ -44,18 +44,18 @@ def shapes(step: Step, place: Workplace) -> Tree:
     return jax.eval_shape(new, shortened)
 
 
-def run(step: Step, place: Workplace, job: Job) -> Output:
+def run(step: Step, place: Workspace, job: Job) -> Output:
     """Says how much is left."""
     params = models.count_params(place.shapes(step))
     return Output([records.ShortenRecord(id=step.id, stages=step.params["stages"], params=params)])
 
 
-def restore(step: Step, place: Workplace) -> Tree:
+def restore(step: Step, place: Workspace) -> Tree:
     """The variables of its input, without the later stages."""
     return without_later(step, place, place.local_variables(step.inputs.get("weights")))
 
 
-def without_later(step: Step, place: Workplace, variables: Tree) -> Tree:
+def without_later(step: Step, place: Workspace, variables: Tree) -> Tree:
     """Variables of a whole network, without the later stages, with a head of zeros."""
     head = jax.tree.map(jnp.zeros_like, place.shapes(step)["params"]["head"])
     return models.set_head(models.shorten(variables, step.params["stages"]), head)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from ctl_jax.heads import costs, least_squares
+from ctl_jax.heads import least_squares, linalg_flops
 from ctl_jax.heads.least_squares import JUDGES, Others, Solution
 from ctl_jax.heads.shards import Features
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver, one_hot
@@ -79,11 +79,11 @@ def _exact(
     median = float(np.median(squares[np.triu_indices(count, 1)])) if count > 1 else 0.0
     labels = problem.labels[chosen]
     targets = one_hot(labels, problem.num_classes, dtype)
-    flops = costs.gram(width, count)
+    flops = linalg_flops.gram(width, count)
     if problem.dev:
         judged, judge_labels = _judges(problem, dtype)
         apart = _squares(judged * reads, landmarks * reads)
-        flops += costs.product(len(judged), width, count)
+        flops += linalg_flops.product(len(judged), width, count)
     found = []
     for multiple in _WIDTHS:
         rate = 1 / (multiple * (median or 1.0))
@@ -166,17 +166,17 @@ def flops(size: Size) -> int:
 
 
 def _exact_flops(count: int, width: int, classes: int) -> int:
-    products = costs.gram(width, count) + costs.product(JUDGES, width, count)
+    products = linalg_flops.gram(width, count) + linalg_flops.product(JUDGES, width, count)
     return products + len(_WIDTHS) * least_squares.dual_flops(count, classes)
 
 
 def _products(count: int, width: int, classes: int) -> int:
     """Of what `_nystroem` gives to `least_squares.primal`, and of what it does with the result."""
     size = LANDMARKS
-    distances = costs.product(count + JUDGES, width, size) + costs.gram(width, size)
-    sums = costs.gram(count, size) + costs.product(count, size, classes)
-    turning = costs.triangular(size, 2 * size + 2 * classes + JUDGES)
-    return distances + sums + costs.cholesky(size) + turning
+    distances = linalg_flops.product(count + JUDGES, width, size) + linalg_flops.gram(width, size)
+    sums = linalg_flops.gram(count, size) + linalg_flops.product(count, size, classes)
+    turning = linalg_flops.triangular(size, 2 * size + 2 * classes + JUDGES)
+    return distances + sums + linalg_flops.cholesky(size) + turning
 
 
 def hidden(size: Size) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ import scipy.optimize
 import scipy.special
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from ctl_jax.heads import calibration, costs, least_squares
+from ctl_jax.heads import calibration, least_squares, linalg_flops
 from ctl_jax.heads.least_squares import JUDGES
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
 
@@ -202,7 +202,7 @@ def _choose(data: _Data, labels: np.ndarray, classes: int) -> tuple[_Chosen, int
         scores = data.judges @ solution.kernel + solution.bias
         calibrated = calibration.temperature(scores, data.judge_labels, least=_LEAST)
         flops += each * solution.evaluations
-        flops += costs.product(len(data.judges), data.columns, classes)
+        flops += linalg_flops.product(len(data.judges), data.columns, classes)
         if best is not None and calibrated[-1] >= best.entropy:
             break
         best = _Chosen(step * data.size, solution, *calibrated)
@@ -283,20 +283,20 @@ def flops(size: Size) -> int:
 def _most(count: int, width: int, classes: int) -> int:
     columns = min(count, width)
     evaluations = (len(_STEPS) + 1) * _EVALUATIONS * _evaluation(count, columns, classes)
-    judging = len(_STEPS) * costs.product(JUDGES, columns, classes)
+    judging = len(_STEPS) * linalg_flops.product(JUDGES, columns, classes)
     reduction = _reduction(count, width, classes, JUDGES, len(_JITTERS)) if count <= width else 0
     return evaluations + judging + reduction
 
 
 def _reduction(count: int, width: int, classes: int, judges: int, tries: int) -> int:
-    products = costs.gram(width, count) + costs.product(judges, width, count)
-    products += costs.product(width, count, classes)
-    solving = costs.triangular(count, judges) + costs.triangular(count, classes)
-    return products + tries * costs.cholesky(count) + solving
+    products = linalg_flops.gram(width, count) + linalg_flops.product(judges, width, count)
+    products += linalg_flops.product(width, count, classes)
+    solving = linalg_flops.triangular(count, judges) + linalg_flops.triangular(count, classes)
+    return products + tries * linalg_flops.cholesky(count) + solving
 
 
 def _evaluation(count: int, columns: int, classes: int) -> int:
-    return 2 * costs.product(count, columns, classes)
+    return 2 * linalg_flops.product(count, columns, classes)
 
 
 SOLVER = Solver(fit, flops)

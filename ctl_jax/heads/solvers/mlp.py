@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from ctl_jax.heads import calibration, costs
+from ctl_jax.heads import calibration, linalg_flops
 from ctl_jax.heads.least_squares import JUDGES
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver
 from ctl_jax.heads.solvers import ridge
@@ -225,13 +225,19 @@ def flops(size: Size) -> int:
 def _own_flops(count: int, judges: int, width: int, inside: int, classes: int) -> int:
     """Of all but ridge regression."""
     pairs, drawn = min(width, classes, HIDDEN // 2), min(count, _DIRECTIONS)
-    factors = 2 * costs.product(width, classes, pairs) + costs.svd(max(width, classes), pairs)
-    finding = 2 * costs.product(count, width, drawn) + costs.qr(width, pairs + drawn)
-    projecting = costs.product(count + judges, width, inside)
-    folding = costs.product(width, inside, HIDDEN)
+    factors = 2 * linalg_flops.product(width, classes, pairs) + linalg_flops.svd(
+        max(width, classes), pairs
+    )
+    finding = 2 * linalg_flops.product(count, width, drawn) + linalg_flops.qr(width, pairs + drawn)
+    projecting = linalg_flops.product(count + judges, width, inside)
+    folding = linalg_flops.product(width, inside, HIDDEN)
     # Nothing below the hidden layer is trained, so it needs no gradient of its input.
-    epoch = 2 * costs.product(count, inside, HIDDEN) + 3 * costs.product(count, HIDDEN, classes)
-    judging = costs.product(judges, inside, HIDDEN) + costs.product(judges, HIDDEN, classes)
+    epoch = 2 * linalg_flops.product(count, inside, HIDDEN) + 3 * linalg_flops.product(
+        count, HIDDEN, classes
+    )
+    judging = linalg_flops.product(judges, inside, HIDDEN) + linalg_flops.product(
+        judges, HIDDEN, classes
+    )
     training = _EPOCHS * epoch + (_EPOCHS // _EVERY + 1) * judging
     return factors + finding + projecting + folding + training
 

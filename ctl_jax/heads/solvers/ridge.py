@@ -8,7 +8,7 @@ for each coefficient.
 
 import numpy as np
 
-from ctl_jax.heads import costs, least_squares
+from ctl_jax.heads import least_squares, linalg_flops
 from ctl_jax.heads.least_squares import JUDGES, Others, Solution
 from ctl_jax.heads.solver import Fitted, Problem, Size, Solver, one_hot
 
@@ -90,8 +90,8 @@ def _dual_flops(count: int, width: int, classes: int, judges: int = JUDGES) -> i
 
 
 def _dual_products(count: int, width: int, classes: int, judges: int) -> int:
-    with_each_other = costs.gram(width, count) + costs.product(judges, width, count)
-    return with_each_other + costs.product(width, count, classes)
+    with_each_other = linalg_flops.gram(width, count) + linalg_flops.product(judges, width, count)
+    return with_each_other + linalg_flops.product(width, count, classes)
 
 
 def _primal_flops(count: int, width: int, classes: int) -> int:
@@ -100,7 +100,7 @@ def _primal_flops(count: int, width: int, classes: int) -> int:
 
 
 def _primal_products(count: int, width: int, classes: int) -> int:
-    return costs.gram(count, width) + costs.product(count, width, classes)
+    return linalg_flops.gram(count, width) + linalg_flops.product(count, width, classes)
 
 
 SOLVER = Solver(fit, flops)

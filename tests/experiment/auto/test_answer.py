@@ -15,11 +15,11 @@ from ctl_jax.experiment.auto import answer, policy
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.kept_models import TRIAL, is_so_far, keeping
 from ctl_jax.experiment.kinds import look
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.plan import make_plan
 from ctl_jax.experiment.steps import closure, ready
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskLoader
+from ctl_jax.experiment.workspace import Workspace
 
 from ..samples import HEAD, LOOK, RECORD
 
@@ -111,7 +111,7 @@ def plan(weights):
     config.weights = str(weights)
     config.budgets.amounts = ("1e10",)
     checked = validate(config)
-    return make_plan(Workplace(checked, TaskLoader(checked.data), Store("nowhere", {})))
+    return make_plan(Workspace(checked, TaskLoader(checked.data), Store("nowhere", {})))
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from ctl_jax import interrupts, records
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import adapt, extract, head
 from ctl_jax.experiment.store import Store
-from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import group, maps
+from ctl_jax.finetune import feature_maps, multihost
 
 
 @pytest.fixture
@@ -45,8 +45,10 @@ def finish(place, step, output):
 def test_only_its_stages_change_and_only_by_the_other_half(made, monkeypatch):
     step, place = made()
     seen = []
-    compute = maps.compute
-    monkeypatch.setattr(maps, "compute", lambda *args: seen.append(args[-1]) or compute(*args))
+    compute = feature_maps.compute
+    monkeypatch.setattr(
+        feature_maps, "compute", lambda *args: seen.append(args[-1]) or compute(*args)
+    )
     output = adapt.run(step, place, Job(step))
     finish(place, step, output)
     before, after = place.variables(None), place.variables(step)
@@ -71,10 +73,10 @@ def test_an_interrupted_training_ends_with_the_same_numbers(made, monkeypatch, t
     step, place = made()
     # Stopped at its third look, then gone on with.
     asked = itertools.chain([False, False], itertools.repeat(True))
-    monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+    monkeypatch.setattr(multihost, "stop_requested", functools.partial(next, asked))
     with pytest.raises(interrupts.Stopped):
         adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
-    monkeypatch.setattr(group, "stop_requested", lambda: False)
+    monkeypatch.setattr(multihost, "stop_requested", lambda: False)
     again = adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
     alone = adapt.run(step, place, Job(step))
     assert again.records[0].loss == alone.records[0].loss

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ctl_jax import finetune, models
 from ctl_jax.data import balance
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import extract
-from ctl_jax.experiment.teamwork import Job
 
 
 @hypothesis.given(st.integers(1, 300_000), st.data())

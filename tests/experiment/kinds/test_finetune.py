@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from ctl_jax import data, finetune, interrupts, models, records, report
 from ctl_jax.data.task import fingerprint
 from ctl_jax.experiment.kinds import finetune as trial_steps
-from ctl_jax.finetune import group
+from ctl_jax.finetune import multihost
 
 CLASSES = 6
 
@@ -111,7 +111,7 @@ def test_a_trial_that_was_stopped_often_has_the_same_records(name, request, tmp_
     # After 1, 4, 9 and 16 updates, and after the last.
     for looks in (1, 3, 5, 7, updates - 16):
         asked = iter([False] * (looks - 1) + [True])
-        monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+        monkeypatch.setattr(multihost, "stop_requested", functools.partial(next, asked))
         with pytest.raises(interrupts.Stopped):
             trial.run(tmp_path / "scratch")
     assert max(int(path.name) for path in (tmp_path / "scratch").iterdir()) == updates
@@ -196,7 +196,7 @@ def test_what_is_frozen_below_is_computed_once_an_image(
     assert other.updates < record.steps
     # An interruption changes nothing.
     asked = iter([False, True])
-    monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+    monkeypatch.setattr(multihost, "stop_requested", functools.partial(next, asked))
     with pytest.raises(interrupts.Stopped):
         trial.run(tmp_path / "scratch")
     monkeypatch.undo()

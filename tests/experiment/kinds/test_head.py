@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ctl_jax import heads
 from ctl_jax.experiment import parse_method
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import extract, head
-from ctl_jax.experiment.teamwork import Job
 
 
 @hypothesis.given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 40))

@@ -14,10 +14,10 @@ from ctl_jax.data.task import TaskSpec
 from ctl_jax.experiment.auto import expectation, policy
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.auto.expectation import Recipe
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import look
 from ctl_jax.experiment.kinds.extract import FEATURES, LABELS
 from ctl_jax.experiment.steps import Step
-from ctl_jax.experiment.teamwork import Job
 
 from ..samples import HEAD
 

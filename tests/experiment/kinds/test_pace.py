@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import pace
-from ctl_jax.experiment.teamwork import Job
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from ctl_jax import data, finetune, interrupts, models
 from ctl_jax.errors import UserError
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import pretrain
-from ctl_jax.experiment.teamwork import Job
-from ctl_jax.finetune import group
+from ctl_jax.finetune import multihost
 
 # Compiled once for all tests.
 _make_step = functools.cache(finetune.make_step)
@@ -66,11 +66,11 @@ def test_one_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     _, _, whole = run()
     for looks in (2, 4):
         asked = iter([False] * (looks - 1) + [True])
-        monkeypatch.setattr(group, "stop_requested", functools.partial(next, asked))
+        monkeypatch.setattr(multihost, "stop_requested", functools.partial(next, asked))
         with pytest.raises(interrupts.Stopped):
             run(tmp_path / "scratch")
     assert list((tmp_path / "scratch").iterdir())
-    monkeypatch.setattr(group, "stop_requested", lambda: False)
+    monkeypatch.setattr(multihost, "stop_requested", lambda: False)
     _, _, again = run(tmp_path / "scratch")
     one, two = (dataclasses.replace(each.records[-1], wall_s=0.0) for each in (whole, again))
     assert one == two

@@ -7,8 +7,8 @@ import pytest
 from ctl_jax import models, pruning
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment.kinds import prune
-from ctl_jax.experiment.place import Workplace
 from ctl_jax.experiment.store import Store
+from ctl_jax.experiment.workspace import Workspace
 
 L2 = {"criterion": "l2", "round_to": 1}
 
@@ -71,7 +71,7 @@ def test_a_cut_of_a_cut_network_starts_from_its_input(cut):
     step, place, _ = cut("filters@0.5")
     seen = []
 
-    class Place(Workplace):
+    class Place(Workspace):
         def local_variables(self, step):
             seen.append(step)
             return place.given

@@ -8,9 +8,9 @@ import pytest
 from ctl_jax import models
 from ctl_jax.compute import Ledger
 from ctl_jax.errors import UserError
+from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import finetune, prune, shorten
 from ctl_jax.experiment.store import Store
-from ctl_jax.experiment.teamwork import Job
 
 
 def test_what_is_left_is_as_it_was(config, make_plan, tmp_path):
