@@ -33,7 +33,7 @@ def get_config():
     config.model.stages = (1,)
     config.model.width = 8
     config.pruning.round_to = 1
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     config.pretrain.steps = 60
     config.pretrain.batch_size = 8
     config.methods = ("auto", "filters@0.5", "dense+lp_ft")

@@ -96,7 +96,7 @@ def main() -> None:
         flags = [
             "--config.stream.missing=skip",
             "--config.weights=",
-            "--config.pretrain.task=embedded_source",
+            "--config.pretrain.task=synthetic_source",
             *(f"--config.data.dirs='{folder}'" for folder in dirs),
             *given,
         ]

@@ -44,7 +44,7 @@ def get_config():
     config.model.name = unless_given("resnet50")
     config.model.stages = unless_given((1, 1))
     config.model.width = unless_given(32)
-    config.pretrain.task = unless_given("embedded_source")
+    config.pretrain.task = unless_given("synthetic_source")
     config.pretrain.steps = 500
 
     # Others beside it, or instead, are each tried within the whole budget; the best on dev is kept:

@@ -29,9 +29,9 @@ def get_config():
     config = experiment.default_config()
 
     # 20,000 synthetic images of 55 classes; or your own, as in configs/my_task.py.
-    config.stream.variant = "embedded_source"
+    config.stream.variant = "synthetic_source"
     config.data.image_size = experiment.following(
-        config, "stream.variant", lambda images: 32 if images == "embedded_source" else 64
+        config, "stream.variant", lambda images: 32 if images == "synthetic_source" else 64
     )
     config.model.name = "resnet18"
 

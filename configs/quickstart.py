@@ -21,7 +21,7 @@ def get_config():
     config = experiment.default_config()
 
     # Eleven small tasks from ten domains, made on first use.
-    config.stream.variant = "embedded"
+    config.stream.variant = "synthetic"
     config.data.image_size = 32
     config.data.max_eval_examples = 256
 
@@ -31,7 +31,7 @@ def get_config():
     config.model.width = 32
 
     # 20,000 images of 55 other classes.
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     config.pretrain.steps = 1000
     config.pretrain.batch_size = 64
 

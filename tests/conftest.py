@@ -50,7 +50,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTL_JAX_CACHE", str(folder / "cache"))
-        patch.setenv("CTL_JAX_DATA", str(folder / "embedded"))
+        patch.setenv("CTL_JAX_DATA", str(folder / "synthetic"))
         compilation.enable_cache()
         yield
 

@@ -60,7 +60,7 @@ NUMBERS = st.one_of(
 WORDS = st.sampled_from(
     [
         *("", "None", "True", "no", "maybe", "dense", "Dense", " scratch", "filters@0.5"),
-        *("filters@nan", "filters@1e-9", "FULL", "full", "digits", "digits+letters", "embedded"),
+        *("filters@nan", "filters@1e-9", "FULL", "full", "digits", "digits+letters", "synthetic"),
         *("('a',)", "(1, 2)", "[0", "0,,1", "(0.5, 1.0)", "~", "~nobody-here/x", "/", "s3://b"),
         *("gs://", "file:///x", "C:\\x", "resnet50", "bfloat16", "random", "best", "l1", "1/2"),
     ]

@@ -50,8 +50,8 @@ def stream(
     "last 30" cuts the year that it ends in from that year's beginning; here they are the last.
 
     Args:
-      variant: "embedded", one of `VARIANTS`, or tasks joined by "+", each by its title, its TFDS
-          or dm_nevis name, the name of an embedded task, in upper or lower case, or by where its
+      variant: "synthetic", one of `VARIANTS`, or tasks joined by "+", each by its title, its TFDS
+          or dm_nevis name, the name of a synthetic task, in upper or lower case, or by where its
           images lie (see `paths`): "mnist+CIFAR 10+letters+/data/flowers+~/birds.zip".
       stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
           that are named are not left out.
@@ -71,7 +71,7 @@ def stream(
     """
     _check(variant, ablation, num_tasks, shuffle, seed)
     if variant not in VARIANTS:
-        names = list(synthetic.TASKS) if variant == "embedded" else _split(variant)
+        names = list(synthetic.TASKS) if variant == "synthetic" else _split(variant)
         return _shuffled(_unique(map(_named, names)), shuffle, seed)
     found = _data_sets()
     rows = [row for row in _read("streams.csv") if row["variant"] == variant]
@@ -93,13 +93,13 @@ def stream(
 
 
 def source_spec(name: str) -> TaskSpec:
-    """The task to pretrain on of a name: "embedded_source", or one that a stream may have.
+    """The task to pretrain on of a name: "synthetic_source", or one that a stream may have.
 
     Raises:
       UserError: an unknown name, or several.
     """
     if name in synthetic.SOURCES:
-        return _embedded_spec(synthetic.SOURCES[name])
+        return _synthetic_spec(synthetic.SOURCES[name])
     expected = f"{', '.join(map(repr, synthetic.SOURCES))}, or one task that a stream may have"
     try:
         specs = stream(name) if name not in VARIANTS else ()
@@ -187,11 +187,11 @@ def _named(name: str) -> TaskSpec:
     if key in known:
         return known[key]
     if key in synthetic.SOURCES:
-        return _embedded_spec(synthetic.SOURCES[key])
+        return _synthetic_spec(synthetic.SOURCES[key])
     if (spec := paths.spec(name)) is not None:
         # An official set of TFDS is that of the catalogue.
         return known.get(spec.dataset, spec) if not spec.path else spec
-    streams = {stream.casefold(): stream for stream in (*VARIANTS, "embedded")}
+    streams = {stream.casefold(): stream for stream in (*VARIANTS, "synthetic")}
     if name in streams.values():
         raise UserError(f"stream {name!r}: expected alone, or data sets joined by '+'")
     # Each as it has to be written.
@@ -199,9 +199,9 @@ def _named(name: str) -> TaskSpec:
     close = [names[each] for each in difflib.get_close_matches(key, names, n=3)]
     hint = f"; close: {', '.join(map(repr, close))}" if close else ""
     raise UserError(
-        f"unknown stream or data set {name!r}{hint}; expected 'embedded', one of "
-        f"{', '.join(VARIANTS)}, or data sets of Nevis'22 or embedded ones joined by '+', or paths "
-        "of images"
+        f"unknown stream or data set {name!r}{hint}; expected 'synthetic', one of "
+        f"{', '.join(VARIANTS)}, or data sets of Nevis'22 or synthetic ones joined by '+', or "
+        "paths of images"
     )
 
 
@@ -241,17 +241,17 @@ def _data_sets() -> dict[str, TaskSpec]:
         )
         for row in _read("datasets.csv")
     ]
-    specs += [_embedded_spec(task) for task in synthetic.TASKS.values()]
+    specs += [_synthetic_spec(task) for task in synthetic.TASKS.values()]
     return {key.casefold(): spec for spec in specs for key in (spec.title, spec.dataset)}
 
 
-def _embedded_spec(task: synthetic.EmbeddedTask) -> TaskSpec:
-    """How a stream names an embedded task."""
+def _synthetic_spec(task: synthetic.SyntheticTask) -> TaskSpec:
+    """How a stream names a synthetic task."""
     return TaskSpec(
         name=task.name,
         title=task.title,
         dataset=task.name,
-        source="embedded",
+        source="synthetic",
         domain=task.domain,
         kind="single_label",
         year=None,

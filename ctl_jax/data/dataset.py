@@ -57,7 +57,7 @@ class DataSet:
     """A data set that was found, before any image is read.
 
     Attributes:
-      origin: "embedded", "tfds", "dm_nevis", "folder", "zip", "tar", "table", "hf" or "imported".
+      origin: "synthetic", "tfds", "dm_nevis", "folder", "zip", "tar", "table", "hf" or "imported".
       path: where it lies.
       num_classes: number of classes, or of labels that an image may have.
       class_names: their names, which can be printed; empty where they are not known.

@@ -34,7 +34,7 @@ def find_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> tuple[Source, pathlib.
 
 
 def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
-    """Opens a data set; decodes no image, and makes no embedded task.
+    """Opens a data set; decodes no image, and makes no synthetic task.
 
     Args:
       spec: from `stream`.
@@ -187,7 +187,7 @@ def load(
       image_size: S; the short side is resized to it and the middle is cut out.
       dirs: as of `find_set`.
       max_corrupt: how many examples of a split may be left out because they cannot be read.
-      on_prepare: called with an embedded task's name before it is made, which takes seconds.
+      on_prepare: called with a synthetic task's name before it is made, which takes seconds.
       progress: called with the examples done and those of the split, while a split is decoded.
 
     Returns:

@@ -34,7 +34,7 @@ class TaskSpec:
       name: unique in its stream and fit for a file name, e.g. "mnist_2".
       title: the name that Nevis'22 uses, e.g. "MNIST".
       dataset: name at the source, e.g. "voc/2007".
-      source: "embedded", "tfds" or "nevis"; that of a task named by its path is its form's.
+      source: "synthetic", "tfds" or "nevis"; that of a task named by its path is its form's.
       domain: object, ocr, face, scene, texture, medical, counting, shape, satellite or quality;
         "own" for a task named by its path.
       kind: "single_label" or "multi_label"; "" where only opening it tells.

@@ -65,7 +65,7 @@ def run(
         store.check()
 
     def on_prepare(name: str) -> None:
-        console.print(f"making embedded task {name} (once)", highlight=False)
+        console.print(f"making synthetic task {name} (once)", highlight=False)
 
     loader = TaskLoader(checked.data, on_prepare)
     place = Workspace(checked, loader, store, warn)

@@ -1,7 +1,8 @@
 """Files of finished steps: sealed when they are written, checked when read, set aside if damaged.
 
-A file holds a record a line, and a last line that seals them: it holds the step's id, and SHA-256 of all lines before it: a file that was cut off,
-changed or renamed is told from one that is whole, whatever is left of it.
+A file holds a record a line, and a last line that seals them: the step's id, and SHA-256 of all
+lines before it. A file that was cut off, changed or renamed is told from one that is whole,
+whatever is left of it.
 """
 
 import hashlib

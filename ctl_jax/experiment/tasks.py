@@ -104,7 +104,7 @@ class TaskLoader:
     """Describes tasks without decoding an image, and loads them.
 
     Of the loaded ones as many stay as fit into `memory_bytes`. `on_prepare` is called with the name
-    of an embedded task that has to be made first.
+    of a synthetic task that has to be made first.
     """
 
     def __init__(

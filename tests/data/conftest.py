@@ -133,8 +133,8 @@ def raw_info() -> Callable[[bytes, bool], zipfile.ZipInfo]:
 
 
 @pytest.fixture(scope="session")
-def embedded_dir() -> pathlib.Path:
-    """The test run's folder for embedded data, filled as tests ask for it."""
+def synthetic_dir() -> pathlib.Path:
+    """The test run's folder for synthetic data, filled as tests ask for it."""
     return pathlib.Path(os.environ["CTL_JAX_DATA"])
 
 

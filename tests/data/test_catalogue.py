@@ -102,7 +102,7 @@ def test_a_spec_has_what_the_tables_say() -> None:
     )
 
 
-def test_named_sets_by_title_name_and_embedded_name() -> None:
+def test_named_sets_by_title_name_and_synthetic_name() -> None:
     stream = data.stream("MNIST+cifar 10+caltech101 + Letters+voc/2012+15 Scenes+mnist")
     assert [spec.name for spec in stream] == [
         "mnist",
@@ -113,18 +113,18 @@ def test_named_sets_by_title_name_and_embedded_name() -> None:
         "scenes15",
         "mnist_2",
     ]
-    assert [spec.source for spec in stream[3:6]] == ["embedded", "tfds", "nevis"]
+    assert [spec.source for spec in stream[3:6]] == ["synthetic", "tfds", "nevis"]
     # The years of held-out sets do not matter when they are asked for by name.
     late = data.stream("FULL", stop_year=2022)[-1]
     assert late.year == 2021
     assert data.stream(late.title) == (late,)
 
 
-def test_the_embedded_stream_has_tasks_of_every_domain() -> None:
-    stream = data.stream("embedded")
+def test_the_synthetic_stream_has_tasks_of_every_domain() -> None:
+    stream = data.stream("synthetic")
     assert len(stream) >= 8
     assert {spec.domain for spec in stream} == DOMAINS
-    assert {spec.source for spec in stream} == {"embedded"}
+    assert {spec.source for spec in stream} == {"synthetic"}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_embedded_stream_has_tasks_of_every_domain() -> None:
     [
         ("SHORTT", "; close: 'SHORT'"),
         ("full", "; close: 'FULL'"),
-        ("Embedded", "; close: 'embedded'"),
+        ("Synthetic", "; close: 'synthetic'"),
         ("cifar11+mnist", "'cifar10'"),
         ("mnist+", ""),
         ("", ""),
@@ -144,12 +144,12 @@ def test_unknown_names(variant: str, close: str) -> None:
     message = str(error.value)
     assert "\n" not in message
     assert close in message
-    assert all(name in message for name in ("embedded", *data.VARIANTS))
+    assert all(name in message for name in ("synthetic", *data.VARIANTS))
 
 
-@pytest.mark.parametrize("variant", ["FULL+mnist", "mnist+SHORT", "embedded+mnist"])
+@pytest.mark.parametrize("variant", ["FULL+mnist", "mnist+SHORT", "synthetic+mnist"])
 def test_a_stream_is_not_joined(variant: str) -> None:
-    with pytest.raises(UserError, match=r"^stream '(FULL|SHORT|embedded)': expected alone"):
+    with pytest.raises(UserError, match=r"^stream '(FULL|SHORT|synthetic)': expected alone"):
         data.stream(variant)
 
 
@@ -230,8 +230,8 @@ def test_shuffles_keep_the_tasks() -> None:
     assert within[0] == expected
 
 
-def test_named_and_embedded_tasks_can_be_shuffled() -> None:
-    plain, shuffled = (data.stream("embedded", shuffle=shuffle) for shuffle in ("", "order"))
+def test_named_and_synthetic_tasks_can_be_shuffled() -> None:
+    plain, shuffled = (data.stream("synthetic", shuffle=shuffle) for shuffle in ("", "order"))
     assert plain != shuffled
     assert set(plain) == set(shuffled)
     one = data.stream("MNIST")
@@ -251,7 +251,7 @@ def test_named_and_embedded_tasks_can_be_shuffled() -> None:
         ({"num_tasks": 3}, "num_tasks 3: expected 0"),
         ({"seed": -1}, "seed -1: expected 0 or more"),
         ({"variant": "SHORT", "ablation": "remove_first_30"}, "ablation 'remove_first_30' has no"),
-        ({"variant": "embedded", "ablation": "no_imagenet"}, "expected '' for stream 'embedded'"),
+        ({"variant": "synthetic", "ablation": "no_imagenet"}, "expected '' for stream 'synthetic'"),
         ({"variant": "mnist", "shuffle": "within_year"}, "expected '' for stream 'mnist'"),
     ],
 )

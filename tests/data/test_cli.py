@@ -431,7 +431,7 @@ def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (["status", "--variants=X"], "unrecognized arguments: --variants=X"),
         (["status", "--dir=a,,b"], "--dir=a,,b: expected a value before and after"),
         (["status", "--dir=tfds:~nobody-here/x"], "~nobody-here/x: there is no user"),
-        (["status", "--dir=/a"], "'/a': expected folders as KIND:PATH, KIND one of embedded, imp"),
+        (["status", "--dir=/a"], "'/a': expected folders as KIND:PATH, KIND one of synthetic, imp"),
         (["show", "mnist", "--out=~nobody-here/x.png"], "~nobody-here/x.png: there is no user"),
         (["import", "mnist", "~nobody-here/x"], "~nobody-here/x: there is no user"),
         (["status", "--variant=full"], "unknown stream or data set 'full'; close: 'FULL'"),

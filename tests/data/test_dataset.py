@@ -97,10 +97,10 @@ def test_every_source_opens_what_it_finds(made: Make) -> None:
     assert [len(dataset.splits[split]) for split in data.SPLITS] == list(SIZES.values())
 
 
-def test_the_identity_of_an_embedded_task(tmp_path: pathlib.Path) -> None:
-    specs = [*data.stream("embedded"), data.source_spec("embedded_source")]
+def test_the_identity_of_an_synthetic_task(tmp_path: pathlib.Path) -> None:
+    specs = [*data.stream("synthetic"), data.source_spec("synthetic_source")]
     one, two = (
-        [data.open_set(spec, [f"embedded:{tmp_path}/{where}"]).identity() for spec in specs]
+        [data.open_set(spec, [f"synthetic:{tmp_path}/{where}"]).identity() for spec in specs]
         for where in "ab"
     )
     assert one == two

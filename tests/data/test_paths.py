@@ -100,7 +100,10 @@ def test_a_number_is_not_taken_twice(home: pathlib.Path) -> None:
         ("flowers.csv?lable=x", r"option lable=x: expected image \(the column .*\), label \("),
         ("flowers.csv?label=", r"option label=: expected image"),
         ("flowers.csv?missing=no", r"option missing=no: expected skip"),
-        ("embedded:flowers", r"'embedded:flowers': a task of kind 'embedded' has a name, and no"),
+        (
+            "synthetic:flowers",
+            r"'synthetic:flowers': a task of kind 'synthetic' has a name,",
+        ),
         ("table:flowers", r"'.*/flowers' has no table; expected csv, tsv, jsonl or parquet files"),
         ("zip:flowers", r"unknown stream or data set 'zip:flowers'"),
         ("gs://bucket/flowers", r"unknown stream or data set 'gs://bucket/flowers'"),
@@ -125,7 +128,7 @@ def test_a_folder_that_may_not_be_read(home: pathlib.Path, monkeypatch: pytest.M
 def test_a_task_to_pretrain_on(home: pathlib.Path) -> None:
     assert data.source_spec("./flowers").path == f"folder:{home}/flowers"
     assert data.source_spec("imagenet2012").source == "tfds"
-    with pytest.raises(UserError, match=r"source task 'flowers\+mnist': expected 'embedded_source"):
+    with pytest.raises(UserError, match=r"source task 'flowers\+mnist': expected 'synthetic_sou"):
         data.source_spec("flowers+mnist")
 
 

@@ -29,7 +29,7 @@ def resolved(*dirs: str) -> dict[str, list[str]]:
 
 
 def test_the_order_in_which_sources_are_searched() -> None:
-    assert list(resolved()) == ["embedded", "imported", "tfds", "hf", "nevis", "table", "folder"]
+    assert list(resolved()) == ["synthetic", "imported", "tfds", "hf", "nevis", "table", "folder"]
 
 
 def test_named_folders_come_before_those_that_go_without_saying(
@@ -42,7 +42,7 @@ def test_named_folders_come_before_those_that_go_without_saying(
     assert found["nevis"] == ["/m:x", "/n"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("embedded", "imported")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("synthetic", "imported")])
 @pytest.mark.parametrize("name", ["mnist", "COIL 20", "digits"])
 def test_a_folder_that_is_not_there(tmp_path: pathlib.Path, kind: str, name: str) -> None:
     (spec,) = data.stream(name)
@@ -57,7 +57,7 @@ def test_a_folder_that_is_not_there(tmp_path: pathlib.Path, kind: str, name: str
 )
 def test_a_path_without_a_kind(text: str) -> None:
     with pytest.raises(
-        UserError, match="KIND one of embedded, imported, tfds, hf, nevis, table, folder"
+        UserError, match="KIND one of synthetic, imported, tfds, hf, nevis, table, folder"
     ) as e:
         places.resolve([text])
     assert str(e.value).startswith(f"{text!r}: expected folders as KIND:PATH")

@@ -1,4 +1,4 @@
-"""Embedded tasks: what they hold, that they are always the same, and how they are prepared."""
+"""Synthetic tasks: what they hold, that they are always the same, and how they are prepared."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ def python(code: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_task(embedded_dir: pathlib.Path, name: str) -> None:
+def test_every_task(synthetic_dir: pathlib.Path, name: str) -> None:
     (spec,) = data.stream(name)
     task = data.load(spec, 32)
     made = synthetic.TASKS[name]
@@ -52,7 +52,7 @@ def test_every_task(embedded_dir: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if synthetic.TASKS[name].draw])
-def test_no_drawn_task_is_linearly_trivial(embedded_dir: pathlib.Path, name: str) -> None:
+def test_no_drawn_task_is_linearly_trivial(synthetic_dir: pathlib.Path, name: str) -> None:
     (spec,) = data.stream(name)
     task = data.load(spec, 32)
     train, test = task.splits["train"], task.splits["test"]
@@ -72,7 +72,7 @@ def test_no_drawn_task_is_linearly_trivial(embedded_dir: pathlib.Path, name: str
 
 
 def test_the_source_task() -> None:
-    made = synthetic.SOURCES["embedded_source"]
+    made = synthetic.SOURCES["synthetic_source"]
     assert len(made.classes) == len(set(made.classes))
     assert made.sizes[0] >= 20000
     drawn = list(itertools.islice(synthetic.examples(made), 600))
@@ -85,20 +85,20 @@ def test_the_source_task() -> None:
 
 
 @pytest.mark.slow
-def test_the_source_task_loads(embedded_dir: pathlib.Path) -> None:
-    task = data.load(data.source_spec("embedded_source"), 32)
-    assert tuple(map(len, task.splits.values())) == synthetic.SOURCES["embedded_source"].sizes
+def test_the_source_task_loads(synthetic_dir: pathlib.Path) -> None:
+    task = data.load(data.source_spec("synthetic_source"), 32)
+    assert tuple(map(len, task.splits.values())) == synthetic.SOURCES["synthetic_source"].sizes
     assert task.num_classes == len(source.CLASSES)
-    assert task.spec.name == "embedded_source"
+    assert task.spec.name == "synthetic_source"
 
 
 DIGEST = """
 import hashlib, itertools
-from ctl_jax.data import embedded
+from ctl_jax.data import synthetic
 found = []
-for task in (*embedded.TASKS.values(), *embedded.SOURCES.values()):
+for task in (*synthetic.TASKS.values(), *synthetic.SOURCES.values()):
     digest = hashlib.sha256()
-    for image, label in itertools.islice(embedded.examples(task), 100):
+    for image, label in itertools.islice(synthetic.examples(task), 100):
         digest.update(image.tobytes() + bytes([label]))
     found.append(f"{task.name} {digest.hexdigest()}")
 """
@@ -113,14 +113,14 @@ def test_images_are_the_same_in_every_process() -> None:
 
 
 def test_a_second_preparation_holds_the_same(
-    embedded_dir: pathlib.Path, tmp_path: pathlib.Path
+    synthetic_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (spec,) = data.stream("digits")
     first = data.load(spec, 32)
-    assert data.load(spec, 32, dirs=[f"embedded:{tmp_path}"]).fingerprint == first.fingerprint
+    assert data.load(spec, 32, dirs=[f"synthetic:{tmp_path}"]).fingerprint == first.fingerprint
     # Reading again prepares nothing and changes nothing.
     prepared: list[str] = []
-    again = data.load(spec, 32, dirs=[f"embedded:{tmp_path}"], on_prepare=prepared.append)
+    again = data.load(spec, 32, dirs=[f"synthetic:{tmp_path}"], on_prepare=prepared.append)
     assert again.fingerprint == first.fingerprint
     assert prepared == []
 
@@ -130,12 +130,12 @@ def test_what_was_left_by_an_interrupted_process_does_not_matter(
 ) -> None:
     # Ends as if killed, in the middle of writing.
     code = (
-        "import itertools, os\nfrom ctl_jax import data\nfrom ctl_jax.data import embedded\n"
-        "whole = embedded.examples\n"
+        "import itertools, os\nfrom ctl_jax import data\nfrom ctl_jax.data import synthetic\n"
+        "whole = synthetic.examples\n"
         "def half(task):\n"
         "    yield from itertools.islice(whole(task), 1100)\n"
         "    os._exit(9)\n"
-        "embedded.examples = half\n"
+        "synthetic.examples = half\n"
         "data.load(data.stream('digits')[0], 32)\n"
     )
     environment = {**os.environ, "CTL_JAX_DATA": str(tmp_path)}
@@ -145,7 +145,7 @@ def test_what_was_left_by_an_interrupted_process_does_not_matter(
     assert list(tmp_path.rglob("*.array_record*")), "nothing was left behind"
     (spec,) = data.stream("digits")
     prepared: list[str] = []
-    task = data.load(spec, 32, dirs=[f"embedded:{tmp_path}"], on_prepare=prepared.append)
+    task = data.load(spec, 32, dirs=[f"synthetic:{tmp_path}"], on_prepare=prepared.append)
     assert prepared == ["digits"]
     assert tuple(map(len, task.splits.values())) == synthetic.TASKS["digits"].sizes
     assert not list(tmp_path.glob(".*.tmp"))
@@ -180,7 +180,7 @@ def test_importing_is_light() -> None:
     assert python(code).strip() == "[]"
 
 
-def test_where_embedded_data_is_kept(
+def test_where_synthetic_data_is_kept(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CTL_JAX_DATA", raising=False)
@@ -194,18 +194,18 @@ def test_where_embedded_data_is_kept(
 
 
 def test_bad_input(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match=r"unknown source task 'x'; expected 'embedded_source'"):
+    with pytest.raises(UserError, match=r"unknown source task 'x'; expected 'synthetic_source'"):
         data.source_spec("x")
     with pytest.raises(UserError, match="image_size 0"):
-        data.load(data.source_spec("embedded_source"), 0)
+        data.load(data.source_spec("synthetic_source"), 0)
     (spec,) = data.stream("digits")
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match=r"file/data' is not writable .* CTL_JAX_DATA"):
-        data.load(spec, 32, [f"embedded:{file}/data"])
+        data.load(spec, 32, [f"synthetic:{file}/data"])
 
 
-def test_images_of_another_size(embedded_dir: pathlib.Path) -> None:
+def test_images_of_another_size(synthetic_dir: pathlib.Path) -> None:
     (spec,) = data.stream("digits")
     task = data.load(spec, 64)
     assert task.splits["test"].images.shape == (297, 64, 64, 3)

@@ -1,4 +1,4 @@
-"""A run small enough for a test: two embedded tasks, a tiny network, saved weights."""
+"""A run small enough for a test: two synthetic tasks, a tiny network, saved weights."""
 
 import dataclasses
 import functools

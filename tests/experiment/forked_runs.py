@@ -38,7 +38,7 @@ def get_config():
     config.model.stages = (1,)
     config.model.width = 8
     config.pruning.round_to = 1
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     config.pretrain.steps = 40
     config.pretrain.batch_size = 8
     config.methods = ("filters@0.5+twice", "dense", "probe")

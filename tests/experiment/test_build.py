@@ -173,7 +173,7 @@ def test_a_network_that_cannot_have_what_is_asked_is_refused_by_name(config, cha
 @pytest.mark.parametrize("name", ["unet", "UNET", "resnet", " "])
 def test_what_is_no_classifier_is_no_name(config, name):
     config.model.name = name
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     message = rf"^config.model.name='{name}': expected one of .* which classify images \(not pixels"
     with pytest.raises(UserError, match=message):
         validate(config)

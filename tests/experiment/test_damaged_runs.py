@@ -36,7 +36,7 @@ CONFIG = {
     "model.stages": (1,),
     "model.width": 8,
     "pruning.round_to": 1,
-    "pretrain.task": "embedded_source",
+    "pretrain.task": "synthetic_source",
     "pretrain.steps": 3,
     "pretrain.batch_size": 8,
     "methods": ("dense", "filters@0.5"),

@@ -270,7 +270,7 @@ def test_ids_change_with_the_phases_of_a_tuning(config, make_plan, monkeypatch):
 def test_ids_change_with_the_pretraining_that_they_start_from(
     both, config, small_source, key, value
 ):
-    config.weights, config.pretrain.task = "", "embedded_source"
+    config.weights, config.pretrain.task = "", "synthetic_source"
     config.methods = ("dense", "channels@0.5", "scratch")
     assert both(key, value) == ({"dense", "channels@0.5"}, {"scratch"})
 

@@ -242,7 +242,7 @@ def test_diverged_trials_are_recorded_and_do_not_stop_the_run(config, console, t
 @pytest.mark.slow
 def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, play, small_source):
     config.weights = ""
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     config.pretrain.steps = 3
     config.pretrain.batch_size = 8
     config.stream.variant = "digits"
@@ -273,7 +273,7 @@ def test_pretrains_once_and_takes_it_up_again(config, console, tmp_path, play, s
 @pytest.mark.slow
 def test_a_pretraining_that_diverges_is_not_kept(config, console, tmp_path, small_source):
     config.weights = ""
-    config.pretrain.task = "embedded_source"
+    config.pretrain.task = "synthetic_source"
     config.pretrain.steps = 20
     config.pretrain.batch_size = 8
     config.pretrain.learning_rate = 1e30

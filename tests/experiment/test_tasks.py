@@ -18,7 +18,7 @@ from ctl_jax.experiment.tasks import TaskLoader, find_tasks, loaded
 
 @pytest.fixture
 def nothing_is_read(monkeypatch):
-    """Reading an example, or making an embedded task, is an error."""
+    """Reading an example, or making a synthetic task, is an error."""
 
     def refuse(*arguments, **options):
         pytest.fail("an example was read")
@@ -62,10 +62,10 @@ def loader_of(config):
 
 @pytest.mark.usefixtures("nothing_is_read")
 def test_a_plan_reads_no_example(config, console, tmp_path, monkeypatch, shared_dir):
-    monkeypatch.setenv("CTL_JAX_DATA", str(tmp_path / "embedded"))
+    monkeypatch.setenv("CTL_JAX_DATA", str(tmp_path / "synthetic"))
     real = shared_dir / "real_data"
     config.stream.variant = "digits+shapes+mnist+cifar10+usps+pacs"
-    config.weights, config.pretrain.task = "", "embedded_source"
+    config.weights, config.pretrain.task = "", "synthetic_source"
     kinds = {"tfds": "tfds", "nevis": "dm_nevis", "folder": "folders"}
     config.data.dirs = tuple(f"{kind}:{real / name}" for kind, name in kinds.items())
     experiment.run(config, tmp_path / "run", console, plan_only=True)

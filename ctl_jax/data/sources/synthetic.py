@@ -1,4 +1,4 @@
-"""Embedded tasks: data that the package makes, the first time that it is read."""
+"""Synthetic tasks: data that the package makes, the first time that it is read."""
 
 import functools
 import hashlib
@@ -18,41 +18,41 @@ _ALL = {**synthetic.TASKS, **synthetic.SOURCES}
 
 
 def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
-    """The folder of an embedded task, also where it is yet to be made.
+    """The folder of a synthetic task, also where it is yet to be made.
 
     Raises:
       UserError: there is no such task.
     """
-    if spec.source != "embedded":
+    if spec.source != "synthetic":
         return None
     if spec.dataset not in _ALL:
         known = ", ".join(map(repr, _ALL))
-        raise UserError(f"unknown embedded task {spec.dataset!r}; expected {known}")
+        raise UserError(f"unknown synthetic task {spec.dataset!r}; expected {known}")
     return synthetic.folder(_ALL[spec.dataset], dirs[0])
 
 
 def default_dir() -> pathlib.Path:
-    """Where embedded data is kept: CTL_JAX_DATA, else ctl_jax/tfds in the user's cache folder."""
+    """Where synthetic data is kept: CTL_JAX_DATA, else ctl_jax/tfds in the user's cache folder."""
     return home.in_utf8(home.from_variable("CTL_JAX_DATA") or home.cache() / "tfds")
 
 
 def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
-    """Describes an embedded task by its definition; makes and reads nothing.
+    """Describes a synthetic task by its definition; makes and reads nothing.
 
     Args:
-      spec: of an embedded task.
+      spec: of a synthetic task.
       path: from `find`.
     """
     task = _ALL[spec.dataset]
     made = _Made(task, path)
     return DataSet(
-        "embedded",
+        "synthetic",
         str(path),
         len(task.classes),
         task.classes,
         "single_label",
         {
-            split: EmbeddedRecords(made, split, size)
+            split: SyntheticRecords(made, split, size)
             for split, size in zip(SPLITS, task.sizes, strict=True)
         },
         make=made.make,
@@ -60,9 +60,9 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
 
 
 class _Made:
-    """An embedded task's data set, made and opened when it is first wanted."""
+    """A synthetic task's data set, made and opened when it is first wanted."""
 
-    def __init__(self, task: synthetic.EmbeddedTask, path: pathlib.Path) -> None:
+    def __init__(self, task: synthetic.SyntheticTask, path: pathlib.Path) -> None:
         self.task = task
         self._path = path
 
@@ -84,11 +84,11 @@ class _Made:
         name, found = self.task.name, tfds_sets.open_builder(self._path, SPLITS)
         sizes = {split: found.info.splits[split].num_examples for split in SPLITS}
         parts = {split: (Part(name, split, 0, sizes[split]),) for split in SPLITS}
-        dataset = tfds_sets.assemble("embedded", name, self._path, {name: found}, parts)
+        dataset = tfds_sets.assemble("synthetic", name, self._path, {name: found}, parts)
         return dict(dataset.splits)
 
 
-class EmbeddedRecords:
+class SyntheticRecords:
     """The examples of one split; see `dataset.Records`."""
 
     def __init__(self, made: _Made, split: str, size: int) -> None:
@@ -114,8 +114,8 @@ class EmbeddedRecords:
 
 register(
     Source(
-        "embedded",
-        "where embedded tasks are kept",
+        "synthetic",
+        "where synthetic tasks are kept",
         find,
         open,
         order=0,

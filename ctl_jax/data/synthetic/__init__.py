@@ -20,7 +20,7 @@ Draw = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddedTask:
+class SyntheticTask:
     """A set of images that is made, not downloaded.
 
     Attributes:
@@ -46,8 +46,8 @@ _SIZES = (1500, 400, 400, 500)
 _SIGNS = tuple(f"{a} {b}" for a in objects.SIGN_BORDERS for b in objects.SIGN_SYMBOLS)
 
 _ALL = (
-    EmbeddedTask("digits", "Digits", "ocr", tuple("0123456789"), (1000, 250, 250, 297), 0, None),
-    EmbeddedTask(
+    SyntheticTask("digits", "Digits", "ocr", tuple("0123456789"), (1000, 250, 250, 297), 0, None),
+    SyntheticTask(
         "letters",
         "Letters",
         "ocr",
@@ -56,31 +56,31 @@ _ALL = (
         1,
         objects.letters,
     ),
-    EmbeddedTask(
+    SyntheticTask(
         "textures", "Textures", "texture", tuple(textures.TASK), _SIZES, 2, objects.texture
     ),
-    EmbeddedTask("shapes", "Shapes", "shape", objects.SHAPES, _SIZES, 3, objects.shapes),
-    EmbeddedTask("signs", "Signs", "object", _SIGNS, _SIZES, 4, objects.signs),
-    EmbeddedTask(
+    SyntheticTask("shapes", "Shapes", "shape", objects.SHAPES, _SIZES, 3, objects.shapes),
+    SyntheticTask("signs", "Signs", "object", _SIGNS, _SIZES, 4, objects.signs),
+    SyntheticTask(
         "counting", "Counting", "counting", tuple("12345678"), _SIZES, 5, objects.counting
     ),
-    EmbeddedTask(
+    SyntheticTask(
         "land_cover", "Land cover", "satellite", surfaces.LAND, _SIZES, 6, surfaces.land_cover
     ),
-    EmbeddedTask(
+    SyntheticTask(
         "blood_cells", "Blood cells", "medical", surfaces.CELLS, _SIZES, 7, surfaces.cells
     ),
-    EmbeddedTask("quality", "Quality", "quality", surfaces.DEFECTS, _SIZES, 8, surfaces.quality),
-    EmbeddedTask("scenes", "Scenes", "scene", views.SCENES, _SIZES, 9, views.scenes),
-    EmbeddedTask("faces", "Faces", "face", views.EXPRESSIONS, _SIZES, 10, views.faces),
+    SyntheticTask("quality", "Quality", "quality", surfaces.DEFECTS, _SIZES, 8, surfaces.quality),
+    SyntheticTask("scenes", "Scenes", "scene", views.SCENES, _SIZES, 9, views.scenes),
+    SyntheticTask("faces", "Faces", "face", views.EXPRESSIONS, _SIZES, 10, views.faces),
 )
 
-# The stream "embedded", in its order.
+# The stream "synthetic", in its order.
 TASKS = {task.name: task for task in _ALL}
 SOURCES = {
-    "embedded_source": EmbeddedTask(
-        "embedded_source",
-        "Embedded source",
+    "synthetic_source": SyntheticTask(
+        "synthetic_source",
+        "Synthetic source",
         "object",
         source.CLASSES,
         (20000, 1000, 1000, 1000),
@@ -90,12 +90,12 @@ SOURCES = {
 }
 
 
-def folder(task: EmbeddedTask, data_dir: pathlib.Path) -> pathlib.Path:
+def folder(task: SyntheticTask, data_dir: pathlib.Path) -> pathlib.Path:
     """Where a task's data set lies in a TFDS data folder, once it is made."""
     return data_dir / BUILDER / task.name / VERSION
 
 
-def examples(task: EmbeddedTask) -> Iterator[tuple[np.ndarray, int]]:
+def examples(task: SyntheticTask) -> Iterator[tuple[np.ndarray, int]]:
     """All images (uint8 [32, 32, 3]) and labels of a task: train, then dev, dev_test and test.
 
     The same on every machine, up to the last bit of its floating-point functions.

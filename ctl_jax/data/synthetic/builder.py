@@ -1,4 +1,4 @@
-"""Embedded tasks as TFDS data sets, made on first use.
+"""Synthetic tasks as TFDS data sets, made on first use.
 
 Imported only when images are wanted: TFDS takes half a second to import.
 """
@@ -21,7 +21,7 @@ from ctl_jax.errors import UserError
 
 
 class CtlJax(tfds.core.GeneratorBasedBuilder):
-    """One builder; each embedded task is a configuration of it."""
+    """One builder; each synthetic task is a configuration of it."""
 
     name = synthetic.BUILDER
     VERSION = tfds.core.Version(synthetic.VERSION)
@@ -30,7 +30,7 @@ class CtlJax(tfds.core.GeneratorBasedBuilder):
         for name, task in {**synthetic.TASKS, **synthetic.SOURCES}.items()
     ]
 
-    def _task(self) -> synthetic.EmbeddedTask:
+    def _task(self) -> synthetic.SyntheticTask:
         return {**synthetic.TASKS, **synthetic.SOURCES}[self.builder_config.name]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -64,7 +64,7 @@ class CtlJax(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(
-    task: synthetic.EmbeddedTask,
+    task: synthetic.SyntheticTask,
     data_dir: pathlib.Path,
     on_prepare: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
@@ -101,7 +101,7 @@ def prepare(
     return final
 
 
-def _build(task: synthetic.EmbeddedTask, data_dir: pathlib.Path) -> None:
+def _build(task: synthetic.SyntheticTask, data_dir: pathlib.Path) -> None:
     builder = CtlJax(config=task.name, data_dir=data_dir, file_format="array_record")
     tfds.disable_progress_bar()
     # TFDS announces a download, in bold, though there is none.
@@ -117,7 +117,7 @@ def _lock(path: pathlib.Path) -> Iterator[None]:
         file = open(path, "w")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(
-            f"folder for embedded data {str(path.parent)!r} is not writable ({error.strerror}); "
+            f"folder for synthetic data {str(path.parent)!r} is not writable ({error.strerror}); "
             "expected one that is, set by CTL_JAX_DATA"
         ) from error
     with file:

@@ -1,6 +1,6 @@
 """The larger task to pretrain on: 55 classes of glyphs, silhouettes and textures.
 
-None of its classes is one of an embedded task: other characters, other shapes, other textures.
+None of its classes is one of a synthetic task: other characters, other shapes, other textures.
 """
 
 import numpy as np

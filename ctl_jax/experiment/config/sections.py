@@ -16,8 +16,8 @@ class Stream:
     """Which tasks, and in which order."""
 
     variant: str = key(
-        "embedded",
-        "A variant of Nevis'22 (FULL, SHORT, TINY, ...), embedded, or tasks joined by +, each a "
+        "synthetic",
+        "A variant of Nevis'22 (FULL, SHORT, TINY, ...), synthetic, or tasks joined by +, each a "
         "data set by name or the path of images: a folder, an archive or a table.",
     )
     stop_year: int = key(
@@ -110,7 +110,7 @@ class Pretrain:
 
     task: str = key(
         "",
-        "The source task: embedded_source, or one as stream.variant has them; '' where "
+        "The source task: synthetic_source, or one as stream.variant has them; '' where "
         "config.weights are given.",
     )
     steps: int = key(1000, "Training steps.", rules.STEPS)

@@ -1,4 +1,4 @@
-"""Embedded tasks as data sets."""
+"""Synthetic tasks as data sets."""
 
 import io
 import pathlib
@@ -19,14 +19,14 @@ from ctl_jax.errors import UserError
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return builder.prepare(synthetic.TASKS["digits"], tmp_path_factory.mktemp("embedded"))
+    return builder.prepare(synthetic.TASKS["digits"], tmp_path_factory.mktemp("synthetic"))
 
 
 def test_digits(prepared: pathlib.Path) -> None:
     task = synthetic.TASKS["digits"]
     assert source.find(DIGITS, [prepared.parents[2]]) == prepared
     found = source.open(DIGITS, prepared)
-    assert (found.origin, found.kind, found.num_classes) == ("embedded", "single_label", 10)
+    assert (found.origin, found.kind, found.num_classes) == ("synthetic", "single_label", 10)
     assert tuple(found.splits) == SPLITS
     assert tuple(map(len, found.splits.values())) == task.sizes
     drawn = synthetic.examples(task)
@@ -50,7 +50,7 @@ def test_a_file_is_missing(prepared: pathlib.Path, tmp_path: pathlib.Path) -> No
 @pytest.mark.parametrize("name", [*synthetic.TASKS, *synthetic.SOURCES])
 def test_nothing_is_made_until_it_is_read(tmp_path: pathlib.Path, name: str) -> None:
     spec = data.source_spec(name) if name in synthetic.SOURCES else data.stream(name)[0]
-    dataset = data.open_set(spec, [f"embedded:{tmp_path}"])
+    dataset = data.open_set(spec, [f"synthetic:{tmp_path}"])
     made = {**synthetic.TASKS, **synthetic.SOURCES}[name]
     assert tuple(map(len, dataset.splits.values())) == made.sizes
     assert dataset.class_names == made.classes

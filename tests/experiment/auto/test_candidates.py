@@ -13,7 +13,7 @@ def make(config, make_plan, small_source):
     """The plan of a run of `auto` with a network of one's own pretraining."""
 
     def make(name, image_size, options=(), **model):
-        config.weights, config.pretrain.task = "", "embedded_source"
+        config.weights, config.pretrain.task = "", "synthetic_source"
         config.stream.variant, config.methods = "digits", ("auto",)
         config.data.image_size = image_size
         config.model.name, config.model.options = name, options

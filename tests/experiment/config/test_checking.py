@@ -162,7 +162,7 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("pruning.criterion", "l3", "one of l1, l2"),
         ("seeds", (-1,), "0 to"),
         ("weights", "", "expected a file or folder"),
-        ("pretrain.task", "embedded_source", "expected ''"),
+        ("pretrain.task", "synthetic_source", "expected ''"),
         ("data.image_size", 4, "pixels"),
         ("finetune.evaluate_every", -1, "0 or a number of steps"),
         ("finetune.evaluate_every", 15, r"multiple of config\.finetune\.log_every=10"),

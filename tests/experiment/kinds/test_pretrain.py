@@ -21,7 +21,7 @@ def run(config, make_plan, monkeypatch):
     """Runs a pretraining of 12 updates on digits; gives its step, its place and its output."""
     monkeypatch.setattr(data, "source_spec", lambda name: data.stream("digits")[0])
     config.stream.variant = "digits"
-    config.weights, config.pretrain.task = "", "embedded_source"
+    config.weights, config.pretrain.task = "", "synthetic_source"
     config.pretrain.steps, config.pretrain.batch_size = 12, 8
 
     def run(scratch=None, **settings):
