@@ -19,7 +19,7 @@ from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.jobs import jobs, pause
 from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
 from ctl_jax.experiment.plan import Plan, make_plan
-from ctl_jax.experiment.printing import Progress
+from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.steps import KINDS, Finished, Step
 from ctl_jax.experiment.store import Store

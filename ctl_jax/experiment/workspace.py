@@ -19,7 +19,7 @@ from ctl_jax.experiment import build
 from ctl_jax.experiment.array_files import read as read_arrays
 from ctl_jax.experiment.config import Config
 from ctl_jax.experiment.method_costs import Cost, cost_by_classes, forward_flops, params_along
-from ctl_jax.experiment.printing import Progress
+from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.step_files import Damaged
 from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store

@@ -1,14 +1,12 @@
 """What a run prints of its tasks and steps."""
 
 import dataclasses
-import io
 
 import pytest
-import rich.console
 
 from ctl_jax import compute, data, records
 from ctl_jax.experiment.config.sections import Stream
-from ctl_jax.experiment.printing import Progress, outcome, print_loaded, print_plan
+from ctl_jax.experiment.progress import outcome, print_loaded, print_plan
 from ctl_jax.experiment.steps import Step, closure
 from ctl_jax.experiment.tasks import TaskInfo
 
@@ -166,19 +164,3 @@ def test_steps_of_other_kinds_count_no_trials(config, make_plan, console):
     print_plan(console, make_plan(config), {step.id: step}, Finished([step.id]))
     assert "Trials: 0 so far" in console.file.getvalue()
     assert "; 0 done already. In all 0 FLOP" in console.file.getvalue()
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_is_lines_elsewhere_and_bars_on_a_terminal(terminal):
-    console = rich.console.Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    with Progress(console) as progress:
-        progress.set(0, 10)
-        with progress.stage("digits, dense", steps=4):
-            progress.step(2)
-        progress.advance(5, "[1/2] done")
-        progress.advance(5)
-    printed = console.file.getvalue()
-    assert "[1/2] done" in printed
-    assert ("\x1b[" in printed) == terminal
-    if not terminal:
-        assert printed == "[1/2] done\n"

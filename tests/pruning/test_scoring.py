@@ -161,7 +161,7 @@ def test_a_random_score_has_one_part_whatever_the_aggregate(groups, variables):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"criterion": "l3"}, "criterion is 'l3', expected one of l1, l2"),
+        ({"criterion": "l3"}, "criterion is 'l3', expected one of activation, taylor"),
         ({"criterion": ["l1"]}, r"criterion is \['l1'\], expected one of"),
         ({"aggregate": "prod"}, "aggregate is 'prod', expected one of sum, mean, max, first"),
         ({"normalise": True}, "normalise is True, expected one of none, mean, max, layer"),
