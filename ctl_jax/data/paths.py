@@ -16,9 +16,9 @@ from typing import NamedTuple
 from ctl_jax import home
 from ctl_jax.data import places, sources
 from ctl_jax.data.dataset import DataSet
-from ctl_jax.data.formats.tfds_sets import is_version
 from ctl_jax.data.names import printable
 from ctl_jax.data.source import Source
+from ctl_jax.data.sources.tfds.prepared import is_version
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 

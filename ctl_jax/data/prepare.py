@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ctl_jax.data import splits, without_tensorflow
-from ctl_jax.data.formats import tfds_sets
-from ctl_jax.data.formats.record_files import first_line
+from ctl_jax.data.sources.tfds import prepared
+from ctl_jax.data.sources.tfds.record_files import first_line
 from ctl_jax.errors import UserError
 
 # TFDS tries ten times, for minutes, where there is no network at all.
@@ -42,9 +42,9 @@ def prepare(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     except OSError as error:
         raise UserError(f"data_dir {str(data_dir)!r} cannot be made: {error.strerror}") from error
     for name in names:
-        if tfds_sets.latest(data_dir, name) is None:
+        if prepared.latest(data_dir, name) is None:
             _prepare(name, data_dir)
-    folder = data_dir / dataset if len(names) > 1 else tfds_sets.latest(data_dir, dataset)
+    folder = data_dir / dataset if len(names) > 1 else prepared.latest(data_dir, dataset)
     assert folder is not None, "it has been prepared"
     return folder
 

@@ -17,7 +17,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from ctl_jax.data.formats.record_files import first_line
+from ctl_jax.data.sources.tfds.record_files import first_line
 from ctl_jax.errors import UserError
 
 _READ = 1 << 23  # Bytes that are read at once.

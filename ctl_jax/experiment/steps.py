@@ -98,7 +98,7 @@ def variables_of_input(step: Step, place: Any) -> Any:
 class Kind:
     """How steps of a kind are computed.
 
-    The functions that take a `place` get the `Workplace` of the run, see kinds/.
+    The functions that take a `place` get the `Workspace` of the run, see kinds/.
 
     Attributes:
       version: a part of the ids; to be raised when a change of the program changes numbers.

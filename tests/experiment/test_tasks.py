@@ -7,8 +7,8 @@ from PIL import Image
 from ctl_jax import data, experiment
 from ctl_jax.data import cache, images, synthetic
 from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
-from ctl_jax.data.formats.record_files import RecordFiles
 from ctl_jax.data.sources.dm_nevis import NevisRecords
+from ctl_jax.data.sources.tfds.record_files import RecordFiles
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.tasks import TaskLoader, find_tasks, loaded

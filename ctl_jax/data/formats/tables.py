@@ -14,7 +14,7 @@ import numpy as np
 from ctl_jax.data.formats import remembered
 from ctl_jax.data.formats.encoded import Places, Whole, is_picture
 from ctl_jax.data.formats.file_state import file_state
-from ctl_jax.data.formats.record_files import first_line
+from ctl_jax.data.sources.tfds.record_files import first_line
 from ctl_jax.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

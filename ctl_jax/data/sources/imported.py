@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from ctl_jax import home
 from ctl_jax.data.dataset import DataSet, Records
-from ctl_jax.data.formats import tfds_sets
-from ctl_jax.data.formats.record_files import RecordFiles
-from ctl_jax.data.formats.tfds_labels import Labels
-from ctl_jax.data.formats.tfds_records import Piece, TfdsRecords
 from ctl_jax.data.source import Dirs, Source, register
+from ctl_jax.data.sources.tfds import prepared
+from ctl_jax.data.sources.tfds.fields import Labels
+from ctl_jax.data.sources.tfds.record_files import RecordFiles
+from ctl_jax.data.sources.tfds.records import Piece, TfdsRecords
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
 
@@ -118,7 +118,7 @@ def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
     note = read_note(path)
     if note.kind != spec.kind:
         raise UserError(f"{str(path)!r} is {note.kind}; {spec.title} is {spec.kind}")
-    builder = tfds_sets.open_builder(path, SPLITS)
+    builder = prepared.open_builder(path, SPLITS)
     form = "class" if note.kind == "single_label" else "classes"
     labels = Labels(form, (FIELDS[note.kind],), note.num_classes, note.class_names)
     splits: dict[str, Records] = {}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from ctl_jax import home
 from ctl_jax.data import synthetic
 from ctl_jax.data.dataset import DataSet, Example, Records
-from ctl_jax.data.formats import tfds_sets
 from ctl_jax.data.source import Dirs, Source, register
+from ctl_jax.data.sources.tfds import prepared
 from ctl_jax.data.splits import Part
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -81,10 +81,10 @@ class _Made:
           UserError: the folder is not a prepared set, or lacks something.
         """
         self.make()
-        name, found = self.task.name, tfds_sets.open_builder(self._path, SPLITS)
+        name, found = self.task.name, prepared.open_builder(self._path, SPLITS)
         sizes = {split: found.info.splits[split].num_examples for split in SPLITS}
         parts = {split: (Part(name, split, 0, sizes[split]),) for split in SPLITS}
-        dataset = tfds_sets.assemble("synthetic", name, self._path, {name: found}, parts)
+        dataset = prepared.assemble("synthetic", name, self._path, {name: found}, parts)
         return dict(dataset.splits)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ctl_jax.data import splits
 from ctl_jax.data.dataset import DataSet, Records
-from ctl_jax.data.formats import tfds_labels
-from ctl_jax.data.formats.record_files import FORMATS, RecordFiles, first_line
-from ctl_jax.data.formats.tfds_records import Column, Piece, TfdsRecords
+from ctl_jax.data.sources.tfds import fields
+from ctl_jax.data.sources.tfds.record_files import FORMATS, RecordFiles, first_line
+from ctl_jax.data.sources.tfds.records import Column, Piece, TfdsRecords
 from ctl_jax.errors import UserError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -118,12 +118,12 @@ def assemble(
     return DataSet(origin, str(path), labels.num_classes, labels.class_names, labels.kind, records)
 
 
-def _labels(dataset: str, builders: Mapping[str, Any]) -> tfds_labels.Labels:
+def _labels(dataset: str, builders: Mapping[str, Any]) -> fields.Labels:
     """Where the labels are, the same in all of them."""
-    found: tfds_labels.Labels | None = None
+    found: fields.Labels | None = None
     for builder in builders.values():
         try:
-            labels = tfds_labels.of_features(dataset, builder.info.features)
+            labels = fields.of_features(dataset, builder.info.features)
         except ValueError as error:
             raise UserError(f"{str(builder.data_dir)!r} has {error}") from error
         if found is not None and labels != found:

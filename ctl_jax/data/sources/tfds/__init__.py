@@ -7,9 +7,10 @@ from typing import Any
 from ctl_jax import home
 from ctl_jax.data import prepare, splits
 from ctl_jax.data.dataset import DataSet
-from ctl_jax.data.formats import listing, tfds_own, tfds_sets
-from ctl_jax.data.formats.tfds_sets import latest
+from ctl_jax.data.formats import listing
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
+from ctl_jax.data.sources.tfds import own_sets, prepared
+from ctl_jax.data.sources.tfds.prepared import latest
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
@@ -35,7 +36,7 @@ def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
         versions = list(filter(None, (latest(folder, name) for name in names)))
         if len(versions) > best[0]:
             best = len(versions), folder / spec.dataset if len(names) > 1 else versions[0]
-            if given.absolute() in tfds_sets.versions(versions[0].absolute().parent).values():
+            if given.absolute() in prepared.versions(versions[0].absolute().parent).values():
                 best = len(versions), given
     return best[1]
 
@@ -50,7 +51,7 @@ def _of_any_name(dataset: str, dirs: Dirs) -> pathlib.Path | None:
 
 def fits(path: pathlib.Path) -> bool:
     """Whether a folder is that of a set, of a version of one, or holds sets."""
-    return path.is_dir() and bool(_is_prepared(path) or tfds_sets.versions(path) or _inner(path))
+    return path.is_dir() and bool(_is_prepared(path) or prepared.versions(path) or _inner(path))
 
 
 def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
@@ -66,21 +67,21 @@ def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
       UserError: it is damaged, or its features have no image and label.
     """
     path = _version(home.in_utf8(path))
-    builder = tfds_sets.open_builder(path, ())
+    builder = prepared.open_builder(path, ())
     name = str(builder.info.full_name).rpartition("/")[0]
-    for dataset, config in tfds_sets.DEFAULT_CONFIG.items():
+    for dataset, config in prepared.DEFAULT_CONFIG.items():
         name = dataset if name == f"{dataset}/{config}" else name
     if len(splits.sources(name)) == 1:
         return _open(name, path)
-    builder = tfds_sets.open_builder(path, list(builder.info.splits))
-    files = {split: tfds_sets.files_of(builder, split) for split in builder.info.splits}
-    return listing.data_set(tfds_own.listing(path, builder, files))
+    builder = prepared.open_builder(path, list(builder.info.splits))
+    files = {split: prepared.files_of(builder, split) for split in builder.info.splits}
+    return listing.data_set(own_sets.listing(path, builder, files))
 
 
 def _version(path: pathlib.Path) -> pathlib.Path:
     """The folder of a version, of a set's folder or one that holds a single configuration."""
     while not _is_prepared(path):
-        if found := tfds_sets.versions(path):
+        if found := prepared.versions(path):
             return found[max(found)]
         inner = _inner(path)
         if len(inner) != 1:
@@ -101,17 +102,17 @@ def _inner(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(
         inner
         for inner in path.iterdir()
-        if inner.is_dir() and any(map(_is_prepared, tfds_sets.versions(inner).values()))
+        if inner.is_dir() and any(map(_is_prepared, prepared.versions(inner).values()))
     )
 
 
 def data_dir(given: pathlib.Path) -> pathlib.Path:
     """The TFDS folder that a folder is or lies in, where it is that of an official set."""
     own = given.absolute()
-    parts = own.parts[:-1] if tfds_sets.is_version(own.name) else own.parts
+    parts = own.parts[:-1] if prepared.is_version(own.name) else own.parts
     names = [name for dataset in splits.datasets() for name in splits.sources(dataset)]
     for name in names:
-        whole = pathlib.PurePath(name, tfds_sets.DEFAULT_CONFIG.get(name, "")).parts
+        whole = pathlib.PurePath(name, prepared.DEFAULT_CONFIG.get(name, "")).parts
         for length in range(1, len(whole) + 1):
             root = pathlib.Path(*parts[: len(parts) - length])
             if parts[-length:] == whole[:length] and latest(root, name) is not None:
@@ -158,13 +159,13 @@ def _open(dataset: str, path: pathlib.Path) -> DataSet:
             folder = latest(path, name.removeprefix(f"{dataset}/"))
         if folder is None:
             raise UserError(f"TFDS data set {name!r} is not in {str(path.parent)!r}")
-        builders[name] = tfds_sets.open_builder(folder, needed)
+        builders[name] = prepared.open_builder(folder, needed)
     sizes = {
         name: {split: info.num_examples for split, info in builder.info.splits.items()}
         for name, builder in builders.items()
     }
     parts = splits.parts(dataset, sizes)
-    return tfds_sets.assemble("tfds", dataset, path, builders, parts)
+    return prepared.assemble("tfds", dataset, path, builders, parts)
 
 
 def instruction(spec: TaskSpec, dirs: Dirs) -> Instruction | None:

@@ -11,8 +11,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import strategies as st
 
-from ctl_jax.data.formats import record_files
-from ctl_jax.data.formats.record_files import RecordFiles
+from ctl_jax.data.sources.tfds import record_files
+from ctl_jax.data.sources.tfds.record_files import RecordFiles
 from ctl_jax.errors import UserError
 
 LENGTHS = (3, 1, 5, 2)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ctl_jax.data.dataset import Example
-from ctl_jax.data.formats import tfds_labels
 from ctl_jax.data.formats.file_state import file_size
-from ctl_jax.data.formats.record_files import RecordFiles
+from ctl_jax.data.sources.tfds import fields
+from ctl_jax.data.sources.tfds.record_files import RecordFiles
 from ctl_jax.errors import UserError
 
 # Records that are read at once when a field is looked up.
@@ -61,7 +61,7 @@ class Column:
             records = self._files.read(positions)
             for position, record in zip(positions, records, strict=True):
                 try:
-                    value = tfds_labels.integer(record, self.field)
+                    value = fields.integer(record, self.field)
                 except ValueError as error:
                     raise UserError(f"{self._files.where(position)} {error}") from error
                 if value not in self._allowed:
@@ -137,9 +137,7 @@ class Piece:
 class TfdsRecords:
     """The examples of a task's split, read as they are asked for; see `dataset.Records`."""
 
-    def __init__(
-        self, pieces: Sequence[Piece], labels: tfds_labels.Labels, identity: str = ""
-    ) -> None:
+    def __init__(self, pieces: Sequence[Piece], labels: fields.Labels, identity: str = "") -> None:
         """Reads nothing yet.
 
         Args:
@@ -197,7 +195,7 @@ class TfdsRecords:
 
     def _example(self, where: str, record: bytes) -> Example:
         try:
-            content, label = tfds_labels.parse(record, self._labels)
+            content, label = fields.parse(record, self._labels)
         except ValueError as error:
             raise UserError(f"{where} {error}") from error
         return Example(content, label, where)

@@ -12,7 +12,7 @@ from ctl_jax.data.formats import columns, remembered
 from ctl_jax.data.formats.encoded import Places, Whole
 from ctl_jax.data.formats.file_state import file_state
 from ctl_jax.data.formats.listing import Listing
-from ctl_jax.data.formats.record_files import RecordFiles
+from ctl_jax.data.sources.tfds.record_files import RecordFiles
 from ctl_jax.errors import UserError
 
 _BATCH = 512
