@@ -76,7 +76,7 @@ class Peer:
     def ratios_in_steps(self, ratios: Sequence[float], limit: float) -> float:
         """Seconds for the same number of ratios as steps of one pruner, copied after each.
 
-        Not the same networks: channels are ranked anew in the pruned network at each step. Stops
+        Not the same networks: channels are ranked again in the pruned network at each step. Stops
         after `limit` seconds: the time is then a lower bound.
         """
         start = time.perf_counter()

@@ -15,7 +15,7 @@ Sections:
 
 In the table, "(traced)" leaves out our trace and scores, which one does once a network; the peer
 has to build its graph for each result. "(in steps)" is its one way around that: a single pruner in
-twenty steps, whose networks are other ones, since each step ranks the channels of the last anew.
+twenty steps, whose networks are other ones, since each step ranks the channels of the last again.
 
 `--checked` has `select` trace the function in any case (its `check=True`).
 
@@ -112,7 +112,7 @@ def alternate(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[s
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Wall time of one call; garbage of what ran before is not its affair."""
+    """Wall time of one call; garbage of what ran before is not counted."""
     gc.collect()
     start = time.perf_counter()
     function()
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names, sections = args.models.split(","), args.sections.split(",")
     for value, known in [*((n, MODELS) for n in names), *((s, SECTIONS) for s in sections)]:
         if value not in known:
-            parser.error(f"{value!r} is none of {', '.join(known)}")
+            parser.error(f"{value!r}: expected one of {', '.join(known)}")
     # Where other programs use the cores too, PyTorch's threads otherwise wait for each other
     # spinning, and it takes ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -131,7 +131,7 @@ def recipe() -> Recipe:
 
 
 def hyper() -> Hyper:
-    """As arrays: a value of another type would compile the step anew."""
+    """As arrays: a value of another type would compile the step again."""
     counts = (np.asarray(value, np.int32) for value in (TOTAL_STEPS, 0, OUTPUTS))
     return Hyper(np.asarray(LEARNING_RATE, np.float32), *counts)
 

@@ -8,7 +8,7 @@
 network, at a size of images, with a head on its features, or the whole network trained. It says
 what it tried, what that cost, what it chose and why, and what ten times the budget would add;
 evaluates the model on test; and prints what it is, what it is worth, what a prediction costs, and
-where it lies. Interrupted, it leaves the best so far, and the same command goes on. Without weights
+where it is. Interrupted, it leaves the best so far, and the same command goes on. Without weights
 it pretrains a small network on synthetic images first, and without images it learns a synthetic
 task: about a minute on two CPU cores.
 """

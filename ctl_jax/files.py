@@ -94,7 +94,7 @@ def _local(text: str) -> pathlib.Path:
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether the path lies in an object store."""
+    """Whether the path is in an object store."""
     return not isinstance(path, pathlib.Path) and _scheme(os.fspath(path)) != ""
 
 
@@ -109,7 +109,7 @@ def exists(path: PathLike) -> bool:
             return False
         return True
     try:
-        # NFS remembers for a while that a name was not there; opening its folder asks anew.
+        # NFS remembers for a while that a name was not there; opening its folder asks again.
         os.close(os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY))
     except (FileNotFoundError, NotADirectoryError):
         return False

@@ -14,7 +14,7 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 def keep_freed() -> bool:
     """Makes malloc keep what is freed, for as long as the process lives.
 
-    On CPU, XLA takes its temporary arrays anew for each call of a program, hundreds of megabytes
+    On CPU, XLA takes its temporary arrays again for each call of a program, hundreds of megabytes
     for a training step. glibc maps such blocks afresh, and the system clears every page again: a
     sixth of the CPU time of a ResNet-50 step at 64 px.
 

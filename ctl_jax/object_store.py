@@ -136,7 +136,7 @@ def reason(error: BaseException) -> str:
 def answers_since() -> float:
     """Since when (`time.monotonic`) requests are answered; now, while they are not.
 
-    Before, nobody's silence tells anything.
+    Before, silence means nothing.
     """
     with _lock:
         return _answers_since if _silent_since is None else time.monotonic()

@@ -111,7 +111,7 @@ def check_label(flag: str, text: str, longest: str = "", *, letter_first: bool =
       letter_first: by RFC 1035, else by RFC 1123; both have 63 letters at most.
 
     Raises:
-      UserError: it, or a name made from it, is none.
+      UserError: it, or a name made from it, is not valid.
     """
     most = 63 - len(longest)
     first = "[a-z]" if letter_first else "[a-z0-9]"
@@ -127,7 +127,7 @@ def check_subdomain(flag: str, text: str) -> str:
     """Checks a name of Kubernetes that may have dots (a subdomain by RFC 1123).
 
     Raises:
-      UserError: it is none.
+      UserError: it is not valid.
     """
     label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
     if not re.fullmatch(rf"{label}([.]{label})*", text) or len(text) > 253:

@@ -2,7 +2,7 @@
 
 The program is started apart from the connection, so that neither a broken connection nor the end
 of the launcher ends it. Its process number and exit status lie in memory: a VM that was rebooted
-has none, and is started anew.
+has none, and is started again.
 """
 
 import gzip

@@ -133,7 +133,7 @@ class Supervisor:
         self._started = False
         if failure == _GONE:
             return self._failed(
-                "the program is gone: the machine was started anew, or does other work"
+                "the program is gone: the machine was started again, or does other work"
             )
         status = self._failed(f"failed with status {failure}", failure)
         if status is not None:

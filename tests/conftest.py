@@ -1,4 +1,4 @@
-"""Strictness for every test, and where the real data of a developer's machine lies."""
+"""Strictness for every test, and where the real data of a developer's machine is."""
 
 import math
 import os

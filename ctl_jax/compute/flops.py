@@ -53,7 +53,7 @@ for _module in (lax, lax.linalg, primitives):
 Flops = Callable[[JaxprEqn], int]
 _REGISTERED: dict[str, Flops] = {}
 
-# What may lie between the reversal of a kernel and its convolution (vmap and groups put it there).
+# What may be between the reversal of a kernel and its convolution (vmap and groups put it there).
 _TRANSPARENT = frozenset(["convert_element_type", "copy", "reshape", "squeeze", "transpose"])
 
 

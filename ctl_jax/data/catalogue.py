@@ -52,7 +52,7 @@ def stream(
     Args:
       variant: "synthetic", one of `VARIANTS`, or tasks joined by "+", each by its title, its TFDS
           or dm_nevis name, the name of a synthetic task, in upper or lower case, or by where its
-          images lie (see `paths`): "mnist+CIFAR 10+letters+/data/flowers+~/birds.zip".
+          images are (see `paths`): "mnist+CIFAR 10+letters+/data/flowers+~/birds.zip".
       stop_year: a variant of Nevis'22 ends before this year; 2022 gives all of it. Data sets
           that are named are not left out.
       ablation: "" or one of `ABLATIONS`, of a variant of Nevis'22: without the first or the last

@@ -130,7 +130,7 @@ def _of_kind(kind: str, dirs: Sequence[str]) -> Dirs:
 
 
 def _one(name: str) -> TaskSpec:
-    """The data set of a name; a stream is none."""
+    """The data set of a name; a stream's name is refused."""
     specs = catalogue.stream(name)
     if name in catalogue.VARIANTS or len(specs) > 1:
         raise UserError(f"NAME {name!r}: expected one data set, not a stream")
@@ -232,7 +232,7 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
                 line = f"{spec.dataset} is there already: {found[1]}"
             elif spec.source != "tfds":
                 _, instruction = state.instruction(spec, dirs)
-                raise UserError(f"data set {spec.dataset!r} is none of TFDS's: {instruction}")
+                raise UserError(f"data set {spec.dataset!r} is not in TFDS: {instruction}")
             else:
                 line = f"prepared {spec.dataset}: {prepare.prepare(spec.dataset, target)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)

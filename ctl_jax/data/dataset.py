@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Example(NamedTuple):
-    """One image as it lies on disk.
+    """One image as it is on disk.
 
     Attributes:
       content: an encoded image, in any format that Pillow reads.
@@ -48,7 +48,7 @@ class Records(Protocol):
         """SHA-256 (hexadecimal) of which examples these are, the same for a copy of them.
 
         Made of labels and of what is known of the examples without reading them: names within the
-        data set, sizes, checksums; not of where they lie, and not of times.
+        data set, sizes, checksums; not of where they are, and not of times.
         """
 
 
@@ -58,13 +58,13 @@ class DataSet:
 
     Attributes:
       origin: "synthetic", "tfds", "dm_nevis", "folder", "zip", "tar", "table", "hf" or "imported".
-      path: where it lies.
+      path: where it is.
       num_classes: number of classes, or of labels that an image may have.
       class_names: their names, which can be printed; empty where they are not known.
       kind: "single_label" or "multi_label".
       splits: "train", "dev", "dev_test" and "test"; no other.
       notes: a line for each thing that was put right, or that may not be what was meant.
-      passed_over: how many files beside the examples are none, by their kind.
+      passed_over: how many files beside the examples are not examples, by their kind.
       make: makes the files of a set that is made on first use, unless they are there, which takes
         seconds; called with a function that it calls with the set's name before it does.
     """

@@ -69,7 +69,7 @@ def import_set(
     Args:
       dataset: from `open_source`, or of any other source.
       name: the catalogue's name of the set.
-      imported_dir: where imported sets lie; made if need be.
+      imported_dir: where imported sets are; made if need be.
       progress: called with the examples done and all of them.
 
     Returns:

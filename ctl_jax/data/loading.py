@@ -18,7 +18,7 @@ _MOST_INNER = 200
 
 
 def find_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> tuple[Source, pathlib.Path] | None:
-    """Where a data set lies; reads nothing but the names of files.
+    """Where a data set is; reads nothing but the names of files.
 
     Args:
       spec: from `stream`.
@@ -48,7 +48,7 @@ def open_set(spec: TaskSpec, dirs: Iterable[str] = ()) -> DataSet:
     if found is None:
         hint = _elsewhere(spec, there)
         if not hint and os.path.exists(spec.dataset):
-            hint = f"'./{spec.dataset}' would name what lies in the current folder"
+            hint = f"'./{spec.dataset}' would name what is in the current folder"
         raise UserError(
             f"data set {spec.dataset!r} is not in {_looked(there)}{f'; {hint}' if hint else ''}"
         )

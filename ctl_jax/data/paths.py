@@ -1,4 +1,4 @@
-"""Tasks that are named by where their images lie, in any form that a source recognises.
+"""Tasks that are named by where their images are, in any form that a source recognises.
 
     /data/flowers   ~/birds.zip   table.csv?image=file&label=species   tfds:beans   hf:/data/beans
 
@@ -31,7 +31,7 @@ _MOST_LISTED = 10_000
 
 
 class Located(NamedTuple):
-    """Where a task's images lie, in which form, and what the user said about them."""
+    """Where a task's images are, in which form, and what the user said about them."""
 
     source: Source
     path: pathlib.Path
@@ -60,7 +60,7 @@ def spec(text: str) -> TaskSpec | None:
       None where the text looks like no path, and none is there.
 
     Raises:
-      UserError: it is a path and nothing lies there, or nothing that is of a known form.
+      UserError: it is a path and nothing is there, or nothing that is of a known form.
     """
     text = text.strip()
     if not text:
@@ -81,7 +81,7 @@ def spec(text: str) -> TaskSpec | None:
 
 
 def locate(text: str) -> Located:
-    """What lies at a path.
+    """What is at a path.
 
     Raises:
       UserError: nothing, nothing of a known form, or options that its form does not have.
@@ -109,7 +109,7 @@ def locate(text: str) -> Located:
 
 
 def open_path(text: str) -> DataSet:
-    """Opens what lies at a path; decodes no image.
+    """Opens what is at a path; decodes no image.
 
     Raises:
       UserError: there is nothing, or nothing that can be learnt from.

@@ -21,7 +21,7 @@ _RETRIES = 4
 def prepare(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     """Prepares an official data set unless it is there, in whatever version and file format.
 
-    Files that TFDS would download are taken from DATA_DIR/downloads/manual if they lie there. What
+    Files that TFDS would download are taken from DATA_DIR/downloads/manual if they are there. What
     an interrupted preparation leaves behind does not count as prepared.
 
     Args:

@@ -1,4 +1,4 @@
-"""A source of data: a form in which data sets lie on disk, and the registry of all of them.
+"""A source of data: a form in which data sets are on disk, and the registry of all of them.
 
 Each module of `ctl_jax.data.sources` registers one; docs/extending.md shows how to add one.
 """
@@ -35,7 +35,7 @@ class Source:
       holds: what one of its folders is expected to be, in messages.
       find: the path of a data set in the first of some folders that has it, or None; reads nothing
         but names.
-      open: what lies at a path that was found; decodes no image. Raises a `UserError` where it is
+      open: what is at a path that was found; decodes no image. Raises a `UserError` where it is
         damaged.
       order: sources of a lower number are searched first.
       default_dirs: folders that are searched after those that are named.
@@ -43,7 +43,7 @@ class Source:
       instruction: what to do where none of its folders has a data set; None where it has no advice.
       misplaced: what may be wrong with folders that do not have a data set, in a few words; or "".
       remarks: a line for each liberty that was taken in finding a data set at a path.
-      fits: whether what lies at a path that a user names as a task is of this form; reads little.
+      fits: whether what is at a path that a user names as a task is of this form; reads little.
       open_path: opens it, with the user's options; None where users cannot name paths of this form.
       options: what a user may add to such a path as ?NAME=VALUE, each with what it is.
     """

@@ -31,12 +31,12 @@ class Status:
       state: one of `STATES`.
       instruction: what to do, in one line; "" where it is ready.
       origin: the form its data has, see `DataSet`; "" where there is none.
-      path: where it lies; "" where there is none, or where it is made on first use.
+      path: where it is; "" where there is none, or where it is made on first use.
       num_classes: number of classes; None where it is not known.
       examples: of each split; empty where they are not known.
       num_bytes: what it takes on disk; None where there is nothing.
       notes: a line for each thing that was put right, or that may not be as it should.
-      passed_over: how many files beside the examples are none, by their kind.
+      passed_over: how many files beside the examples are not examples, by their kind.
     """
 
     spec: TaskSpec

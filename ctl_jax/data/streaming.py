@@ -20,7 +20,7 @@ _BUFFER_ITEMS = 16
 class Order:
     """The order in which training sees the examples: `order[k]` are those of batch k.
 
-    Epoch after epoch, each shuffled anew, none cut short: a batch that an epoch's end leaves
+    Epoch after epoch, each shuffled again, none cut short: a batch that an epoch's end leaves
     unfilled goes on with the next epoch, so that a task smaller than the batch works too, and every
     example is seen equally often. May be asked from several threads, in any order.
     """

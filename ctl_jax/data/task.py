@@ -39,7 +39,7 @@ class TaskSpec:
         "own" for a task named by its path.
       kind: "single_label" or "multi_label"; "" where only opening it tells.
       year: year in the stream; None for a task that belongs to no stream of Nevis'22.
-      path: where a task named by its path lies, as KIND:PATH with maybe ?NAME=VALUE behind; "" for
+      path: where a task named by its path is, as KIND:PATH with maybe ?NAME=VALUE behind; "" for
         one that is named by its data set.
     """
 
@@ -80,7 +80,7 @@ class Task:
       corrupt: a line for each example that was left out because it cannot be read.
       notes: a line for each thing about its data that was put right, or that may not be as it
         should: the same pictures in two splits, say.
-      passed_over: how many files beside the examples are none, by their kind.
+      passed_over: how many files beside the examples are not examples, by their kind.
     """
 
     spec: TaskSpec

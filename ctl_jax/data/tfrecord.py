@@ -56,7 +56,7 @@ def index(path: str | os.PathLike[str]) -> Index:
         size = os.fstat(file.fileno()).st_size
         place = 0
         while place < size:
-            # In front of it lies the checksum of the record before, read along with it.
+            # In front of it is the checksum of the record before, read along with it.
             before = 4 if place else 0
             block = os.pread(file.fileno(), 12 + before, place - before)
             checksums.append(block[:before])

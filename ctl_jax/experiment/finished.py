@@ -66,7 +66,7 @@ class Finished:
 
 
 def is_id(name: str) -> bool:
-    """Whether a name is a step's id; other files are nobody's business."""
+    """Whether a name is a step's id; files of other names are ignored."""
     return _ID.fullmatch(name) is not None
 
 

@@ -87,7 +87,7 @@ class Lease:
             self._over = True
             # The newest goes last: while it is there, no earlier one is made again.
             for generation in sorted(self._generations()):
-                # A folder of such a name is nobody's lease.
+                # A folder of such a name is not a lease.
                 with contextlib.suppress(IsADirectoryError, PermissionError):
                     files.remove(self._path(generation))
 

@@ -127,7 +127,7 @@ def parse_method(name: str) -> Method:
       The method.
 
     Raises:
-      UserError: the name is none of these, or the ratio is outside (0, 1).
+      UserError: the name is not one of these, or the ratio is outside (0, 1).
     """
     before, plus, tuning = (part.strip() for part in name.partition("+"))
     if not plus and before.partition("@")[0].strip() in tunings.TUNINGS:

@@ -345,7 +345,7 @@ def share_order(costs: Sequence[float], worker: Worker) -> tuple[list[int], list
         amounts = np.ones(len(amounts))
     ends = np.cumsum(amounts)
     total = ends[-1] if len(ends) else 1.0
-    # A trial belongs to the share that its middle lies in.
+    # A trial belongs to the share that its middle is in.
     owners = np.minimum((ends - amounts / 2) / total * worker.count, worker.count - 1).astype(int)
     bounds = np.searchsorted(owners, np.arange(worker.count + 1)).tolist()
     others = [(worker.index + step) % worker.count for step in range(1, worker.count)]

@@ -92,7 +92,7 @@ def set_aside(path: files.Path) -> files.Path:
 
 
 def check_place(workdir: files.Path) -> None:
-    """Raises a `UserError` where a local folder is none, or cannot be made or written."""
+    """Raises a `UserError` where a local path is not a folder, or cannot be made or written."""
     place = workdir.absolute()
     try:
         while not os.path.lexists(place):

@@ -16,7 +16,7 @@ used with other configs: steps are named by all that decides their numbers.
 
 Files appear under their names when they are whole. What a crashed disk, an interrupted copy or a
 sync tool makes of them later is noticed: a damaged file gets the name NAME.damaged-XXXXXXXX, which
-nothing reads, and what it held is made again. Files of other names are nobody's business here.
+nothing reads, and what it held is made again. Files of other names are ignored.
 """
 
 import contextlib
@@ -344,7 +344,7 @@ class Store:
         files.write_bytes(path, content)
 
     def save_records(self, lines: Iterable[records.Record]) -> files.Path:
-        """Writes records.jsonl anew."""
+        """Writes records.jsonl again."""
         path = self.workdir / "records.jsonl"
         files.write_text(path, to_lines(map(records.to_json, lines)))
         return path
@@ -355,7 +355,7 @@ class Store:
     def _problem(self, step_id: str) -> str | None:
         """What is wrong with a step's file; "" where it is whole, None where there is none."""
         path = self._path(step_id)
-        # Asks the folder anew, as reading alone does not on NFS.
+        # Asks the folder again, as reading alone does not on NFS.
         if not files.is_remote(path) and not files.exists(path) and not os.path.islink(path):
             return None
         try:

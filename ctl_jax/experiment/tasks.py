@@ -35,7 +35,7 @@ class TaskInfo:
       fingerprint: hash of which examples there are and how they become pixels; the same where the
         data is a copy.
       notes: what was put right in its data, or may not be as it should.
-      passed_over: how many files beside the examples are none, by their kind.
+      passed_over: how many files beside the examples are not examples, by their kind.
       class_names: in the order of the labels; empty where they are not known.
     """
 

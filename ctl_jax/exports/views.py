@@ -1,4 +1,4 @@
-"""Our arrays as views of another library's: how they lie in the arrays of a file.
+"""Our arrays as views of another library's: how they are in the arrays of a file.
 
 What a table of names does to a file's arrays (transposed kernels, queries and keys cut out of one
 array, tokens put together) is found by giving it arrays of their own positions.

@@ -66,7 +66,7 @@ def pack(checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
     """Takes a checkpoint apart.
 
     Args:
-      checkpoint: its arrays may lie on a device.
+      checkpoint: its arrays may be on a device.
 
     Returns:
       The bytes of all arrays one after the other, copied to the host, uint8 [size]; and the rest as

@@ -52,7 +52,7 @@ def extract(
     Args:
       module: the network.
       preprocess: what the network expects of an image, or its text (see `models.Preprocess`).
-      variables: parameters and statistics; their head counts for nothing.
+      variables: parameters and statistics; their head is not used.
       images: uint8 [examples, height, width, 3].
       head: what a head reads, "last" or "taps".
       compute_dtype: as the recipe's.

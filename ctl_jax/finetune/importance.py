@@ -42,7 +42,7 @@ def importance(
       module: the network.
       preprocess: what it expects of an image, or its text (see `models.Preprocess`).
       groups: of the whole network, traced on a batch of as many images of this size.
-      variables: its parameters and statistics; the head counts for nothing.
+      variables: its parameters and statistics; the head is not used.
       images: uint8 [examples, height, width, 3].
       labels: int32 [examples], or uint8 [examples, num_classes] of 0 and 1.
       criterion: one of `pruning.CRITERIA`.

@@ -38,7 +38,7 @@ def statistics(
     Args:
       module: the network.
       preprocess: what the network expects of an image, or its text (see `models.Preprocess`).
-      variables: parameters and statistics, perhaps pruned; its head counts for nothing.
+      variables: parameters and statistics, perhaps pruned; its head is not used.
       images: uint8 [examples, height, width, 3], of one size. Each process of a group computes all
         by itself.
       batch_size: images a compiled call, at most: they are split into as few batches as that

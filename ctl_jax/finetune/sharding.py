@@ -78,7 +78,7 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
         every process.
 
     Returns:
-      Global arrays. One that lies so already is returned as it is, and where a device has one its
+      Global arrays. One that is so already is returned as it is, and where a device has one its
       memory may be shared: who gives the result away to be overwritten gives that away, too.
     """
     return jax.tree.map(functools.partial(_replicate, mesh), tree)
@@ -132,7 +132,7 @@ def shard(mesh: Mesh, tree: Tree, axis: int = 0) -> Tree:
       mesh: from `make_mesh`.
       tree: arrays of the host. They have the rows of this process alone (see `rows`): in one
         process, all of them.
-      axis: along which the rows lie.
+      axis: along which the rows are.
 
     Returns:
       Global arrays, which have the rows of all processes.

@@ -87,7 +87,7 @@ def apply(
       Logits [B, num_outputs] (of a U-Net: [B, H, W, num_outputs]), float32; unless `train` is
       False, also the statistics in the form of `variables["batch_stats"]` ({} without BatchNorm):
       those of this batch, of the layers that normalise by it, and the others as they were.
-      Averaging them over batches is the trainer's affair.
+      Averaging them over batches is left to the training loop.
     """
     second = _second(variables)
     if second is None:

@@ -35,7 +35,7 @@ def check_size(images: jax.Array, least: int) -> None:
 def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """He initialisation with the fan of the outputs, as in He et al. 2015 and in torchvision.
 
-    XLA compiles a draw anew for each shape, a quarter of a second each. Drawing powers of four
+    XLA compiles a draw again for each shape, a quarter of a second each. Drawing powers of four
     and cutting them leaves a handful of shapes in all.
     """
     size = math.prod(shape)

@@ -18,7 +18,7 @@ def kernel_init(
 ) -> jax.Array:
     """Normal, cut at two standard deviations, of 0.02 before the cut, as DeiT and ConvNeXt start.
 
-    XLA compiles a draw anew for each shape, a quarter of a second each. Drawing powers of four
+    XLA compiles a draw again for each shape, a quarter of a second each. Drawing powers of four
     and cutting them leaves a handful of shapes in all.
     """
     size = math.prod(shape)

@@ -90,7 +90,7 @@ class Ladder:
 
     def widths(self, share: float) -> Ints:
         """int64 [groups], the widths with all steps up to `share`."""
-        if share >= 1:  # a last step that is shorter than the others may lie beyond
+        if share >= 1:  # a last step that is shorter than the others may be beyond
             return self.climb(self.group, self.gain)
         taken = self.share <= share + _SLACK
         return self.climb(self.group[taken], self.gain[taken])

@@ -7,7 +7,7 @@ from ctl_jax.errors import UserError
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a real number; True and False are none."""
+    """Whether it is a real number; True and False do not count."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

@@ -1,6 +1,6 @@
 """From joined elements to groups: what is one group, its name, and whether it is in a block.
 
-**Group.** Elements that were joined are one channel. Channels that lie on the same axes, as many
+**Group.** Elements that were joined are one channel. Channels that are on the same axes, as many
 times each, are one group. A group can be cut if a kernel produces it and nothing froze it.
 
 **Inside a block** (scope `filters`) is read off the dataflow, so that it means the same for any
@@ -108,7 +108,7 @@ def partition(
 
 
 def _numbered(origins: Mapping[int, Slot], kinds: Labels, roots: Labels) -> tuple[Labels, Labels]:
-    """`index` and `channel` of `Partition`: channels are numbered as they lie on their origin."""
+    """`index` and `channel` of `Partition`: channels are numbered as they are on their origin."""
     numbers = np.full(kinds.max(initial=0) + 1, -1)
     numbers[list(origins)] = np.arange(len(origins))
     index = numbers[kinds]

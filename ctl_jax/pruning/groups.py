@@ -89,7 +89,7 @@ class Groups(Mapping[str, Group]):
     Attributes:
       shapes: the shape of every parameter, by path.
       frozen: for every parameter, the reason why an axis, or some positions on it, can not be
-        cut: path -> {axis: reason}. Axes that lie in groups with all their positions are absent.
+        cut: path -> {axis: reason}. Axes that are in groups with all their positions are absent.
       readings: where products read the channels of groups, in the order of the program.
       left: what would be groups, if the function did the same at other widths: name -> why it does
         not.
@@ -133,7 +133,7 @@ class Groups(Mapping[str, Group]):
 
     @functools.cached_property
     def other_sizes(self) -> frozenset[int]:
-        """Sizes of parameters' axes that no group lies on."""
+        """Sizes of parameters' axes that no group is on."""
         inside = {(m.path, m.axis) for group in self.values() for m in group.members}
         return frozenset(
             size

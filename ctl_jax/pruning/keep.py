@@ -72,21 +72,21 @@ class Keep(Mapping[str, Ints]):
         stays: dict[AxisLayout, Ints | None] = {}
         found: dict[str, dict[int, Ints]] = {}
         for path, axes in self.layout.axes.items():
-            for axis, lying in axes.items():
-                if lying not in stays:
-                    stays[lying] = self._stays(lying, dropped)
-                if (left := stays[lying]) is not None:
+            for axis, axis_layout in axes.items():
+                if axis_layout not in stays:
+                    stays[axis_layout] = self._stays(axis_layout, dropped)
+                if (left := stays[axis_layout]) is not None:
                     found.setdefault(path, {})[axis] = left
         return found
 
-    def _stays(self, lying: AxisLayout, dropped: Mapping[str, Ints]) -> Ints | None:
+    def _stays(self, axis_layout: AxisLayout, dropped: Mapping[str, Ints]) -> Ints | None:
         """The positions of an axis that stay, None if all do."""
-        cut = [(name, table) for name, table in lying.groups if name in dropped]
+        cut = [(name, table) for name, table in axis_layout.groups if name in dropped]
         if not cut:
             return None
-        if lying.whole is not None:
-            return self[lying.whole]
-        mask = np.ones(lying.size, bool)
+        if axis_layout.whole is not None:
+            return self[axis_layout.whole]
+        mask = np.ones(axis_layout.size, bool)
         for name, table in cut:
             mask[table[dropped[name]]] = False
         return np.flatnonzero(mask)
@@ -231,8 +231,8 @@ def composed(
 ) -> dict[str, Ints]:
     """The channels of `layout` that stay after both cuts; see `Keep.compose`.
 
-    The groups of the two layouts are matched by where they lie, not by their names: a group of
-    one channel left is none of the second trace, which moves the names of others.
+    The groups of the two layouts are matched by where they are, not by their names: a group of
+    one channel left is no group of the second trace, which moves the names of others.
 
     Args:
       layout: the full network's.
@@ -282,7 +282,7 @@ def _before(positions: Ints, stays: Ints | None) -> Ints:
 
 
 class _Owners:
-    """Which channel lies at each position of an axis of the full network."""
+    """Which channel is at each position of an axis of the full network."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -297,12 +297,12 @@ class _Owners:
     def whole_channels(
         self, name: str, dropped: Ints, lies: Mapping[Slot, Ints]
     ) -> dict[str, Ints]:
-        """The channels, by group, that lie on just these positions: what may be dropped for them.
+        """The channels, by group, that are on just these positions: what may be dropped for them.
 
         Args:
           name: group of the second cut.
           dropped: int64 [n], its channels that are dropped.
-          lies: where they lie in the full network, [n, k] an axis.
+          lies: where they are in the full network, [n, k] an axis.
 
         Raises:
           UserError: one of them is not a whole channel of the full network.

@@ -118,7 +118,7 @@ def measured_by(
       groups: from `trace`.
       measure: from the channels that stay to seconds; None: one call of the traced function on
         zeros, by `ctl_jax.compute.latency`.
-      cache: a JSON file, written anew after each measurement; None: no file. A measure given is
+      cache: a JSON file, written again after each measurement; None: no file. A measure given is
         known there by its name alone: use one file for each.
 
     Returns:

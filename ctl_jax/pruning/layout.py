@@ -1,4 +1,4 @@
-"""What a keep is for: which channels there are, and where on the parameters they lie."""
+"""What a keep is for: which channels there are, and where on the parameters they are."""
 
 import dataclasses
 import functools
@@ -56,7 +56,7 @@ class Layout:
 
     @functools.cached_property
     def axes(self) -> dict[str, dict[int, AxisLayout]]:
-        """By path and axis the groups that lie on it.
+        """By path and axis the groups that are on it.
 
         Axes on which the same groups lie in the same way have one and the same object.
         """
@@ -159,7 +159,7 @@ class Layout:
     def to_data(self) -> dict[str, Any]:
         """This as plain values for JSON; `from_data` reads it.
 
-        Positions that lie regularly are written as [k, start, step a channel, step within a
+        Positions that are regularly are written as [k, start, step a channel, step within a
         channel], any others as the table that they are.
         """
         written: dict[Any, list[Any]] = {}  # many members have the same table

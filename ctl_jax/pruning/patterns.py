@@ -16,7 +16,7 @@ def prunable(groups: Groups, scope: str, frozen: Sequence[str]) -> list[str]:
       groups: from `trace`.
       scope: as for `Groups.in_scope`.
       frozen: patterns (`fnmatch`, upper and lower case differ) on paths of parameters and names of
-        groups. All groups that lie on such a parameter are frozen.
+        groups. All groups that are on such a parameter are frozen.
 
     Returns:
       Names, in the order of the groups; at least one.

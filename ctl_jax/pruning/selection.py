@@ -84,11 +84,11 @@ def select(
     Returns:
       For every group the channels that stay; groups that are not in scope stay whole. `notes` says
       how close the target was met, which groups the ratio would have emptied, which `round_to`
-      leaves whole, and which are none because the function follows their widths (`groups.left`).
+      leaves whole, and which are not cut because the function depends on their widths (`groups.left`).
       If there is no other, a ratio drops nothing.
 
     Raises:
-      UserError: an argument is none of the above; none or several say how much; the scope holds no
+      UserError: an argument is not as described above; none or several say how much; the scope holds no
         group, or none that is not frozen; a pattern matches nothing; scores are missing, NaN, of
         another length or of an unknown group; the target is below what can be reached; or at the
         widths that stay the function is another one (it compares two of them, say).
@@ -242,7 +242,7 @@ def _check_function(groups: Groups, widths: Mapping[str, int]) -> None:
 
 
 def _emptied(ratio: float, name: str, allowed: Range) -> list[str]:
-    """A note where a group's share of its channels is none."""
+    """A note where a group's share is less than one channel."""
     if allowed.nearest(1 - ratio) > 0 or allowed.least == allowed.size:
         return []
     return [f"ratio {ratio} would empty group {name!r}: it keeps {allowed.least} of {allowed.size}"]

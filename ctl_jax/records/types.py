@@ -28,7 +28,7 @@ class RunTask:
         test_examples: Likewise.
         corrupt_examples: Examples that were left out because they cannot be read.
         notes: What was put right in its data, or may not be as it should.
-        passed_over: How many files beside the examples are none, by their kind.
+        passed_over: How many files beside the examples are not examples, by their kind.
     """
 
     name: str
@@ -98,7 +98,7 @@ class TaskRecord:
         examples: Split to number of examples, as many as are used.
         corrupt: Examples that were left out because they cannot be read.
         notes: What was put right in its data, or may not be as it should.
-        passed_over: How many files beside the examples are none, by their kind.
+        passed_over: How many files beside the examples are not examples, by their kind.
         content: Hash of its images and labels.
         image_size: Of the images, in pixels; None where an earlier version did not say.
     """

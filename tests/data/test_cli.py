@@ -370,7 +370,7 @@ def test_paths_instead_of_names(
         (("status", "--dir=nevis:/nowhere/nevis"), "/nowhere/nevis"),
         (("prepare",), "expected either NAMEs of data sets or --variant"),
         (("prepare", "mnist", "--variant=TINY"), "expected either NAMEs"),
-        (("prepare", "usps"), "'usps' is none of TFDS's: run ./build_dataset.sh -b -d usps"),
+        (("prepare", "usps"), "'usps' is not in TFDS: run ./build_dataset.sh -b -d usps"),
         (("prepare", "TINY"), "'TINY': expected one data set, not a stream"),
         (("import", "mnist+usps", "x.zip"), "'mnist+usps': expected one data set"),
         (("import", "usps", "/nowhere/usps.zip"), "'/nowhere/usps.zip' does not exist"),

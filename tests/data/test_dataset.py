@@ -38,7 +38,7 @@ def made(
     example: Make,
     write_nevis: Make,
 ) -> Callable[..., tuple[str, pathlib.Path]]:
-    """Writes a set of one source; gives its kind and the folder that it lies in.
+    """Writes a set of one source; gives its kind and the folder that it is in.
 
     `changed` tells whether one example of train is another one.
     """
@@ -75,7 +75,7 @@ def made(
 
 
 def test_the_identity_is_that_of_a_copy(made: Make, tmp_path: pathlib.Path) -> None:
-    """Not of where it lies, and not of when it was written."""
+    """Not of where it is, and not of when it was written."""
     kind, root = made()
     dataset = data.open_set(UMIST, [f"{kind}:{root}"])
     assert len({records.identity() for records in dataset.splits.values()}) == 4

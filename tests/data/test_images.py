@@ -122,7 +122,7 @@ def test_cmyk_is_converted(kind: str) -> None:
     assert abs(images.decode(content, 20).astype(int) - [0, 255, 255]).max() <= 2
 
 
-# Where a corner of the picture as it should be seen comes to lie in the file: rows from the top
+# Where a corner of the picture as it should be seen comes to be in the file: rows from the top
 # or the bottom, columns from the left or the right, and both exchanged. EXIF 2.32, table 6.
 SEEN = {
     1: lambda a: a,

@@ -1,4 +1,4 @@
-"""Tasks that are named by where their images lie."""
+"""Tasks that are named by where their images are."""
 
 import pathlib
 from collections.abc import Callable

@@ -70,7 +70,7 @@ def train(keeper, clock, start=0, stop=TOTAL, seconds=1.0, told=None):
 def test_it_saves_every_few_seconds_where_it_looks(clock):
     memory = Memory()
     train(Keeper(memory, TOTAL, every_s=7, look_every=5), clock)
-    # The clock is looked at after 5, 10, ... updates, and started anew by each save.
+    # The clock is looked at after 5, 10, ... updates, and started again by each save.
     assert sorted(memory.saved) == [10, 20]
     assert memory.saved[20].snapshot.wall_s == 20
 

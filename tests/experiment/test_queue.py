@@ -607,7 +607,7 @@ def test_one_worker_writes_the_complete_report(store, time, far):
         assert time.now == 0
     with second.reporting(complete=True) as its:
         assert not its
-    # The same command later writes it anew: it may have been deleted.
+    # The same command later writes it again: it may have been deleted.
     for number in (1, 2):
         with make(store, time).reporting(complete=True) as mine:
             assert mine

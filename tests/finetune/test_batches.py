@@ -1,4 +1,4 @@
-"""Chunks of batches: the same wherever the images lie and wherever a training starts."""
+"""Chunks of batches: the same wherever the images are and wherever a training starts."""
 
 import itertools
 import pathlib

@@ -62,7 +62,7 @@ def test_divergence_ends_chunks(chunked, variables, split):
 
 @pytest.mark.parametrize("name", ["plain", "chunked"])
 def test_one_program_serves_a_stream_of_tasks(request, name, variables, split):
-    """Sizes, class counts, rates, budgets, seeds, and where the images lie make no difference."""
+    """Sizes, class counts, rates, budgets, seeds, and where the images are make no difference."""
     step, (images, labels) = request.getfixturevalue(name), split
     fit(step, variables, split)
     fit(step, variables, split, steps=3, rate=0.3, seed=5, classes=7)

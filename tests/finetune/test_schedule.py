@@ -13,7 +13,7 @@ STEPS = np.arange(301)
 
 
 def _rates(peak, total, warmup):
-    # As many for every budget: of other shapes, each operation would be compiled anew.
+    # As many for every budget: of other shapes, each operation would be compiled again.
     rates = warmup_cosine(STEPS, peak=peak, total_steps=total, warmup_steps=warmup)
     return np.asarray(rates)[: total + 1]
 

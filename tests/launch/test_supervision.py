@@ -110,7 +110,7 @@ def test_a_machine_that_starts_anew_each_time_is_given_up(cloud, capsys, monkeyp
     assert cloud.run("--tries=2") == 1
     output = capsys.readouterr().out
     assert (
-        "run-0: the program is gone: the machine was started anew, or does other work, 2 of"
+        "run-0: the program is gone: the machine was started again, or does other work, 2 of"
         in output
     )
     assert cloud.machines() == []

@@ -70,7 +70,7 @@ def test_every_family_is_tested():
     assert kinds - tested == {type(models.create("unet", 1))}
 
 
-# U-Nets too: types are not a classifier's affair.
+# U-Nets too: types do not depend on there being a classifier.
 ALL = {**SMALL, "unet": {"depth": 1, "width": 4}}
 
 

@@ -66,7 +66,7 @@ def test_a_hint(opened):
 
 
 def test_a_config_of_other_weights(tmp_path, opened):
-    """What lies beside several files is of none of them in particular."""
+    """What is beside several files is of none of them in particular."""
     opened({"architecture": "resnet50"})
     for name in ("a.safetensors", "b.safetensors"):
         safetensors.numpy.save_file({"a": np.ones(1, "f4")}, tmp_path / name)

@@ -17,7 +17,7 @@ def at_given_widths(model: Any) -> Any:
     """A combined model whose layers compute with the widths of their arrays.
 
     Equinox keeps sizes as static fields; the few that layers compute or check with are set.
-    `eqx.combine` made the layers anew, so no other model changes.
+    `eqx.combine` made the layers again, so no other model changes.
     """
     kinds = eqx.nn.Conv | eqx.nn.LayerNorm | eqx.nn.MultiheadAttention
     for layer in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, kinds)):

@@ -119,7 +119,7 @@ def test_work_is_linear_in_depth():
 
 
 def test_work_is_linear_in_reshaped_heads():
-    """What the reshapes of one layer may mean is not decided anew for each other layer."""
+    """What the reshapes of one layer may mean is not decided again for each other layer."""
 
     def calls(depth: int) -> int:
         def net(v, x):

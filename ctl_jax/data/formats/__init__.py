@@ -1,1 +1,1 @@
-"""How data sets lie on disk: parts that the sources are made of, none of which looks for a set."""
+"""How data sets are on disk: parts that the sources are made of, none of which looks for a set."""

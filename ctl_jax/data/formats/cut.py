@@ -129,7 +129,7 @@ def cut(
     fractions, kept = _RULES[frozenset(there)]
     parts = {new: there[old] for old, new in kept.items()}
     pool = there["train"]
-    # Sorted by name again within each part, which is how they lie on disk.
+    # Sorted by name again within each part, which is how they are on disk.
     rank = {index: place for place, index in enumerate(pool)}
     if len(fractions) > 1:
         pool = sorted(pool, key=draw)

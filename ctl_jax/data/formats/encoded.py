@@ -1,4 +1,4 @@
-"""Encoded images, wherever they lie, by number: in files, in archives, in a column of a table."""
+"""Encoded images, wherever they are, by number: in files, in archives, in a column of a table."""
 
 import hashlib
 import os
@@ -106,7 +106,7 @@ class FileImages:
         """Asks for sizes and times, and reads nothing.
 
         Args:
-          folder: where they lie.
+          folder: where they are.
           names: paths in it, or absolute ones.
 
         Raises:

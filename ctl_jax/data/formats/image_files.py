@@ -79,7 +79,7 @@ class FolderRecords:
         return [self._example(place) for place in range(len(self))[start:stop]]
 
     def paths(self) -> list[str]:
-        """Where the files lie, in order."""
+        """Where the files are, in order."""
         return [os.path.join(self._folder, name) for name in self._names]
 
     def fingerprint(self) -> str:

@@ -43,7 +43,7 @@ class Layout:
 def arrange(path: str, names: Sequence[str], folders: Collection[str] = ()) -> Layout:
     """Finds splits and classes, and cuts the splits that are missing.
 
-    Files may lie deeper than SPLIT/CLASS, and one folder, or several nested ones, may enclose all
+    Files may be deeper than SPLIT/CLASS, and one folder, or several nested ones, may enclose all
     split folders. Split folders are train (or training), dev (validation, val, valid), dev_test
     (dev-test), test (testing) and train_and_dev (trainval), in upper or lower case; train_and_dev
     stands for a train that has yet to be cut, or is left out where train and dev are there. A

@@ -1,4 +1,4 @@
-"""Files that lie beside images and are none: what systems and tools leave, and people's notes."""
+"""Files beside images that are not images: what systems and tools leave, and people's notes."""
 
 import os
 import re
@@ -61,7 +61,7 @@ _SUFFIXES = {
     SIDECARS: ".xmp .aae .pp3 .dop .cos .lrdata .jpg_original .jpeg_original .png_original "
     ".url .lnk .webloc .bak .old .orig",
     UNFINISHED: ".tmp .temp .part .partial .crdownload .download .opdownload .filepart .!ut .swp",
-    # Whatever else lies in a class folder is taken for an image.
+    # Whatever else is in a class folder is taken for an image.
     NOTES: ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .doc .docx .xls "
     ".xlsx .mat .db .ini .log .nfo .py .sh .bat .zip .tar .gz .tgz .bz2 .xz .7z .rar .md5 .sha1 "
     ".sha256 .sfv",

@@ -26,7 +26,7 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 class Listing:
     """Attributes:
     origin: the form of the set, as `DataSet.origin`.
-    path: where it lies.
+    path: where it is.
     images: all of them.
     labels: int32 [N], or uint8 [N, num_classes] of 0 and 1; of an image in no split anything.
     class_names: in the order of the labels.

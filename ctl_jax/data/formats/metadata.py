@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _MOST_BYTES = 1 << 22
 MOST_CLASSES = 1_000_000
 _MOST_TABLES = 100
-# What the descriptions of dm_nevis are made of. A file that names anything else is none of its.
+# What the descriptions of dm_nevis are made of. A file that names anything else is refused.
 _KNOWN_PACKAGES = {
     *("dm_nevis", "tensorflow_datasets", "tensorflow", "etils", "google"),
     *("numpy", "collections", "dill", "copyreg"),

@@ -76,7 +76,7 @@ class Search:
         self.tops: dict[str, str] = {}
         # Of each split, how many folders lie between it and its classes.
         self._depths: dict[str, int] = {}
-        # Of each file that may be an example, the folders that it lies in.
+        # Of each file that may be an example, the folders that it is in.
         self._parts: dict[int, _Parts] = {}
         self._collect()
         self._split_names = cut.user_names(self._parts.values()) if of_user else cut.SPLIT_NAMES
@@ -94,7 +94,7 @@ class Search:
     def _has_classes_alone(self) -> bool:
         """Whether the folders beside each other are classes and not splits.
 
-        A class may be called "train": it has images of its own, and others lie beside it.
+        A class may be called "train": it has images of its own, and others are beside it.
         """
         below = [parts[self._skip :] for parts in self._parts.values() if len(parts) > self._skip]
         tops = {parts[0] for parts in below}
@@ -150,7 +150,7 @@ class Search:
         outside: collections.Counter[str] = collections.Counter()
         for index, parts in list(self._parts.items()):
             if len(parts) < self._skip + 2:
-                # Beside the folder of all splits may lie anything.
+                # Beside the folder of all splits may be anything.
                 # Others may be notes without a suffix.
                 if len(parts) >= self._skip and is_picture(self._names[index]):
                     outside["/".join(parts[self._skip :])] += 1
@@ -296,7 +296,7 @@ class Search:
             )
 
     def _check_outside(self, outside: Mapping[str, int], groups: Mapping[str, list[int]]) -> None:
-        """Few pictures of a user's set may lie in no class folder, or all those of one split."""
+        """Few pictures of a user's set may be in no class folder, or all those of one split."""
         if outside and not groups and self._one_split and self._skip:
             alone = self._enclosing_folder
             raise UserError(
@@ -309,7 +309,7 @@ class Search:
             where = f"in {top!r} " if split else ""
             if count >= inside and (inside or split in (None, "train")):
                 raise UserError(
-                    f"{self._path!r} has {count:,} images {where}that lie in no class folder; "
+                    f"{self._path!r} has {count:,} images {where}that are in no class folder; "
                     f"expected {self.expected}"
                 )
             self.notes.append(f"images {where}in no class folder are left out: {count:,}")

@@ -167,7 +167,7 @@ def read_arrow(path: pathlib.Path) -> Any:
     """A file of Arrow's streaming format, mapped into memory.
 
     Raises:
-      UserError: it is none.
+      UserError: it is not a table.
     """
     import pyarrow
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ctl_jax.errors import UserError
 
-# An encoded image of more bytes is none that a data set of this benchmark has.
+# No data set of this benchmark has an encoded image of more bytes.
 _MOST_BYTES = 1 << 28
 # Encoded images hardly shrink, blank bitmaps do, and bombs shrink a thousandfold. More than this is
 # for entries of few bytes, in archives of few bytes, when unpacked.

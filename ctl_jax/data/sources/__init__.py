@@ -1,4 +1,4 @@
-"""The sources of data sets, one module each; whatever module lies in this folder is registered."""
+"""The sources of data sets, one module each; whatever module is in this folder is registered."""
 
 import importlib
 import pkgutil

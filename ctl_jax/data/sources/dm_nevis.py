@@ -39,7 +39,7 @@ _ADDRESS = "https://github.com/google-deepmind/dm_nevis"
 def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
     """The set's folder in the first folder that has it or is it, or in its `stable`.
 
-    dm_nevis keeps sets under NEVIS_DATA_DIR/stable; what was copied from there may lie anywhere.
+    dm_nevis keeps sets under NEVIS_DATA_DIR/stable; what was copied from there may be anywhere.
     """
     name = spec.file_name
     for data_dir in dirs:
@@ -88,7 +88,7 @@ def is_prepared(folder: pathlib.Path) -> bool:
 
 
 def open(spec: TaskSpec, path: pathlib.Path) -> DataSet:
-    """Opens a set; reads where its records lie, and no image.
+    """Opens a set; reads where its records are, and no image.
 
     Only where `metadata` does not give the number of classes, all labels are read to count them.
 
@@ -157,7 +157,7 @@ class _Labels:
         """A class, or uint8 [num_classes] of 0 and 1.
 
         Raises:
-          ValueError: a label is none of the set's.
+          ValueError: a label is outside of the set's range.
         """
         assert self.num_classes is not None, "known by now"
         numbers = self.numbers(features)
@@ -195,7 +195,7 @@ def _correct_biwi(counts: np.ndarray) -> np.ndarray:
     groups[totals == 0, -1] = 1
     groups[totals == 2, 0] -= 1
     if not ((groups == 0) | (groups == 1)).all():
-        raise ValueError(f"has label counts {counts.tolist()}, which are none of biwi's angles")
+        raise ValueError(f"has label counts {counts.tolist()}, which are not biwi's angles")
     return groups.reshape(-1).astype(np.uint8)
 
 

@@ -216,7 +216,7 @@ def _walk(folder: pathlib.Path, *, once: bool = False) -> tuple[list[str], list[
                 again += 1
                 continue
             if here in above:
-                raise UserError(f"{outer!r} is a link to a folder that it lies in")
+                raise UserError(f"{outer!r} is a link to a folder that it is in")
             if not passed_over and seen.setdefault(here, outer) != outer:
                 raise UserError(f"{outer!r} and {seen[here]!r} are one folder; expected it once")
             with os.scandir(outer) as found:

@@ -70,7 +70,7 @@ def find(spec: TaskSpec, dirs: Dirs) -> pathlib.Path | None:
 
 
 def default_dir() -> pathlib.Path:
-    """Where imported sets lie: CTL_JAX_IMPORTED, else ctl_jax/imported in the user's data folder.
+    """Where imported sets are: CTL_JAX_IMPORTED, else ctl_jax/imported in the user's data folder.
 
     Not in the cache: what the user has imported may be all there is of a set.
     """

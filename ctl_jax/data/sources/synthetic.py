@@ -75,7 +75,7 @@ class _Made:
 
     @functools.cached_property
     def splits(self) -> dict[str, Records]:
-        """Its records as they lie on disk.
+        """Its records as they are on disk.
 
         Raises:
           UserError: the folder is not a prepared set, or lacks something.

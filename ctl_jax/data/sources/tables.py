@@ -132,7 +132,7 @@ def of_tables(
 
     Args:
       origin: the form of the set.
-      path: where it lies.
+      path: where it is.
       by_split: the tables of each split that is given; of "" where a column says it, or none.
       options: of `columns.OPTIONS`.
     """

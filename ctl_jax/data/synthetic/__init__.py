@@ -91,7 +91,7 @@ SOURCES = {
 
 
 def folder(task: SyntheticTask, data_dir: pathlib.Path) -> pathlib.Path:
-    """Where a task's data set lies in a TFDS data folder, once it is made."""
+    """Where a task's data set is in a TFDS data folder, once it is made."""
     return data_dir / BUILDER / task.name / VERSION
 
 

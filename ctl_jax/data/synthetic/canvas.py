@@ -41,7 +41,7 @@ def pose(
       shift: largest shift along each axis.
       stretch: the two axes differ by a factor of up to exp(stretch).
       wobble: amplitude of a smooth random distortion.
-      centre: where the object lies before it is shifted, x and y, each [count, 1, 1].
+      centre: where the object is before it is shifted, x and y, each [count, 1, 1].
 
     Returns:
       u and v, each [count, 32, 32].

@@ -75,7 +75,7 @@ def signs(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     u, v = canvas.pose(rng, count, scale=(0.55, 0.95), angle=0.3, shift=0.2, stretch=0.4)
     plate = canvas.warp(atlas.silhouettes(SIGN_BORDERS), border, u, v)
     inner = canvas.warp(atlas.silhouettes(SIGN_BORDERS), border, u * 1.3, v * 1.3)
-    # A triangle's middle lies below its centre, and it has room for a small symbol only.
+    # A triangle's middle is below its centre, and it has room for a small symbol only.
     low = np.where(border == 0, 0.12, 0.0).astype(np.float32)[:, None, None]
     size = np.where(border == 0, 0.34, 0.45).astype(np.float32)[:, None, None]
     mark = canvas.warp(atlas.silhouettes(SIGN_SYMBOLS), symbol, u / size, (v - low) / size)

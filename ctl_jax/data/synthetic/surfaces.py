@@ -137,7 +137,7 @@ def cells(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     dark = canvas.colour(rng, count, (0.65, 0.85), (0.4, 0.9), (0.15, 0.5))
     image = backdrop(rng, plasma, 0.25)
     for _ in range(4):
-        # Neighbours are normal cells that lie at the border of the picture.
+        # Neighbours are normal cells that are at the border of the picture.
         turn = uniform(rng, count, 0, 2 * np.pi)
         away = uniform(rng, count, 0.95, 1.4)
         x, y = canvas.X - away * np.cos(turn), canvas.Y - away * np.sin(turn)

@@ -69,7 +69,7 @@ def budgets(section: Budgets) -> tuple[Budget, ...]:
     """The run's budgets: those that are listed, or the range, log-spaced, in whole FLOPs.
 
     Raises:
-      UserError: the range is none, or two budgets are one.
+      UserError: the range is empty, or two budgets are equal.
     """
     if section.amounts:
         listed = tuple(map(Budget.parse, section.amounts))

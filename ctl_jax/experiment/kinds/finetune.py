@@ -256,7 +256,7 @@ def _before(step: Step, kind: str) -> Step | None:
     return start
 
 
-# Otherwise each trial from random weights would trace the network anew.
+# Otherwise each trial from random weights would trace the network again.
 _random = jax.jit(models.init, static_argnums=(0, 2))
 
 

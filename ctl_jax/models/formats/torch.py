@@ -85,6 +85,6 @@ FORMAT = Format(
     (".pth", ".pt", ".bin", ".th", ".ckpt", ".tar"),
     _matches,
     _read,
-    # Its unpickler raises anything at what is none.
+    # Its unpickler raises errors of any type at a file of another kind.
     (Exception,),
 )

@@ -123,7 +123,7 @@ def _total(kernel: Kernel, axis: int, reduce: Callable[[Kernel, str], Kernel]) -
         for block in _blocks(kernel.reshape(before, size), size):
             result += reduce(block, "ij->j")
         return result
-    # Each row of values that lie together belongs to one position.
+    # Each row of values that are together belongs to one position.
     rows = [reduce(b, "ij->i") for b in _blocks(kernel.reshape(before * size, after), after)]
     return np.concatenate(rows).reshape(before, size).sum(axis=0, dtype=np.float64)
 

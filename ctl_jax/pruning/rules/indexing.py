@@ -68,7 +68,7 @@ def _part(interp: Interpreter, axis: Axis, cut: tuple[int, int, int]) -> Axis:
     """The labels of `axis[start:limit:stride]`.
 
     Where the cut makes equal parts, its numbers may follow the width (`x[..., : c // 2]`). So the
-    j-th channels of all parts are one, or with a stride those that lie side by side, and each part
+    j-th channels of all parts are one, or with a stride those that are side by side, and each part
     loses as many. Otherwise its numbers are the program's own, and nothing there is cut.
     """
     start, limit, stride = cut

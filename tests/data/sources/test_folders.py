@@ -143,7 +143,7 @@ def test_any_catalogue_set(make_spec: Make, folder: pathlib.Path, tmp_path: path
 
 def test_links(pacs: TaskSpec, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     plain = everything(folders.open(pacs, folder))
-    # Splits and files may lie on other disks.
+    # Splits and files may be on other disks.
     shutil.move(folder / "train", tmp_path / "elsewhere")
     (folder / "train").symlink_to(tmp_path / "elsewhere")
     file = folder / "test" / "class 0" / "0.png"
@@ -159,7 +159,7 @@ def test_links(pacs: TaskSpec, folder: pathlib.Path, tmp_path: pathlib.Path) -> 
         folders.open(pacs, folder)
     file.unlink()
     (folder / "test" / "class 0" / "loop").symlink_to(folder)
-    with pytest.raises(UserError, match="loop/' is a link to a folder that it lies in"):
+    with pytest.raises(UserError, match="loop/' is a link to a folder that it is in"):
         folders.open(pacs, folder)
 
 
@@ -182,7 +182,7 @@ def test_fingerprints(pacs: TaskSpec, folder: pathlib.Path, picture: Make) -> No
     assert prints(folder) == before
     assert len(set(before.values())) == 4
     path = zipped(folder)
-    # An archive's checksums say it, wherever it lies and however old it is.
+    # An archive's checksums say it, wherever it is and however old it is.
     packed = prints(path)
     os.utime(path, ns=(1, 1))
     moved = pathlib.Path(shutil.move(path, path.with_name("moved.zip")))

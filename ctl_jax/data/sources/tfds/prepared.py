@@ -84,7 +84,7 @@ def assemble(
     Args:
       origin: of the data set.
       dataset: TFDS name, which decides where the label is.
-      path: where it lies.
+      path: where it is.
       builders: from `open_builder`, by the names that `parts` has.
       parts: for each split of the task, where its examples are.
 

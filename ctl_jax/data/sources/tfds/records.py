@@ -1,4 +1,4 @@
-"""The examples of a task's split, wherever they lie in the files of TFDS."""
+"""The examples of a task's split, wherever they are in the files of TFDS."""
 
 import bisect
 import hashlib

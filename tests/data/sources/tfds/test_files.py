@@ -203,7 +203,7 @@ def test_the_first_folder_that_has_a_set_and_its_highest_version(
     found = source.find(spec, (array_records,))
     assert found is not None
     assert found.parent == array_records / "sun397" / "tfds"
-    # Sets of dm_nevis are none of TFDS's, whatever lies there.
+    # Sets of dm_nevis are not TFDS's, whatever is there.
     (spec,) = data.stream("COIL 20")
     (other / "coil20" / "1.0.0").mkdir(parents=True)
     assert source.find(spec, (other,)) is None
