@@ -1,4 +1,4 @@
-"""Which part of a run this process is: which worker, and which process of a group.
+"""Workers and groups: which part of a run this process is, by the environment of its launcher.
 
   --worker=3/8                  the fourth of eight workers: each takes whole trials
   --group=10.0.0.1:8476,0/2     the first of two processes that train each trial together

@@ -1,4 +1,4 @@
-"""What the environment asks of JAX, checked before any work: settings, platforms, XLA's flags.
+"""The environment's settings for JAX, checked before any work: platforms, XLA's flags.
 
 JAX says what is wrong with them in tracebacks of its own, when it is imported or first used, and
 XLA ends the process.

@@ -1,4 +1,4 @@
-"""Says what is on images, by a trained model: one line an image, path, class and probability.
+"""Predicts what is on images, by a trained model: one line an image, path, class and probability.
 
 python -m ctl_jax.predict runs/flowers photo1.jpg folder/ --top=3
 """

@@ -1,4 +1,4 @@
-"""Where the FLOPs of a trial went."""
+"""The ledger of a trial: its FLOPs by purpose."""
 
 import dataclasses
 

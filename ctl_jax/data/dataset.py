@@ -1,4 +1,4 @@
-"""What every source of data gives: encoded images with labels, in the splits of a task."""
+"""Data sets as every source gives them: encoded images with labels, in the splits of a task."""
 
 import dataclasses
 import hashlib

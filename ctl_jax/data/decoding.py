@@ -1,4 +1,4 @@
-"""From encoded examples to arrays, on all cores and with bounded memory."""
+"""Decoding of encoded examples to arrays, on all cores and with bounded memory."""
 
 import collections
 import hashlib

@@ -1,4 +1,4 @@
-"""From a spec to a data set that was found, and from that to a task in memory."""
+"""Loading of tasks: from a spec to a data set that was found, and from that to arrays in memory."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Which examples of an official TFDS set are train, dev, dev_test and test: Nevis'22's rules."""
+"""Nevis'22's split rules: what of an official TFDS set is train, dev, dev_test and test."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What there is of a stream's data, and what to do about the rest."""
+"""The state of a stream's data: what is there, and what to do about the rest."""
 
 import contextlib
 import dataclasses

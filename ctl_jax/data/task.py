@@ -1,4 +1,4 @@
-"""What a task is: where it comes from, its images, its splits."""
+"""Tasks: where one comes from, its images, its splits."""
 
 import dataclasses
 import hashlib

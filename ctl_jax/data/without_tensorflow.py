@@ -1,4 +1,4 @@
-"""Lets official TFDS builders prepare data where TensorFlow is not installed.
+"""A stand-in for TensorFlow, with which official TFDS builders prepare data without it.
 
 TFDS itself gets by without it, but to read the files that they have downloaded and to encode an
 array as an image most builders call a handful of its functions. Here is this handful, on the

@@ -1,4 +1,4 @@
-"""Where the best models of a finished run are, by its records alone."""
+"""Finding the best models of a finished run, by its records alone."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""From the config to the network: its module, its shapes, its channel groups, and it as a model."""
+"""Building the network of a config: its module, shapes, channel groups, and a model of it."""
 
 import dataclasses
 import functools

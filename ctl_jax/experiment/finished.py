@@ -1,4 +1,4 @@
-"""What is done of a run at some moment, by the names in its folders."""
+"""A snapshot of what is done of a run, by the names in its folders."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,6 @@
-"""How the processes of a group work on the same steps: the first one takes them and tells the
-others. A process of its own is a group of one.
+"""Jobs of a group of processes: the first one takes steps and tells the others.
+
+A process of its own is a group of one.
 """
 
 import dataclasses

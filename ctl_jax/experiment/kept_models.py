@@ -1,4 +1,4 @@
-"""Which trained models stay in a run's folder."""
+"""Policies of which trained models stay in a run's folder."""
 
 import itertools
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Who works on what: leases in a folder that many machines share, without comparing their clocks.
+"""Leases in a folder that many machines share: who works on what, without comparing their clocks.
 
 A lease is a file `ID.GENERATION` that exactly one process made. Its holder changes the file's
 content every third of `lease_s`. Where an observer has seen the same content for `lease_s` of its

@@ -1,4 +1,4 @@
-"""What a step and a forward pass of a method cost, for any number of classes."""
+"""FLOPs of a method's training step and forward pass, for any number of classes."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What a run prints about itself: its plan beforehand, a line a trial."""
+"""The console output of a run: its plan beforehand, a line a trial."""
 
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one of this machine is still there.
+"""Process identities: which process this is, and whether another of this machine is still there.
 
 What a killed process held goes on at once where its machine tells that it is gone, instead of after
 a minute without a sign of life. No library tells machines, boots and containers apart by id.

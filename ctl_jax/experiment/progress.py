@@ -1,4 +1,4 @@
-"""How far a run is: two bars on a terminal, plain lines elsewhere."""
+"""Progress of a run: two bars on a terminal, plain lines elsewhere."""
 
 import contextlib
 from collections.abc import Iterator

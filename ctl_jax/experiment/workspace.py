@@ -1,4 +1,4 @@
-"""What the steps of a run share in a process: the network, the tasks, and what was computed."""
+"""The workspace of a run in a process: the network, the tasks, and what was computed of them."""
 
 import collections
 import functools

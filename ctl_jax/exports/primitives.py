@@ -1,4 +1,4 @@
-"""What each primitive of jax is in the operations of a graph."""
+"""Jax's primitives in the operations of a graph."""
 
 import itertools
 from collections.abc import Callable, Sequence

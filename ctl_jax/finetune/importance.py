@@ -1,4 +1,4 @@
-"""How much channels matter to a task: criteria of pruning that look at images, on one batch.
+"""Importance of channels to a task: criteria of pruning that look at images, on one batch.
 
 Gradients need a head. A new one is zero, and lets none through; the criteria's authors score
 networks that were trained on the task (Molchanov et al. 2017 and 2019), which costs more than the

@@ -1,5 +1,6 @@
-"""What the processes of a group tell each other besides gradients: each calls these functions at
-the same points. A process of its own is a group of one, in which they cost nothing.
+"""Messages between the processes of a group, besides gradients.
+
+Each process calls these functions at the same points. A process of its own is a group of one, in which they cost nothing.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a way to fit a head is."""
+"""The interface of a solver: a way to fit a head."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

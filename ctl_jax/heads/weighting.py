@@ -1,4 +1,4 @@
-"""How much each feature counts in a fit: a prior that ridge regression chooses among a few.
+"""Weights of features in a fit: a prior that ridge regression chooses among a few.
 
 Ridge penalises all weights alike, so features that are scaled up may be used more. Standardised,
 all count alike. Those that vary more, or that tell more of the classes, may be given more: measured

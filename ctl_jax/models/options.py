@@ -1,4 +1,4 @@
-"""What a user may set of a network: tests of values, and the words for what they expect."""
+"""Options of networks: tests of values, and the words for what they expect."""
 
 import math
 from collections.abc import Callable

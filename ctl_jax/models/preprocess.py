@@ -1,4 +1,4 @@
-"""What pretrained weights expect of an image."""
+"""Preprocessing: what pretrained weights expect of an image."""
 
 import dataclasses
 import math

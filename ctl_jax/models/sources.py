@@ -1,4 +1,4 @@
-"""Where weights are: a file, a folder or the Hub, with the JSON files that stand beside them."""
+"""Finding weights: a file, a folder or the Hub, with the JSON files that stand beside them."""
 
 import importlib
 import json

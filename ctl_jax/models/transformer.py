@@ -1,4 +1,4 @@
-"""What vision transformers, MLP-Mixers and ConvNeXts share."""
+"""Parts that vision transformers, MLP-Mixers and ConvNeXts share."""
 
 import math
 

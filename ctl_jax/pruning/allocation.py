@@ -1,4 +1,4 @@
-"""How the cut is shared out among the groups: which widths, and in what order they are given up.
+"""Allocation of a cut among the groups: which widths, and in what order channels are given up.
 
 Every allocation is one ladder: from the narrowest network, with the least width of each group, one
 step after the other back to the full one, a step being the next channels of one group. A ratio or

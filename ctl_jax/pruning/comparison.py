@@ -1,4 +1,4 @@
-"""Whether a function is the same program at other widths, but for the widths.
+"""Comparison of a function's programs at two widths: the same program, but for the widths?
 
 Python may compute a number from a width: the `sqrt(d)` by which a layer divides, LoRA's alpha over
 its rank, how often a loop turns. In the jaxpr it is a literal like any other, and in a pruned

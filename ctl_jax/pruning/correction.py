@@ -1,4 +1,4 @@
-"""What reads a cut group is corrected: it computes nearly what it did, from the channels that stay.
+"""Correction of kernels that read a cut group, by the channels that stay.
 
 A channel that goes is, on real data, partly a linear combination of those that stay. With x_d the
 channels that go and x_k those that stay, as a kernel reads them,

@@ -1,4 +1,4 @@
-"""What a pruned network would cost: closed forms in the widths of its groups.
+"""The cost of a pruned network: closed forms in the widths of its groups.
 
 The sizes of a program's axes are affine in the groups' widths, and what an equation computes or an
 array holds is a product of such sizes. So the costs of any choice of widths are sums of products,

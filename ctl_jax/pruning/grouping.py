@@ -1,4 +1,4 @@
-"""From joined elements to groups: what is one group, its name, and whether it is in a block.
+"""Grouping of joined elements: what is one group, its name, and whether it is in a block.
 
 **Group.** Elements that were joined are one channel. Channels that are on the same axes, as many
 times each, are one group. A group can be cut if a kernel produces it and nothing froze it.

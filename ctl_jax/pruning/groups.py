@@ -1,4 +1,4 @@
-"""What a trace finds: channel groups, and why the other axes are not to be cut."""
+"""Channel groups: what a trace finds, and why the other axes are not to be cut."""
 
 import dataclasses
 import functools

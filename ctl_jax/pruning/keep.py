@@ -1,4 +1,4 @@
-"""Which channels stay: a pruned architecture as data, and two cuts in a row as one."""
+"""Keeps: which channels stay, a pruned architecture as data; and two cuts in a row as one."""
 
 import functools
 import json

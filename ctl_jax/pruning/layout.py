@@ -1,4 +1,4 @@
-"""What a keep is for: which channels there are, and where on the parameters they are."""
+"""Layouts: which channels there are, and where on the parameters they are."""
 
 import dataclasses
 import functools

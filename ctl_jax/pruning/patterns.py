@@ -1,4 +1,4 @@
-"""Which groups are to be cut, by scope and by patterns on their names."""
+"""Selection of groups by scope and by patterns on their names."""
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence

@@ -88,9 +88,9 @@ def score(
       host, in place; what needs data runs where the data is.
 
     Raises:
-      UserError: an argument is not as described above, one that the criterion needs is missing or is not
-        for it; a parameter is missing, has another shape than when traced, or holds a value that is
-        not finite; the loss is no finite scalar, or there is no batch.
+      UserError: an argument is not as described above, or one that the criterion needs is missing
+        or is not for it; a parameter is missing, has another shape than when traced, or holds a
+        value that is not finite; the loss is no finite scalar, or there is no batch.
 
     Example:
       >>> scores = score(groups, variables, "l1", normalise="mean")

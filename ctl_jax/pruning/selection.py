@@ -84,14 +84,14 @@ def select(
     Returns:
       For every group the channels that stay; groups that are not in scope stay whole. `notes` says
       how close the target was met, which groups the ratio would have emptied, which `round_to`
-      leaves whole, and which are not cut because the function depends on their widths (`groups.left`).
-      If there is no other, a ratio drops nothing.
+      leaves whole, and which are not cut because the function depends on their widths
+      (`groups.left`). If there is no other, a ratio drops nothing.
 
     Raises:
-      UserError: an argument is not as described above; none or several say how much; the scope holds no
-        group, or none that is not frozen; a pattern matches nothing; scores are missing, NaN, of
-        another length or of an unknown group; the target is below what can be reached; or at the
-        widths that stay the function is another one (it compares two of them, say).
+      UserError: an argument is not as described above; none or several say how much; the scope
+        holds no group, or none that is not frozen; a pattern matches nothing; scores are missing,
+        NaN, of another length or of an unknown group; the target is below what can be reached; or
+        at the widths that stay the function is another one (it compares two of them, say).
 
     Example:
       >>> keep = select(groups, scores, flops=0.5, scope="channels", allocation="global", floor=0.1)

@@ -1,4 +1,4 @@
-"""Which channels are the same channel: union-find over the positions of every parameter axis.
+"""Union-find over the positions of every parameter axis: which channels are the same channel.
 
 Every axis of every array in the program carries a *label* for each of its positions:
 

@@ -1,4 +1,4 @@
-"""What the function does at other widths, found by tracing it at some.
+"""Verification of a trace: what the function does at other widths, found by tracing it at some.
 
 **Guesses.** Some equations do not say what they would be at other widths: a reshape that splits
 channels into heads holds two numbers, and either may be the one that the program insists on. So

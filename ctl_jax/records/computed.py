@@ -1,4 +1,4 @@
-"""What steps are computed on: sums, and so numbers, are rounded as the hardware does it."""
+"""Hardware that steps are computed on: sums, and so numbers, are rounded as it does it."""
 
 import dataclasses
 

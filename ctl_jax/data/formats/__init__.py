@@ -1,1 +1,1 @@
-"""How data sets are on disk: parts that the sources are made of, none of which looks for a set."""
+"""Formats of data sets on disk: parts that the sources are made of; none looks for a set."""

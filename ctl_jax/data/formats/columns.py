@@ -1,4 +1,4 @@
-"""Which columns of a table are images, labels and splits, and what labels its rows have."""
+"""Columns of a table: which are images, labels and splits, and what labels its rows have."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Which splits a folder or archive has, and how those are cut that it lacks."""
+"""Splits of a folder or archive: those it has, and cutting those that it lacks."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 

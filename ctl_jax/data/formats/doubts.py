@@ -1,4 +1,4 @@
-"""What class folders may be but classes, as far as their names and those of images tell."""
+"""Warnings about class folders that may be something else, by their names and those of images."""
 
 import collections
 import os

@@ -1,4 +1,4 @@
-"""What is known of a file without reading it."""
+"""File states: what is known of a file without reading it."""
 
 import os
 

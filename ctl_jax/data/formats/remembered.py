@@ -1,4 +1,4 @@
-"""What took reading a whole set, kept in the cache for the next time."""
+"""A cache of what took reading a whole set."""
 
 import contextlib
 import hashlib

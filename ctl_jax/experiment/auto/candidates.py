@@ -1,4 +1,4 @@
-"""What `auto` chooses from: parts of the network at sizes of images, and what each costs."""
+"""The candidates of `auto`: parts of the network at sizes of images, and what each costs."""
 
 import dataclasses
 import functools

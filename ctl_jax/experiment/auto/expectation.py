@@ -1,4 +1,4 @@
-"""What to expect of a recipe on a task: learning curves of other tasks, and looks at this one.
+"""Expected accuracy of a recipe on a task, by other tasks' learning curves and looks at this one.
 
 A recipe is a part of a network, at a size of images, with a way to fit a head on its features. Its
 scores on a task are taken as linear in a few numbers (`describe`). The coefficients differ between

@@ -1,4 +1,4 @@
-"""What `auto` does next: pure functions of a task's budget and of what was seen so far.
+"""The policy of `auto`: pure functions of a task's budget and of what was seen so far.
 
 It takes what is expected to be best of all that the rest of the budget pays for, computes features
 of a part of the images that this needs, looks at how well heads on them do on images that are left

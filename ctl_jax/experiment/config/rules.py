@@ -1,4 +1,4 @@
-"""What values of the config's keys make sense."""
+"""Rules: which values of the config's keys make sense."""
 
 import math
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""What a run is made of: every key of the config, its default, what it is and what makes sense.
+"""The config's sections: every key with its default, what it is and what makes sense.
 
 A section is a frozen dataclass, its fields are the keys. From here come `default_config`,
 `validate`, the help of the command line and docs/config.md.

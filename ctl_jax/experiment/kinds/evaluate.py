@@ -1,4 +1,4 @@
-"""What the best model of a task is worth on the test split, and what a prediction costs."""
+"""Evaluation of a task's best model on the test split, and the cost of a prediction."""
 
 import statistics
 import time

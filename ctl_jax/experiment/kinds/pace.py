@@ -1,4 +1,4 @@
-"""How fast a device trains, and heads are fitted: what budgets in seconds rest on."""
+"""Measured speed of training and of head fits on a device: budgets in seconds rest on it."""
 
 import dataclasses
 import statistics

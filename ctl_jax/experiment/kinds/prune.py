@@ -1,4 +1,4 @@
-"""Which channels of a network stay: structured pruning before any finetuning.
+"""Structured pruning before any finetuning: which channels of a network stay.
 
 Weights alone decide, or one batch of the task does, whose FLOPs are counted.
 """

@@ -1,4 +1,4 @@
-"""What a cut left, put right by a few images of the task before a head is fitted or trained.
+"""Repair of a cut network by a few images of the task, before a head is fitted or trained.
 
 The readers of what was cut are corrected by least squares, see `pruning.correct`; or BatchNorm's
 statistics are estimated again, see `finetune.recalibrate`; or both, in this order.

@@ -1,4 +1,4 @@
-"""How layers are computed where XLA's own way is slow. The values are the same.
+"""Layers computed in other ways on CPU, where XLA's own is slow. The values are the same.
 
 The networks are written once, with `conv_general_dilated`, `max_pool` and `relu` of this package.
 These are XLA's own unless a program is traced inside `tuned`, where they take the form that is

@@ -1,4 +1,4 @@
-"""What other libraries call a network's layers and how they lay out its arrays: one file a family.
+"""Names and layouts of other libraries' parameters: one file a family.
 
 A file of this folder holds `NAMINGS`, a tuple of `Naming`s: each is one library's form of one
 family. It says which network a file's names and shapes are of, and which arrays of ours hold the

@@ -1,4 +1,4 @@
-"""What the names of networks of depthwise blocks have in common (MobileNets, EfficientNets)."""
+"""Names that networks of depthwise blocks have in common (MobileNets, EfficientNets)."""
 
 import functools
 import itertools

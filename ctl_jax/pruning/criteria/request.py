@@ -1,4 +1,4 @@
-"""What every criterion is given, and what it gives back."""
+"""The request that every criterion is given, and the form of its answer."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What one parameter says of each channel on one of its axes: sums over the slices of its weights.
+"""Sums over the slices of a parameter: one number for each channel on one of its axes.
 
 The slice of a channel is all weights of the parameter at the channel's positions. Sums are taken
 over the whole parameter in place, a cache-sized block at a time, in the parameter's own precision
