@@ -1,6 +1,7 @@
 """Messages between the processes of a group, besides gradients.
 
-Each process calls these functions at the same points. A process of its own is a group of one, in which they cost nothing.
+Each process calls these functions at the same points. A process of its own is a group of one, in
+which they cost nothing.
 """
 
 import itertools
