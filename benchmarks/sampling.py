@@ -91,7 +91,7 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _name(frame: FrameType) -> str:
-    """ "ctl_jax/finetune/loop.py:fit": the end of the path, enough to tell files apart."""
+    """ "ctl_jax/finetune/_loop.py:fit": the end of the path, enough to tell files apart."""
     path = frame.f_code.co_filename
     if not path.startswith("<"):
         path = "/".join(pathlib.PurePath(path).parts[-3:])

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ctl_jax import experiment, files
-from ctl_jax.data import catalogue, cli, prepare, preview
+from ctl_jax.data import _preview, catalogue, cli, prepare
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import KEYS
 from ctl_jax.main import main
@@ -266,7 +266,7 @@ def _harmless():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "prepare", refuse)
-        patch.setattr(preview, "render", lambda title, dataset: b"")
+        patch.setattr(_preview, "render", lambda title, dataset: b"")
         patch.setattr(files, "write_bytes", lambda path, content: None)
         yield
 

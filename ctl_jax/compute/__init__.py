@@ -8,10 +8,10 @@ Every primitive of JAX is counted, known to cost nothing, or an error that names
 `register_flops` tells the cost of another, such as one's own or a Pallas kernel.
 """
 
+from ctl_jax.compute._flops import Count, count, flops, flops_along, register_flops
+from ctl_jax.compute._latency import latency
+from ctl_jax.compute._ledger import Ledger
 from ctl_jax.compute.budgets import Budget, Pace
-from ctl_jax.compute.flops import Count, count, flops, flops_along, register_flops
-from ctl_jax.compute.latency import latency
-from ctl_jax.compute.ledger import Ledger
 
 __all__ = [
     "Budget",

@@ -12,9 +12,9 @@ Nothing here needs TensorFlow; TFDS is imported when images are read. `python -m
 says what there is, prepares, imports and shows.
 """
 
+from ctl_jax.data._loading import availability, check_dirs, find_set, load, open_set
 from ctl_jax.data.catalogue import STOP_YEAR, VARIANTS, source_spec, stream
 from ctl_jax.data.dataset import DataSet, Example, Records
-from ctl_jax.data.loading import availability, check_dirs, find_set, load, open_set
 from ctl_jax.data.task import SPLITS, Split, Task, TaskSpec
 
 __all__ = [

@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from ctl_jax.data import paths, synthetic
+from ctl_jax.data import _paths, synthetic
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
 
@@ -175,7 +175,7 @@ def _split(text: str) -> list[str]:
     words, names = text.split("+"), []
     while words:
         most = 1 if words[0].strip().casefold() in _data_sets() else len(words)
-        taken = next((n for n in range(most, 1, -1) if paths.exists("+".join(words[:n]))), 1)
+        taken = next((n for n in range(most, 1, -1) if _paths.exists("+".join(words[:n]))), 1)
         names.append("+".join(words[:taken]))
         words = words[taken:]
     return names
@@ -188,7 +188,7 @@ def _named(name: str) -> TaskSpec:
         return known[key]
     if key in synthetic.SOURCES:
         return _synthetic_spec(synthetic.SOURCES[key])
-    if (spec := paths.spec(name)) is not None:
+    if (spec := _paths.spec(name)) is not None:
         # An official set of TFDS is that of the catalogue.
         return known.get(spec.dataset, spec) if not spec.path else spec
     streams = {stream.casefold(): stream for stream in (*VARIANTS, "synthetic")}

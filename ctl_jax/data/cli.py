@@ -22,8 +22,8 @@ import rich.progress
 import rich.table
 
 from ctl_jax import files, home, object_store, startup, text
-from ctl_jax.data import catalogue, importing, loading, places, prepare, preview, sources
-from ctl_jax.data import status as state
+from ctl_jax.data import _importing, _loading, _preview, catalogue, places, prepare, sources
+from ctl_jax.data import _status as state
 from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.source import Dirs
 from ctl_jax.data.sources import imported, tfds
@@ -228,7 +228,7 @@ def _prepare(arguments: argparse.Namespace, console: rich.console.Console) -> in
     there = [text for text in dirs if target.is_dir() or not _is(target, text)]
     for spec in {spec.dataset: spec for spec in specs}.values():
         try:
-            if (found := loading.find_set(spec, there)) is not None:
+            if (found := _loading.find_set(spec, there)) is not None:
                 line = f"{spec.dataset} is there already: {found[1]}"
             elif spec.source != "tfds":
                 _, instruction = state.instruction(spec, dirs)
@@ -253,10 +253,10 @@ def _import(arguments: argparse.Namespace, console: rich.console.Console) -> int
             "--dir=imported:DIR: there is no home folder for what is imported; expected a folder "
             "that lasts, here or in the variable CTL_JAX_IMPORTED"
         )
-    dataset = importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
+    dataset = _importing.open_source(spec, pathlib.Path(home.expand(arguments.path)))
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"importing {spec.dataset}")
-        importing.import_set(
+        _importing.import_set(
             dataset,
             spec.dataset,
             home.in_utf8(target),
@@ -274,11 +274,11 @@ def _show(arguments: argparse.Namespace, console: rich.console.Console) -> int:
     path = pathlib.Path(home.expand(arguments.out))
     if path.suffix.lower() != ".png":
         raise UserError(f"--out={arguments.out}: expected the name of a .png file")
-    if loading.find_set(spec, dirs) is None:
+    if _loading.find_set(spec, dirs) is None:
         _, instruction = state.instruction(spec, dirs)
         raise UserError(f"data set {spec.dataset!r} is not there: {instruction}")
-    dataset = loading.open_set(spec, dirs)
-    content = preview.render(spec.title, dataset)
+    dataset = _loading.open_set(spec, dirs)
+    content = _preview.render(spec.title, dataset)
     try:
         files.write_bytes(path, content)
     except OSError as error:

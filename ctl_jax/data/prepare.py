@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ctl_jax.data import splits, without_tensorflow
+from ctl_jax.data import _without_tensorflow, splits
 from ctl_jax.data.sources.tfds import prepared
 from ctl_jax.data.sources.tfds.record_files import first_line
 from ctl_jax.errors import UserError
@@ -84,7 +84,7 @@ def _prepare(name: str, data_dir: pathlib.Path) -> None:
         manual_dir=_manual(data_dir), try_download_gcs=False
     )
     try:
-        with _quick_and_quiet(), without_tensorflow.stand_in(), _tidy(name, data_dir):
+        with _quick_and_quiet(), _without_tensorflow.stand_in(), _tidy(name, data_dir):
             builder = tensorflow_datasets.builder(
                 name, data_dir=data_dir, file_format="array_record"
             )

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ctl_jax import files
 from ctl_jax.errors import UserError
-from ctl_jax.exports import primitives  # noqa: F401  (fills the table of operations)
-from ctl_jax.exports.readme import readme
+from ctl_jax.exports import _primitives  # noqa: F401  (fills the table of operations)
+from ctl_jax.exports._readme import readme
 from ctl_jax.models.model import Model, describe
 
 # The module of each.

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ctl_jax.exports.graph import BATCH, INPUT, Node, trace
+from ctl_jax.exports._graph import BATCH, INPUT, Node, trace
 from ctl_jax.models.model import Model
 
 # The oldest one in which the sums and the reductions have their axes as inputs: ONNX 1.13, 2022.

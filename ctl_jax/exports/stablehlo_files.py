@@ -7,7 +7,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from ctl_jax.exports.graph import BATCH
+from ctl_jax.exports._graph import BATCH
 from ctl_jax.models.functional import apply
 from ctl_jax.models.model import Model
 

@@ -8,8 +8,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
-from ctl_jax.exports import views
-from ctl_jax.exports.graph import Graph, Node, trace
+from ctl_jax.exports import _views
+from ctl_jax.exports._graph import Graph, Node, trace
 from ctl_jax.models import names
 from ctl_jax.models.functional import reads_last
 from ctl_jax.models.model import Model, describe
@@ -41,7 +41,7 @@ def files(model: Model) -> dict[str, bytes]:
     theirs, nodes = ours, []
     if naming is not None:
         theirs = names.write(naming, ours)
-        nodes = views.nodes(naming, shapes, {name: array.shape for name, array in theirs.items()})
+        nodes = _views.nodes(naming, shapes, {name: array.shape for name, array in theirs.items()})
     return {
         "model.safetensors": _to_safetensors(theirs, {"format": "pt", OWN_METADATA: about}),
         "graph.json": _to_json(graph, nodes).encode(),

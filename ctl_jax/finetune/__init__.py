@@ -1,13 +1,13 @@
 """One finetuning on one task: phases, state, step, schedule, loop, evaluation."""
 
-from ctl_jax.finetune.augment import NONE, Augmentation, augment
-from ctl_jax.finetune.compiled_step import Step, default_chunk, make_step
-from ctl_jax.finetune.evaluate import Scores, evaluate, logits, score
+from ctl_jax.finetune._augment import NONE, Augmentation, augment
+from ctl_jax.finetune._compiled_step import Step, default_chunk, make_step
+from ctl_jax.finetune._evaluate import Scores, evaluate, logits, score
+from ctl_jax.finetune._loop import FitResult, Leg, LogEntry, Snapshot, fit
+from ctl_jax.finetune._losses import pad_labels
+from ctl_jax.finetune._schedule import warmup_cosine
 from ctl_jax.finetune.extract import VIEWS, extract
-from ctl_jax.finetune.loop import FitResult, Leg, LogEntry, Snapshot, fit
-from ctl_jax.finetune.losses import pad_labels
 from ctl_jax.finetune.phases import Phase
-from ctl_jax.finetune.schedule import warmup_cosine
 from ctl_jax.finetune.sharding import agree_to_stop, check_batch, make_mesh, memory_bytes
 from ctl_jax.finetune.step import (
     Hyper,

@@ -28,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from ctl_jax import files, home, interrupts, object_store
 from ctl_jax.finetune import multihost
-from ctl_jax.finetune.loop import LogEntry, Snapshot
+from ctl_jax.finetune._loop import LogEntry, Snapshot
 from ctl_jax.finetune.step import TrainState
 from ctl_jax.trees import Tree
 

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import sharding
-from ctl_jax.finetune.evaluate import over_batches
+from ctl_jax.finetune._evaluate import over_batches
 from ctl_jax.models.heads import ENSEMBLE
 from ctl_jax.trees import Tree
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ctl_jax import models
 from ctl_jax.data import streaming
 from ctl_jax.finetune import phases, sharding
-from ctl_jax.finetune.evaluate import over_batches
+from ctl_jax.finetune._evaluate import over_batches
 from ctl_jax.finetune.step import Recipe
 from ctl_jax.trees import Tree, leaf_paths
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from ctl_jax import compute, models, pruning
-from ctl_jax.finetune.losses import loss
+from ctl_jax.finetune._losses import loss
 from ctl_jax.trees import Tree
 
 # Vectors of random signs for "hessian": each costs about as much as two training steps.

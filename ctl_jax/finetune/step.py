@@ -11,10 +11,10 @@ from flax import linen as nn
 
 from ctl_jax import models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import adapters, phases, schedule
-from ctl_jax.finetune.adapters import Adapters
-from ctl_jax.finetune.augment import Augmentation, augment, mix, partner
-from ctl_jax.finetune.losses import loss
+from ctl_jax.finetune import _adapters, _schedule, phases
+from ctl_jax.finetune._adapters import Adapters
+from ctl_jax.finetune._augment import Augmentation, augment, mix, partner
+from ctl_jax.finetune._losses import loss
 from ctl_jax.finetune.phases import Phase
 from ctl_jax.models.functional import DTYPES
 from ctl_jax.trees import Tree
@@ -143,7 +143,7 @@ class Metrics(NamedTuple):
 
 
 # One program an architecture: array by array it would be many.
-_merged = jax.jit(adapters.merged)
+_merged = jax.jit(_adapters.merged)
 
 
 def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainState:
@@ -166,7 +166,7 @@ def init_state(recipe: Recipe, variables: Tree, seed: int | jax.Array) -> TrainS
     trained, frozen = phases.partition(recipe.phase, params)
     key, changes = jax.random.key(seed), None
     if rank := recipe.phase.lora:
-        changes = adapters.init(params, frozen, rank, jax.random.fold_in(key, MAX_STEPS))
+        changes = _adapters.init(params, frozen, rank, jax.random.fold_in(key, MAX_STEPS))
     opt_state = _optimizer(recipe).init((trained, changes))
     step = jnp.zeros((), jnp.int32)
     start = pulled(recipe, params)
@@ -219,7 +219,7 @@ def train_step(
     def loss_fn(learnt: Tree) -> tuple[jax.Array, Tree]:
         trained, changes = learnt
         variables = {"params": phases.merge(trained, frozen), "batch_stats": state.batch_stats}
-        with adapters.added(changes):
+        with _adapters.added(changes):
             if by_batch is False:
                 return loss_of(_apply(module, recipe, variables, images)), state.batch_stats
             logits, of_batch = _apply(module, recipe, variables, images, train=by_batch)
@@ -235,7 +235,7 @@ def train_step(
         gradients = _clipped(gradients, recipe.phase.clip)
     gradients = _pull(recipe, gradients, learnt, state.start)
     direction, opt_state = _optimizer(recipe).update(gradients, state.opt_state, learnt)
-    rate = schedule.warmup_cosine(
+    rate = _schedule.warmup_cosine(
         state.step,
         peak=hyper.learning_rate,
         total_steps=hyper.total_steps,
@@ -249,7 +249,7 @@ def train_step(
     params = phases.merge(trained, frozen)
     average = None
     if state.average is not None:
-        now = {"params": adapters.merged(params, changes), "batch_stats": batch_stats}
+        now = {"params": _adapters.merged(params, changes), "batch_stats": batch_stats}
         average = average_weights(state.average, now, state.step, recipe.ema)
     done = state.step + 1
     state = TrainState(

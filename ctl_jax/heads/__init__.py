@@ -7,7 +7,7 @@
 Each way to fit is one file of `solvers/`. Needs numpy, scipy and jax only.
 """
 
-from ctl_jax.heads.fitting import SOLVERS, fit, flops, shapes
+from ctl_jax.heads._fitting import SOLVERS, fit, flops, shapes
 from ctl_jax.heads.shards import Shard
 from ctl_jax.heads.solver import Fitted
 

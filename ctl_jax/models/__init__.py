@@ -10,11 +10,14 @@ Example:
   >>> logits = apply(module, variables, PREPROCESS["imagenet"](images))
 """
 
-from ctl_jax.models.checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models._checkpoint import content_hash, load_checkpoint, save_checkpoint
+from ctl_jax.models._custom import from_module, is_own
+from ctl_jax.models._elastic import apply as apply_pruned
+from ctl_jax.models._partial import apply_from, entering, entrance
+from ctl_jax.models._pretrained import load_pretrained
+from ctl_jax.models._weights import load_weights
 from ctl_jax.models.cpu import compiler_options, tuned
-from ctl_jax.models.custom import from_module, is_own
 from ctl_jax.models.depth import shorten
-from ctl_jax.models.elastic import apply as apply_pruned
 from ctl_jax.models.functional import (
     HeadInput,
     apply,
@@ -28,13 +31,10 @@ from ctl_jax.models.functional import (
 )
 from ctl_jax.models.heads import apply_head, resize_head, set_head, with_head
 from ctl_jax.models.model import Model, load, save
-from ctl_jax.models.partial import apply_from, entering, entrance
 from ctl_jax.models.preprocess import PREPROCESS, Preprocess
-from ctl_jax.models.pretrained import load_pretrained
 from ctl_jax.models.registry import CLASSIFIERS, NAMES, create, options_of, without_classifier
 from ctl_jax.models.resnet import ResNet
 from ctl_jax.models.stages import stages
-from ctl_jax.models.weights import load_weights
 
 __all__ = [
     "CLASSIFIERS",

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import custom
+from ctl_jax.models import _custom
 from ctl_jax.models.stages import is_end, stage_of, stages
 from ctl_jax.trees import Variables
 
@@ -48,7 +48,7 @@ def shorten(variables: Variables, count: int) -> dict[str, Any]:
         raise UserError(f"{count} stages of a network that has {len(there)}; expected {expected}")
     groups = stages(variables)
     titles = ("stem", *(f"stage{number}" for number in there[:count]))
-    kept = {custom.HEAD, *(name for title in titles for name in groups.get(title, ()))}
+    kept = {_custom.HEAD, *(name for title in titles for name in groups.get(title, ()))}
     return {
         kind: {name: leaf for name, leaf in tree.items() if name in kept}
         for kind, tree in variables.items()
@@ -77,7 +77,7 @@ def following(params: Mapping[str, Any]) -> Iterator[None]:
             return next_fun(*args, **kwargs)
         if is_beyond(path[0], params):
             shortened = True
-        elif not (shortened and is_end(path[0]) and path[0] != custom.HEAD):
+        elif not (shortened and is_end(path[0]) and path[0] != _custom.HEAD):
             return next_fun(*args, **kwargs)
         return args[0] if args else next(iter(kwargs.values()))
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ctl_jax.errors import UserError
-from ctl_jax.models import depth, elastic, heads, layers, taps
+from ctl_jax.models import _elastic, depth, heads, layers, taps
 from ctl_jax.trees import Variables
 
 # What a head reads.
@@ -147,7 +147,7 @@ def _apply(
 def _run(module: nn.Module, variables: Variables, images: jax.Array, **options: Any) -> Any:
     """Widths and depth follow from the variables."""
     with depth.following(variables["params"]):
-        return elastic.apply(module, variables, images, **options)
+        return _elastic.apply(module, variables, images, **options)
 
 
 def _is_layers_own(head: heads.Head, layer: nn.Module, x: jax.Array) -> bool:

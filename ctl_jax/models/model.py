@@ -15,7 +15,7 @@ from flax import linen as nn
 from ctl_jax import files
 from ctl_jax.data import images as pictures
 from ctl_jax.errors import UserError, naming
-from ctl_jax.models import checkpoint
+from ctl_jax.models import _checkpoint
 from ctl_jax.models.cpu import compiler_options, tuned
 from ctl_jax.models.functional import DTYPES, apply
 from ctl_jax.models.preprocess import Preprocess
@@ -170,7 +170,7 @@ def save(folder: str | os.PathLike[str], model: Model) -> None:
     beside = {_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
     if model.keep:
         beside[_KEEP_FILE] = model.keep.encode()
-    checkpoint.save_checkpoint(folder, model.variables, beside=beside)
+    _checkpoint.save_checkpoint(folder, model.variables, beside=beside)
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
     Raises:
       UserError: no such folder, no model in it, a damaged one, or one of another version.
     """
-    with checkpoint.verified(folder) as local:
+    with _checkpoint.verified(folder) as local:
         if not (local / _FILE).is_file():
             raise UserError(f"model {folder}: no {_FILE}; expected what models.save wrote")
         content = json.loads((local / _FILE).read_bytes())
@@ -213,7 +213,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
             raise UserError(f"model {folder}: its {_FILE} is not of format {_FORMAT}")
         content.pop("versions", None)
         keep = (local / _KEEP_FILE).read_text() if (local / _KEEP_FILE).is_file() else ""
-        variables = checkpoint.read(folder, local)
+        variables = _checkpoint.read(folder, local)
     num_classes = content.pop("num_classes")
     with naming(f"model {folder}"):
         content |= {"classes": tuple(content["classes"]), "keep": keep}

@@ -7,8 +7,8 @@ import flax.linen as nn
 
 from ctl_jax.errors import UserError
 from ctl_jax.models import (
+    _custom,
     convnext,
-    custom,
     densenet,
     efficientnet,
     mixer,
@@ -86,7 +86,7 @@ def options_of(name: str) -> tuple[str, ...]:
     Raises:
       UserError: an unknown name.
     """
-    return custom.options_of(name) if custom.is_own(name) else tuple(_family(name).options)
+    return _custom.options_of(name) if _custom.is_own(name) else tuple(_family(name).options)
 
 
 def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
@@ -108,8 +108,8 @@ def create(name: str, num_outputs: int, **options: Any) -> nn.Module:
       >>> create("resnet50", num_outputs=16, stages=(3, 4, 6), version="v1").stages
       (3, 4, 6)
     """
-    if custom.is_own(name):
-        return custom.create(name, num_outputs, **options)
+    if _custom.is_own(name):
+        return _custom.create(name, num_outputs, **options)
     family = _family(name)
     for key in options:
         if key not in family.options:

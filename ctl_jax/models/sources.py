@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import files, home, object_store
 from ctl_jax.errors import UserError, causes, naming
-from ctl_jax.models import checkpoint, formats
+from ctl_jax.models import _checkpoint, formats
 from ctl_jax.models.preprocess import PREPROCESS, Interpolation, Preprocess
 
 # What a folder's weights are called at the Hub, the best first.
@@ -78,14 +78,14 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if text.startswith("hf:"):
         return _open_local(str(path), _from_hub(text.removeprefix("hf:")))
     if files.is_remote(text) or _is_checkpoint(text):
-        arrays = flatten_dict(checkpoint.load_checkpoint(text), sep="/")
+        arrays = flatten_dict(_checkpoint.load_checkpoint(text), sep="/")
         return Source(str(path), {k: np.asarray(v) for k, v in arrays.items()}, own=True)
     return _open_local(str(path), pathlib.Path(text))
 
 
 def _is_checkpoint(path: str) -> bool:
     """Whether a folder is one that `save_checkpoint` wrote; an error where there is nothing."""
-    return formats.is_folder(path) and os.path.exists(os.path.join(path, checkpoint.SUMS))
+    return formats.is_folder(path) and os.path.exists(os.path.join(path, _checkpoint.SUMS))
 
 
 def _open_local(path: str, local: pathlib.Path) -> Source:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-from ctl_jax.models import custom, depth, layers
+from ctl_jax.models import _custom, depth, layers
 from ctl_jax.models.stages import stages
 
 # Of more stages than these the three at the quarters of the way are tapped.
@@ -53,7 +53,9 @@ def at_head(module: nn.Module, read: Read) -> Iterator[None]:
       module: the network.
       read: gives the head's output, or None where the head's own layer shall.
     """
-    head = tuple(module.inner_head.split("/")) if isinstance(module, custom.Own) else (custom.HEAD,)
+    head = (
+        tuple(module.inner_head.split("/")) if isinstance(module, _custom.Own) else (_custom.HEAD,)
+    )
     level = _level()
     calls: dict[tuple[str, ...], Call] = {}
 
@@ -91,7 +93,7 @@ def choose(module: nn.Module, params: Mapping[str, Any], calls: Sequence[Call]) 
       params: its parameters; their names say which stages there are.
       calls: those of layers that read maps [B, H, W, C] or tokens [B, N, C], up to the head.
     """
-    if isinstance(module, custom.Own):
+    if isinstance(module, _custom.Own):
         return _quarters(_blocks(calls))
     end = [call for call in calls if call.path == _END]
     top = {call.path[0]: call for call in calls if len(call.path) == 1 and call.path != _END}

@@ -16,18 +16,18 @@ a few inputs. `register_rule` teaches the tracer a primitive.
 README.md beside this file has examples for Linen, NNX, Haiku, Equinox and plain functions.
 """
 
-from ctl_jax.pruning.allocation import ALLOCATIONS
-from ctl_jax.pruning.correction import Correction, correct, correction_flops
-from ctl_jax.pruning.cost_model import Costs
+from ctl_jax.pruning._allocation import ALLOCATIONS
+from ctl_jax.pruning._correction import Correction, correct, correction_flops
+from ctl_jax.pruning._cost_model import Costs
+from ctl_jax.pruning._cutting import prune
+from ctl_jax.pruning._groups import SCOPES, Group, Groups, Member, Reading
+from ctl_jax.pruning._interpreter import AbstractArray, Interpreter, derived, register_rule
+from ctl_jax.pruning._keep import Keep
+from ctl_jax.pruning._layout import Layout
+from ctl_jax.pruning._scoring import score, score_flops
+from ctl_jax.pruning._selection import select
+from ctl_jax.pruning._tracing import trace
 from ctl_jax.pruning.criteria import CRITERIA, ZERO_SHOT, criterion
-from ctl_jax.pruning.cutting import prune
-from ctl_jax.pruning.groups import SCOPES, Group, Groups, Member, Reading
-from ctl_jax.pruning.interpreter import AbstractArray, Interpreter, derived, register_rule
-from ctl_jax.pruning.keep import Keep
-from ctl_jax.pruning.layout import Layout
-from ctl_jax.pruning.scoring import score, score_flops
-from ctl_jax.pruning.selection import select
-from ctl_jax.pruning.tracing import trace
 
 __all__ = [
     "ALLOCATIONS",

@@ -5,9 +5,9 @@ record = records.from_json(json.loads(line))
 best = records.winner(trials)
 """
 
-from ctl_jax.records.columns import COLUMNS, Column, column, derived, row
-from ctl_jax.records.computed import Computed, Hardware
-from ctl_jax.records.prepared import (
+from ctl_jax.records._columns import COLUMNS, Column, column, derived, row
+from ctl_jax.records._computed import Computed, Hardware
+from ctl_jax.records._prepared import (
     AdaptRecord,
     ExtractRecord,
     HeadAnswer,
@@ -19,9 +19,9 @@ from ctl_jax.records.prepared import (
     RecalibrateRecord,
     ShortenRecord,
 )
-from ctl_jax.records.reading import TYPES, Record, from_json, is_product
-from ctl_jax.records.schema import to_json
-from ctl_jax.records.trial import (
+from ctl_jax.records._reading import TYPES, Record, from_json, is_product
+from ctl_jax.records._schema import to_json
+from ctl_jax.records._trial import (
     PURPOSES,
     SEARCHED,
     TrialRecord,
@@ -30,7 +30,7 @@ from ctl_jax.records.trial import (
     searched,
     winner,
 )
-from ctl_jax.records.types import (
+from ctl_jax.records._types import (
     DevRecord,
     EvaluateRecord,
     MethodRecord,

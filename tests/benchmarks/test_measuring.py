@@ -111,14 +111,14 @@ def _spin(steps: int) -> None:
 @pytest.mark.parametrize(
     ("stack", "kind"),
     [
-        (["_src/array.py:_value", "ctl_jax/finetune/loop.py:fit"], sampling.TRAINING),
-        (["_src/compiler.py:backend_compile", "ctl_jax/finetune/loop.py:fit"], "compiling"),
+        (["_src/array.py:_value", "ctl_jax/finetune/_loop.py:fit"], sampling.TRAINING),
+        (["_src/compiler.py:backend_compile", "ctl_jax/finetune/_loop.py:fit"], "compiling"),
         (
-            ["ctl_jax/finetune/step.py:init_state", "ctl_jax/finetune/loop.py:fit"],
+            ["ctl_jax/finetune/step.py:init_state", "ctl_jax/finetune/_loop.py:fit"],
             "a trial's start",
         ),
-        (["ctl_jax/finetune/evaluate.py:evaluate"], "evaluation"),
-        (["ctl_jax/records/schema.py:to_json", "ctl_jax/experiment/store.py:save"], "records"),
+        (["ctl_jax/finetune/_evaluate.py:evaluate"], "evaluation"),
+        (["ctl_jax/records/_schema.py:to_json", "ctl_jax/experiment/store.py:save"], "records"),
         (["ctl_jax/experiment/steps.py:pending"], "claims of work"),
         (["ctl_jax/experiment/kinds/finetune.py:plan", "experiment/plan.py:trial"], "planning"),
         (["lib/threading.py:wait", "ctl_jax/main.py:main"], sampling.REST),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import compute
-from ctl_jax.compute.latency import latency
+from ctl_jax.compute._latency import latency
 from ctl_jax.errors import UserError
 
 

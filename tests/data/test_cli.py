@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ctl_jax import data
-from ctl_jax.data import cli, prepare, status
+from ctl_jax.data import _status, cli, prepare
 from ctl_jax.data.sources import imported
 from ctl_jax.errors import UserError
 
@@ -415,8 +415,8 @@ def test_dirs_may_be_joined_and_repeated(
 
 def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(status.loading, "find_set", lambda spec, dirs: looked.append(spec))
-    found = status.look(data.stream("mnist+usps+mnist"), [])
+    monkeypatch.setattr(_status.loading, "find_set", lambda spec, dirs: looked.append(spec))
+    found = _status.look(data.stream("mnist+usps+mnist"), [])
     assert [entry.spec.name for entry in found] == ["mnist", "usps", "mnist_2"]
     assert [spec.dataset for spec in looked] == ["mnist", "usps"]
 

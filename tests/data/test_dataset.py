@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctl_jax import data
-from ctl_jax.data import importing, sources
+from ctl_jax.data import _importing, sources
 
 Make = Callable[..., Any]
 SIZES = {"train": 8, "dev": 2, "dev-test": 2, "test": 2}
@@ -68,7 +68,7 @@ def made(
         folder(root, pictures)
         if request.param == "folder":
             return "folder", root
-        importing.import_set(data.open_set(UMIST, [f"folder:{root}"]), "umist", root / "imported")
+        _importing.import_set(data.open_set(UMIST, [f"folder:{root}"]), "umist", root / "imported")
         return "imported", root / "imported"
 
     return make

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data import duplicates
+from ctl_jax.data import _duplicates
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
 
@@ -56,7 +56,7 @@ LABELS = splits([0, 1, 0, 1], [0, 1], [0, 1], [0, 1])
 def test_notes(
     contents: dict[str, np.ndarray], labels: dict[str, np.ndarray], lines: list[str]
 ) -> None:
-    found = duplicates.notes(contents, labels, 3)
+    found = _duplicates.notes(contents, labels, 3)
     assert len(found) == len(lines)
     for line, part in zip(found, lines, strict=True):
         assert part in line
@@ -70,7 +70,7 @@ def test_notes_of_several_labels() -> None:
         "dev_test": np.asarray([[0, 1, 1]], np.uint8),
         "test": np.asarray([[0, 0, 0]], np.uint8),
     }
-    assert duplicates.notes(contents, labels, 3) == (
+    assert _duplicates.notes(contents, labels, 3) == (
         "the same files are in two splits: 1 of 1 dev are in train too",
         "files that come with several labels: 1",
         "train has no example of 1 classes that dev_test has, in 1 of 1 examples",
@@ -82,7 +82,7 @@ def test_notes_of_several_labels() -> None:
 )
 def test_counts(rows: list[list[int]]) -> None:
     """Counted one by one."""
-    found = " ".join(duplicates.notes(splits(*rows), splits(*([0] * len(row) for row in rows)), 1))
+    found = " ".join(_duplicates.notes(splits(*rows), splits(*([0] * len(row) for row in rows)), 1))
     for place, split in enumerate(SPLITS):
         for other in range(place + 1, len(SPLITS)):
             count = sum(picture in rows[place] for picture in rows[other])
@@ -110,7 +110,7 @@ def test_numbers_of_files(
     for number, content in enumerate(files):
         paths.append(str(folder / str(number)))
         pathlib.Path(paths[-1]).write_bytes(content)
-    found = duplicates.number_files(paths)
+    found = _duplicates.number_files(paths)
     by_number: dict[int, set[bytes]] = collections.defaultdict(set)
     for number, content in zip(found.tolist(), files, strict=True):
         by_number[number].add(content)
@@ -125,9 +125,9 @@ def test_only_what_may_be_equal_is_looked_at(tmp_path: pathlib.Path) -> None:
         looked.extend(places)
         return [b"y" if place == 4 else b"x" for place in places]
 
-    first, one, second, other, third = duplicates.number(np.asarray([3, 4, 3, 5, 3]), look)
+    first, one, second, other, third = _duplicates.number(np.asarray([3, 4, 3, 5, 3]), look)
     assert first == second
     assert len({first, one, other, third}) == 4
     assert looked == [0, 2, 4]
     with pytest.raises(UserError, match="nowhere' cannot be read"):
-        duplicates.number_files([str(tmp_path / "nowhere")])
+        _duplicates.number_files([str(tmp_path / "nowhere")])

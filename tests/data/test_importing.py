@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ctl_jax.data import images, importing
+from ctl_jax.data import _importing, images
 from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.sources import imported
 from ctl_jax.data.task import SPLITS, TaskSpec
@@ -86,7 +86,7 @@ def reopened(path: pathlib.Path, kind: str = "single_label") -> DataSet:
 def test_the_same_examples(tmp_path: pathlib.Path) -> None:
     before = dataset()
     calls: list[tuple[int, int]] = []
-    path = importing.import_set(before, "umist", tmp_path, lambda *call: calls.append(call))
+    path = _importing.import_set(before, "umist", tmp_path, lambda *call: calls.append(call))
     assert path == imported.find(spec(), [tmp_path])
     after = reopened(path)
     assert read_all(after) == read_all(before)
@@ -101,7 +101,7 @@ def test_the_same_examples(tmp_path: pathlib.Path) -> None:
 
 
 def test_tfds_reads_it(tmp_path: pathlib.Path) -> None:
-    path = importing.import_set(dataset(), "umist", tmp_path)
+    path = _importing.import_set(dataset(), "umist", tmp_path)
     builder = tfds.builder_from_directory(path)
     assert builder.info.features["label"].names == ["a", "b", "c"]
     found = builder.as_data_source("train")
@@ -110,9 +110,9 @@ def test_tfds_reads_it(tmp_path: pathlib.Path) -> None:
 
 
 def test_several_files_a_split(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_SHARD", 100)
+    monkeypatch.setattr(_importing, "_SHARD", 100)
     before = dataset((350, 100, 1, 101))
-    path = importing.import_set(before, "umist", tmp_path)
+    path = _importing.import_set(before, "umist", tmp_path)
     assert len(list(path.glob("*-train.array_record*"))) == 4
     after = reopened(path)
     assert read_all(after) == read_all(before)
@@ -127,7 +127,7 @@ def test_several_labels(tmp_path: pathlib.Path) -> None:
         for split in SPLITS
     }
     before = DataSet("dm_nevis", "/data/awa2", 4, (), "multi_label", splits)
-    path = importing.import_set(before, "awa2", tmp_path)
+    path = _importing.import_set(before, "awa2", tmp_path)
     after = imported.open(spec("multi_label", "awa2"), path)
     assert read_all(after) == read_all(before)
     assert after.splits["test"].read(1, 2)[0].label.dtype == np.uint8  # type: ignore[union-attr]
@@ -140,7 +140,7 @@ def test_several_labels(tmp_path: pathlib.Path) -> None:
     "names", [(" ", "a", "b"), ("a\nb", "b", "c"), ("", "b", "c"), (), ("ü", "日本", "a b")]
 )
 def test_any_class_names(tmp_path: pathlib.Path, names: tuple[str, ...]) -> None:
-    path = importing.import_set(dataset(names=names), "umist", tmp_path)
+    path = _importing.import_set(dataset(names=names), "umist", tmp_path)
     assert reopened(path).class_names == names
     assert reopened(path).num_classes == 3
 
@@ -179,7 +179,7 @@ def test_any_format(tmp_path: pathlib.Path, name: str) -> None:
     content = pictures()[name]
     splits = {split: Listed([(content, 0)], name) for split in SPLITS}
     before = DataSet("folder", "x", 2, (), "single_label", splits)
-    after = reopened(importing.import_set(before, "umist", tmp_path))
+    after = reopened(_importing.import_set(before, "umist", tmp_path))
     (found,) = after.splits["train"].read(0, 1)
     for size in (1, 12, 30):
         np.testing.assert_array_equal(
@@ -197,21 +197,21 @@ def test_no_images(tmp_path: pathlib.Path, content: bytes) -> None:
     before = dataset()
     before.splits["dev"].examples[1] = Example(content, 0, "dev:1")  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"^dev:1: "):
-        importing.import_set(before, "umist", tmp_path)
+        _importing.import_set(before, "umist", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_once(tmp_path: pathlib.Path) -> None:
     before = dataset()
-    path = importing.import_set(before, "umist", tmp_path)
+    path = _importing.import_set(before, "umist", tmp_path)
     written = path.stat().st_ino
     again = dataset()
-    assert importing.import_set(again, "umist", tmp_path) == path
+    assert _importing.import_set(again, "umist", tmp_path) == path
     assert path.stat().st_ino == written
     assert again.splits["train"].reads == 0  # type: ignore[attr-defined]
     # Other data takes its place.
     other = dataset((4, 2, 3, 4), tag="other")
-    assert importing.import_set(other, "umist", tmp_path) == path
+    assert _importing.import_set(other, "umist", tmp_path) == path
     assert read_all(reopened(path)) == read_all(other)
     assert os.listdir(tmp_path) == ["umist"]
     assert len(list(path.parent.iterdir())) == 1
@@ -219,25 +219,25 @@ def test_once(tmp_path: pathlib.Path) -> None:
 
 def test_what_breaks_off_leaves_the_earlier_one(tmp_path: pathlib.Path) -> None:
     before = dataset()
-    path = importing.import_set(before, "umist", tmp_path)
+    path = _importing.import_set(before, "umist", tmp_path)
     other = dataset(tag="other")
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        importing.import_set(other, "umist", tmp_path, stop)
+        _importing.import_set(other, "umist", tmp_path, stop)
     assert read_all(reopened(path)) == read_all(before)
     assert os.listdir(tmp_path) == ["umist"]
     # A folder without the note, as an unfinished one would be, does not count.
     (path / imported.NOTE).unlink()
     assert imported.find(spec(), [tmp_path]) is None
-    importing.import_set(before, "umist", tmp_path)
+    _importing.import_set(before, "umist", tmp_path)
     assert read_all(reopened(path)) == read_all(before)
 
 
 def test_names_and_places(tmp_path: pathlib.Path) -> None:
-    path = importing.import_set(dataset(), "emnist/balanced", tmp_path / "a" / "b")
+    path = _importing.import_set(dataset(), "emnist/balanced", tmp_path / "a" / "b")
     assert path == tmp_path / "a" / "b" / "emnist_balanced" / imported.VERSION
     places = [tmp_path / "a" / "b"]
     assert imported.find(spec(dataset="emnist/balanced"), places) == path
@@ -246,17 +246,17 @@ def test_names_and_places(tmp_path: pathlib.Path) -> None:
     assert imported.find(spec(), [tmp_path / "nowhere"]) is None
     for name in ("..", "", "a b", "x.y", "-x"):
         with pytest.raises(UserError, match="is not that of a data set"):
-            importing.import_set(dataset(), name, tmp_path)
+            _importing.import_set(dataset(), name, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot import to .*file.*expected a folder to write to"):
-        importing.import_set(dataset(), "umist", tmp_path / "file")
+        _importing.import_set(dataset(), "umist", tmp_path / "file")
 
 
 def test_the_folder_above(shared_dir: pathlib.Path) -> None:
     above = shared_dir / "real_data" / "dm_nevis"
-    assert importing.open_source(spec(dataset="usps"), above).path == str(above / "usps")
+    assert _importing.open_source(spec(dataset="usps"), above).path == str(above / "usps")
     with pytest.raises(UserError, match="beside or instead of splits"):
-        importing.open_source(spec(dataset="pacs"), above)
+        _importing.open_source(spec(dataset="pacs"), above)
 
 
 def test_sources_to_import(tmp_path: pathlib.Path) -> None:
@@ -265,16 +265,16 @@ def test_sources_to_import(tmp_path: pathlib.Path) -> None:
         file = folder / "train" / "ab"[i % 2] / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(png(i))
-    assert importing.open_source(spec(), folder).origin == "folder"
+    assert _importing.open_source(spec(), folder).origin == "folder"
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for file in folder.rglob("*.png"):
             archive.write(file, file.relative_to(folder))
-    assert importing.open_source(spec(), tmp_path / "set.zip").origin == "zip"
+    assert _importing.open_source(spec(), tmp_path / "set.zip").origin == "zip"
     with pytest.raises(UserError, match="does not exist; expected a folder or a zip archive"):
-        importing.open_source(spec(), tmp_path / "nowhere")
+        _importing.open_source(spec(), tmp_path / "nowhere")
     (folder / "status").write_text("not_ready")
     with pytest.raises(UserError, match="let dm_nevis finish it"):
-        importing.open_source(spec(), folder)
+        _importing.open_source(spec(), folder)
 
 
 @pytest.mark.parametrize("name", ["semeion", "pneumonia_chest_xray"])
@@ -282,8 +282,8 @@ def test_real_sets(shared_dir: pathlib.Path, tmp_path: pathlib.Path, name: str) 
     path = shared_dir / "real_data" / "dm_nevis" / name
     if not path.exists():
         path = shared_dir / "real_data" / "folders" / f"{name}.zip"
-    before = importing.open_source(spec(dataset=name), path)
-    done = importing.import_set(before, name, tmp_path)
+    before = _importing.open_source(spec(dataset=name), path)
+    done = _importing.import_set(before, name, tmp_path)
     after = reopened(done)
     assert read_all(after) == read_all(before)
     assert after.class_names == before.class_names

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ctl_jax import data
-from ctl_jax.data import loading
+from ctl_jax.data import _loading
 from ctl_jax.errors import UserError
 
 PACS, MNIST, USPS = data.stream("pacs+mnist+usps")
@@ -161,7 +161,7 @@ def test_names_in_any_bytes_reach_a_task(folder: pathlib.Path) -> None:
     moved = os.fsdecode(os.fsencode(folder.parent) + b"\xff")
     folder.parent.rename(moved)
     dirs = [f"folder:{moved}"]
-    assert loading.availability(PACS, dirs) is None
+    assert _loading.availability(PACS, dirs) is None
     task = data.load(PACS, 8, dirs)
     assert task.num_classes == 2
     assert json.loads(json.dumps(task.notes)) == list(task.notes)
@@ -174,5 +174,5 @@ def test_names_in_any_bytes_reach_a_task(folder: pathlib.Path) -> None:
 def test_places_with_too_much_in_them(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path
 ) -> None:
-    monkeypatch.setattr(loading, "_MOST_INNER", 0)
-    assert loading.elsewhere(PACS, [f"folder:{tmp_path}"]) == ""
+    monkeypatch.setattr(_loading, "_MOST_INNER", 0)
+    assert _loading.elsewhere(PACS, [f"folder:{tmp_path}"]) == ""

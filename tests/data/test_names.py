@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data.names import printable
+from ctl_jax.data._names import printable
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ctl_jax import data, experiment
-from ctl_jax.data import paths
+from ctl_jax.data import _paths
 from ctl_jax.errors import UserError
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.tasks import TaskLoader, find_tasks
@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_read(home: pathlib.Path, monkeypatch: pytest.M
     def refuse(path: Any, *arguments: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(paths.os, "stat", refuse)
+    monkeypatch.setattr(_paths.os, "stat", refuse)
     with pytest.raises(UserError, match=r"flowers' cannot be read: Permission denied"):
         data.stream("./flowers")
 

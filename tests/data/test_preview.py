@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctl_jax.data import preview
+from ctl_jax.data import _preview
 from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
@@ -47,7 +47,7 @@ def _set(
 
 
 def test_samples_of_every_class() -> None:
-    found = preview.samples(Labelled([i % 7 for i in range(100)]), 3)
+    found = _preview.samples(Labelled([i % 7 for i in range(100)]), 3)
     assert {number: len(examples) for number, examples in found.items()} == dict.fromkeys(
         range(7), 3
     )
@@ -56,13 +56,13 @@ def test_samples_of_every_class() -> None:
 
 def test_an_image_with_several_labels_is_a_sample_of_each() -> None:
     labels: list[object] = [np.uint8([1, 1, 0]), np.uint8([0, 1, 0]), np.uint8([0, 0, 0])]
-    found = preview.samples(Labelled(labels), 5)
+    found = _preview.samples(Labelled(labels), 5)
     assert {number: len(examples) for number, examples in found.items()} == {0: 1, 1: 2}
 
 
 def test_a_large_set_sorted_by_class_is_read_in_part_and_all_over() -> None:
     records = Labelled([i // 20_000 for i in range(200_000)])
-    found = preview.samples(records, 4)
+    found = _preview.samples(records, 4)
     assert sorted(found) == list(range(10))
     assert records.reads <= 16_384
 
@@ -75,24 +75,24 @@ def _pixels(content: bytes) -> np.ndarray:
 def test_samples_are_drawn() -> None:
     names = ("$5", "\N{CJK UNIFIED IDEOGRAPH-7AE0}", "a" * 90)
     dataset = _set(Labelled([0, 1, 2] * 4), 3, names)
-    pixels = _pixels(preview.render("$title_", dataset))
+    pixels = _pixels(_preview.render("$title_", dataset))
     green = (pixels == [0, 200, 0]).all(axis=-1).sum()
     assert green > 3 * 4 * 500
     # An image fewer is an image fewer in the picture.
-    fewer = _pixels(preview.render("$title_", _set(Labelled([0, 1, 2] * 3), 3, names)))
+    fewer = _pixels(_preview.render("$title_", _set(Labelled([0, 1, 2] * 3), 3, names)))
     assert (fewer == [0, 200, 0]).all(axis=-1).sum() == pytest.approx(green * 3 / 4, rel=0.02)
 
 
 def test_many_classes_are_thinned_out() -> None:
-    many = _pixels(preview.render("many", _set(Labelled(list(range(500))), 500)))
-    twenty = _pixels(preview.render("many", _set(Labelled(list(range(20))), 20)))
+    many = _pixels(_preview.render("many", _set(Labelled(list(range(500))), 500)))
+    twenty = _pixels(_preview.render("many", _set(Labelled(list(range(20))), 20)))
     assert many.shape == twenty.shape
 
 
 def test_an_empty_set_has_a_picture() -> None:
-    assert _pixels(preview.render("empty", _set(Labelled([]), 3))).size
+    assert _pixels(_preview.render("empty", _set(Labelled([]), 3))).size
 
 
 def test_a_damaged_image_is_named() -> None:
     with pytest.raises(UserError, match="file 0: "):
-        preview.render("damaged", _set(Labelled([0], b"no image"), 1))
+        _preview.render("damaged", _set(Labelled([0], b"no image"), 1))

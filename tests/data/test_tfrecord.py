@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.data import tfrecord
+from ctl_jax.data import _tfrecord
 from ctl_jax.errors import UserError
 
 
@@ -63,17 +63,17 @@ def test_records_at_any_places(
 ) -> None:
     path = tmp_path / "x.tfrecord"
     path.write_bytes(b"".join(map(frame, records)))
-    places = tfrecord.index(path)
+    places = _tfrecord.index(path)
     assert len(places) == len(records)
     assert places.lengths.tolist() == [len(record) for record in records]
     assert [frame(record)[-4:] for record in records] == [
         checksum.tobytes() for checksum in places.checksums.astype("<u4")
     ]
     # So that a run of neighbours is read in pieces.
-    monkeypatch.setattr(tfrecord, "_READ", at_once)
+    monkeypatch.setattr(_tfrecord, "_READ", at_once)
     positions = chosen.draw(st.lists(st.integers(0, len(records) - 1), max_size=20))
-    assert tfrecord.read_at(places, positions) == [records[place] for place in positions]
-    assert tfrecord.read_at(places, range(len(records))) == records
+    assert _tfrecord.read_at(places, positions) == [records[place] for place in positions]
+    assert _tfrecord.read_at(places, range(len(records))) == records
 
 
 def test_only_what_is_read_is_checked(
@@ -83,10 +83,10 @@ def test_only_what_is_read_is_checked(
     parts = [frame(bytes([k]) * 50) for k in range(4)]
     whole = b"".join(parts)
     path.write_bytes(_flip(whole, 2 * len(parts[0]) + 20))
-    places = tfrecord.index(path)
-    assert tfrecord.read_at(places, [3, 1]) == [b"\3" * 50, b"\1" * 50]
+    places = _tfrecord.index(path)
+    assert _tfrecord.read_at(places, [3, 1]) == [b"\3" * 50, b"\1" * 50]
     with pytest.raises(UserError, match=f"record 2 at byte {2 * len(parts[0])}: the checksum"):
-        tfrecord.read_at(places, [3, 2, 1])
+        _tfrecord.read_at(places, [3, 2, 1])
 
 
 def test_files_that_change_after_they_were_indexed(
@@ -94,13 +94,13 @@ def test_files_that_change_after_they_were_indexed(
 ) -> None:
     path = tmp_path / "x.tfrecord"
     path.write_bytes(frame(b"first record") + frame(b"second record"))
-    places = tfrecord.index(path)
+    places = _tfrecord.index(path)
     path.write_bytes(frame(b"first record"))
-    assert tfrecord.read_at(places, [0]) == [b"first record"]
+    assert _tfrecord.read_at(places, [0]) == [b"first record"]
     with pytest.raises(UserError, match="record 1 at byte 28: the file ends within the record"):
-        tfrecord.read_at(places, [0, 1])
+        _tfrecord.read_at(places, [0, 1])
     path.unlink()
-    for read in (lambda: tfrecord.read_at(places, [0]), lambda: tfrecord.index(path)):
+    for read in (lambda: _tfrecord.read_at(places, [0]), lambda: _tfrecord.index(path)):
         with pytest.raises(UserError, match=r"x\.tfrecord' cannot be read: No such file"):
             read()
 
@@ -115,12 +115,12 @@ def test_lengths_that_point_anywhere(
         second = frame(b"second record")
         path.write_bytes(first + length + second[8:] + first * 3)
         with pytest.raises(UserError, match=f"record 1 at byte {len(first)}: the checksum of the"):
-            tfrecord.index(path)
+            _tfrecord.index(path)
 
 
 def _read(path: pathlib.Path) -> list[bytes]:
-    places = tfrecord.index(path)
-    return tfrecord.read_at(places, range(len(places)))
+    places = _tfrecord.index(path)
+    return _tfrecord.read_at(places, range(len(places)))
 
 
 def _flip(content: bytes, place: int) -> bytes:
@@ -132,19 +132,19 @@ INTEGERS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=4)
 
 @hypothesis.given(features=st.dictionaries(st.text(max_size=5), st.binary() | INTEGERS, max_size=4))
 def test_values(example: Callable[..., bytes], features: dict[str, bytes | list[int]]) -> None:
-    found = tfrecord.parse(example(**features))
+    found = _tfrecord.parse(example(**features))
     for name, value in features.items():
         if isinstance(value, bytes):
-            assert list(tfrecord.values(found, name, "bytes_list")) == [value]
+            assert list(_tfrecord.values(found, name, "bytes_list")) == [value]
         else:
-            assert list(tfrecord.values(found, name, "int64_list")) == value
-    assert list(tfrecord.values(found, "another", "int64_list")) == []
+            assert list(_tfrecord.values(found, name, "int64_list")) == value
+    assert list(_tfrecord.values(found, "another", "int64_list")) == []
 
 
 def test_another_kind_is_an_error(example: Callable[..., bytes]) -> None:
-    found = tfrecord.parse(example(label=b"cat"))
+    found = _tfrecord.parse(example(label=b"cat"))
     with pytest.raises(ValueError, match="has label as a bytes_list; expected a int64_list"):
-        tfrecord.values(found, "label", "int64_list")
+        _tfrecord.values(found, "label", "int64_list")
 
 
 @hypothesis.given(data=st.data())
@@ -155,8 +155,8 @@ def test_hostile_bytes(example: Callable[..., bytes], data: st.DataObject) -> No
     cut = bytes(content[: data.draw(st.integers(0, len(content)))])
     for hostile in (cut, data.draw(st.binary(max_size=64))):
         try:
-            found = tfrecord.parse(hostile)
+            found = _tfrecord.parse(hostile)
             for name, kind in (("image", "bytes_list"), ("label", "int64_list")):
-                list(tfrecord.values(found, name, kind))
+                list(_tfrecord.values(found, name, kind))
         except ValueError:
             pass

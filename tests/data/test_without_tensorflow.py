@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.utils import image_utils
 
-from ctl_jax.data import without_tensorflow
+from ctl_jax.data import _without_tensorflow
 
 
 def test_arrays_are_encoded_as_tensorflow_does(tmp_path: pathlib.Path) -> None:
@@ -18,7 +18,7 @@ def test_arrays_are_encoded_as_tensorflow_does(tmp_path: pathlib.Path) -> None:
     colour = Image.fromarray(rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)).resize((90, 70))
     file = io.BytesIO()
     colour.save(file, "PNG")
-    with without_tensorflow.stand_in():
+    with _without_tensorflow.stand_in():
         for shape in ((9, 7, 3), (9, 7, 1), (9, 7, 4)):
             pixels = rng.integers(0, 256, shape).astype(np.uint8)
             content = tfds.features.Image(shape=shape).encode_example(pixels)
@@ -32,7 +32,7 @@ def test_arrays_are_encoded_as_tensorflow_does(tmp_path: pathlib.Path) -> None:
 
 def test_what_is_not_stood_in_for_is_named() -> None:
     before = vars(image_utils)["tf"]
-    with without_tensorflow.stand_in():
+    with _without_tensorflow.stand_in():
         with pytest.raises(ImportError, match=r"it needs tf\.Graph of TensorFlow, which is not"):
             vars(image_utils)["tf"].Graph()
         with pytest.raises(ImportError, match=r"it needs tf\.io\.gfile\.glob of TensorFlow"):
@@ -43,13 +43,13 @@ def test_what_is_not_stood_in_for_is_named() -> None:
 def test_tensorflow_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = vars(image_utils)["tf"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with without_tensorflow.stand_in():
+    with _without_tensorflow.stand_in():
         assert vars(image_utils)["tf"] is before
 
 
 def test_files_are_read_on_after_they_were_closed(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x"
-    with without_tensorflow.stand_in():
+    with _without_tensorflow.stand_in():
         files = vars(image_utils)["tf"].io.gfile
         with files.GFile(path, "w") as file:
             file.write("é\nb\n")

@@ -11,8 +11,8 @@ import pytest
 from jax import lax
 
 from ctl_jax.errors import UserError
-from ctl_jax.exports import primitives  # noqa: F401  (fills the table)
-from ctl_jax.exports.graph import Builder
+from ctl_jax.exports import _primitives  # noqa: F401  (fills the table)
+from ctl_jax.exports._graph import Builder
 
 
 def graph_of(function):

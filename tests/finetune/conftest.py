@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune, models
-from ctl_jax.finetune import compiled_step
+from ctl_jax.finetune import _compiled_step
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,9 @@ def make_step_once(module, recipe):
         def train_steps(*args):
             return original(*args)
 
-        original = compiled_step.train_steps
+        original = _compiled_step.train_steps
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiled_step, "train_steps", train_steps)
+            patch.setattr(_compiled_step, "train_steps", train_steps)
             return finetune.make_step(module, recipe, chunk=chunk)
 
     return make

@@ -11,7 +11,7 @@ import pytest
 
 from ctl_jax import compute, finetune, models
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, adapters, phases
+from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, _adapters, phases
 from ctl_jax.trees import leaf_paths
 
 from ..quickly import quick_jit
@@ -37,7 +37,7 @@ def random_like(tree, seed=0):
 
 def adapters_of(params, rank=RANK, phase=LORA):
     _, frozen = phases.partition(phase, params)
-    return adapters.init(params, frozen, rank, jax.random.key(0))
+    return _adapters.init(params, frozen, rank, jax.random.key(0))
 
 
 def shapes_of(name, **options):
@@ -55,9 +55,9 @@ def test_layers_with_changes_are_the_network_of_merged_kernels(name):
 
     @quick_jit
     def both(variables, changes):
-        with adapters.added(changes):
+        with _adapters.added(changes):
             added = models.apply(module, variables, images)
-        merged = {**variables, "params": adapters.merged(variables["params"], changes)}
+        merged = {**variables, "params": _adapters.merged(variables["params"], changes)}
         return added, models.apply(module, merged, images), models.apply(module, variables, images)
 
     added, merged, plain = both(variables, changes)
@@ -121,7 +121,7 @@ def test_without_a_rank_there_are_none(network):
         functools.partial(finetune.init_state, Recipe("nevis", PLAIN), seed=0), network[1]
     )
     assert state.adapters is None
-    assert adapters.merged(network[1], None) is network[1]
+    assert _adapters.merged(network[1], None) is network[1]
 
 
 def test_a_phase_that_freezes_no_kernel():
@@ -133,7 +133,7 @@ def test_layers_that_can_have_no_change():
     module, variables = shapes_of("vit_ti16", depth=2, scan=True)
 
     def logits(variables):
-        with adapters.added(adapters_of(variables["params"])):
+        with _adapters.added(adapters_of(variables["params"])):
             return models.apply(module, variables, jnp.zeros((1, 16, 16, 3)))
 
     with pytest.raises(UserError, match=r"lora: blocks/.*/kernel is part of a loop; expected"):
@@ -144,5 +144,5 @@ def test_layers_that_can_have_no_change():
     params["head"] = {"kernel": jnp.ones((2, 2))}
     said = "lora: no change can be added to up/kernel; expected the kernel of an nn.Conv, nn.Dense"
     changes = jax.eval_shape(adapters_of, params)
-    with pytest.raises(UserError, match=said), adapters.added(changes):
+    with pytest.raises(UserError, match=said), _adapters.added(changes):
         pass

@@ -8,7 +8,7 @@ import pytest
 
 from ctl_jax import compute, finetune
 from ctl_jax.finetune import Augmentation
-from ctl_jax.finetune.augment import mix
+from ctl_jax.finetune._augment import mix
 
 # One compilation instead of one an operation.
 augment = jax.jit(finetune.augment, static_argnums=2)

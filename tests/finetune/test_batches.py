@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ctl_jax.data import streaming
 from ctl_jax.data.streaming import Order
-from ctl_jax.finetune import batches, sharding
+from ctl_jax.finetune import _batches, sharding
 
 EXAMPLES, BATCH, LENGTH = 37, 5, 4
 LABELS = np.arange(EXAMPLES)
@@ -28,13 +28,13 @@ def mapped(tmp_path: pathlib.Path) -> np.ndarray:
 
 def take(images, labels, *, stop=23, start=0, length=LENGTH, every=6, **options):
     """Chunks on the host."""
-    found = batches.chunks(
+    found = _batches.chunks(
         images,
         labels,
         mesh=sharding.make_mesh(),
         batch_size=BATCH,
         seed=3,
-        ends=batches.ChunkEnds(start, stop, every=every, length=length),
+        ends=_batches.ChunkEnds(start, stop, every=every, length=length),
         **options,
     )
     return jax.device_get(list(found))
@@ -53,7 +53,7 @@ def counting(chunks):
 )
 def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, length):
     stop = start + more
-    chunk_ends = batches.ChunkEnds(start, stop, every=every, length=length)
+    chunk_ends = _batches.ChunkEnds(start, stop, every=every, length=length)
     ends = list(chunk_ends)
     assert len(chunk_ends) == len(ends)
     steps = [end - begin for begin, end in itertools.pairwise([start, *ends])]
@@ -68,7 +68,7 @@ def test_chunks_end_at_every_look_and_are_not_too_long(start, more, every, lengt
 
 
 def test_as_many_chunks_as_can_be_counted_take_no_memory():
-    ends = batches.ChunkEnds(5, 2**31 - 1, every=10, length=1)
+    ends = _batches.ChunkEnds(5, 2**31 - 1, every=10, length=1)
     assert len(ends) == 2**31 - 6
     assert [ends[0], ends[10**9], ends[len(ends) - 1]] == [6, 10**9 + 6, 2**31 - 1]
 
@@ -149,6 +149,6 @@ def test_a_set_that_is_gone_does_not_stay_on_the_device(mapped, monkeypatch):
     images = np.array(mapped)
     images.flags.writeable = False
     take(images, LABELS)
-    assert batches._kept is not None
+    assert _batches._kept is not None
     del images
-    assert batches._kept is None
+    assert _batches._kept is None

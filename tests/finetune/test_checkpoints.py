@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from ctl_jax import files, finetune, home, interrupts, object_store
 from ctl_jax.finetune import Hyper, Snapshot
+from ctl_jax.finetune._loop import LogEntry
 from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints, check, pack, unpack
-from ctl_jax.finetune.loop import LogEntry
 
 STEPS = (3, 4, 6)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import finetune, models
-from ctl_jax.finetune import Augmentation, Hyper, Recipe, batches, compiled_step, sharding
+from ctl_jax.finetune import Augmentation, Hyper, Recipe, _batches, _compiled_step, sharding
 
 RECIPE = Recipe("nevis", Augmentation())
 
@@ -85,7 +85,7 @@ def test_one_program_a_loss_and_a_head(monkeypatch, module, variables, split):
         nothing = jax.numpy.float32(0)
         return state._replace(step=state.step + 1), finetune.Metrics(nothing, nothing)
 
-    monkeypatch.setattr(compiled_step, "train_step", train_step)
+    monkeypatch.setattr(_compiled_step, "train_step", train_step)
     images, labels = split
     several = np.zeros((60, 16), np.uint8)
     step = finetune.make_step(module, RECIPE, chunk=1)
@@ -110,8 +110,8 @@ def test_images_of_a_chunk_have_a_limit(
     def recorded(*args, ends, **kwargs):
         raise Found(ends.length)
 
-    monkeypatch.setattr(batches, "chunks", recorded)
-    monkeypatch.setattr(batches, "CHUNK_BYTES", int(held * 8 * 8 * 8 * 3))
+    monkeypatch.setattr(_batches, "chunks", recorded)
+    monkeypatch.setattr(_batches, "CHUNK_BYTES", int(held * 8 * 8 * 8 * 3))
     with pytest.raises(Found, match=str(length)):
         fit(chunked, variables, split, log_every=log_every)
 
@@ -125,7 +125,7 @@ def test_what_is_not_put_on_the_device_is_refused(monkeypatch, plain, variables,
 
     step = plain
     if where == "feed":
-        monkeypatch.setattr(batches, "chunks", careless)
+        monkeypatch.setattr(_batches, "chunks", careless)
     else:
         step = dataclasses.replace(plain, program=lambda *args: next(careless()))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):

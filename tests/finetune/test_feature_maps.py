@@ -14,7 +14,7 @@ import pytest
 from ctl_jax import compute, finetune, models
 from ctl_jax.data import streaming
 from ctl_jax.errors import UserError
-from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, adapters, feature_maps
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, _adapters, feature_maps
 from ctl_jax.finetune.checkpoints import Checkpoint, pack, unpack
 from ctl_jax.trees import leaf_paths
 
@@ -72,7 +72,7 @@ def test_a_phase_with_adapters_moves_the_head_and_merged_kernels_alone(whole, va
         if not path.startswith("head/"):
             chex.assert_trees_all_equal(leaf, start[f"params/{path}"])
     last = state._replace(average=None).variables
-    chex.assert_trees_all_close(last["params"], adapters.merged(state.params, state.adapters))
+    chex.assert_trees_all_close(last["params"], _adapters.merged(state.params, state.adapters))
     # The moving average is one of merged kernels, and here nearly the last of them.
     chex.assert_trees_all_close(state.variables, last, atol=1e-4)
 

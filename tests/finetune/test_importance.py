@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ctl_jax.finetune._losses import loss
 from ctl_jax.finetune.importance import mean_head
-from ctl_jax.finetune.losses import loss
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(3, [1, 10, 0.1, 2], size=(30, 4))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctl_jax.finetune.losses import loss
+from ctl_jax.finetune._losses import loss
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (5, 4)).astype(np.float32)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 from ctl_jax import compute, finetune, models
-from ctl_jax.finetune.losses import loss
+from ctl_jax.finetune._losses import loss
 
 SIZE, BATCH, CLASSES, OUTPUTS = 8, 8, 3, 16
 PLAIN = finetune.Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)

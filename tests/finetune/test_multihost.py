@@ -14,8 +14,8 @@ import pytest
 
 from ctl_jax import finetune, interrupts
 from ctl_jax.finetune import Snapshot, multihost, sharding
+from ctl_jax.finetune._loop import LogEntry
 from ctl_jax.finetune.checkpoints import Checkpoint, share
-from ctl_jax.finetune.loop import LogEntry
 
 
 @pytest.fixture

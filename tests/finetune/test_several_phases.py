@@ -10,8 +10,8 @@ import pytest
 from ctl_jax import finetune
 from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe
+from ctl_jax.finetune._loop import _phase_seed
 from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints
-from ctl_jax.finetune.loop import _phase_seed
 
 # Neither is a multiple of the other, or of a chunk.
 FIRST, SECOND, LOG_EVERY = 7, 6, 5

@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from ctl_jax import finetune, models
-from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, loop
-from ctl_jax.finetune.augment import mix
+from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, _loop
+from ctl_jax.finetune._augment import mix
 from ctl_jax.finetune.checkpoints import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 from ctl_jax.trees import leaf_paths
@@ -118,7 +118,7 @@ def test_kernels_are_pulled_to_where_the_whole_training_began(module, recipe, va
     pulling = dataclasses.replace(recipe, phase=Phase(to_start=PULL))
     leg = Leg(finetune.make_step(module, pulling), pulling, Hyper(RATE, 2, 0, 3))
     now = jax.tree.map(lambda leaf: leaf + 1, variables)
-    state = loop._first_state(leg, now, 0, None, variables)
+    state = _loop._first_state(leg, now, 0, None, variables)
     for found, kernel in zip(
         jax.tree.leaves(state.start),
         [leaf for path, leaf in leaf_paths(variables["params"]) if path.endswith("/kernel")][1:],
@@ -126,11 +126,11 @@ def test_kernels_are_pulled_to_where_the_whole_training_began(module, recipe, va
     ):
         chex.assert_trees_all_equal(found, kernel)
     # It is known from the variables, and is in no checkpoint.
-    snapshot = loop._snapshot(state, (), 0.0, 1, 2)
+    snapshot = _loop._snapshot(state, (), 0.0, 1, 2)
     assert snapshot.state.start is None
     content, meta = pack(Checkpoint(snapshot))
     saved = unpack(content, meta, lambda phase: state).snapshot
-    again = loop._first_state(leg, now, 0, saved, variables)
+    again = _loop._first_state(leg, now, 0, saved, variables)
     chex.assert_trees_all_equal(again._replace(key=0), state._replace(key=0))
 
 

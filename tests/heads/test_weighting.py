@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctl_jax.heads import Shard, shards, weighting
+from ctl_jax.heads import Shard, _weighting, shards
 from ctl_jax.heads.shards import Features
 from ctl_jax.heads.solver import Problem
 from ctl_jax.heads.solvers import ridge
@@ -23,7 +23,7 @@ def test_weights_do_no_worse_than_none() -> None:
     better = []
     for seed in range(5):
         problem, moments = _problem(seed)
-        weighted, _, _ = weighting.choose(problem, moments)
+        weighted, _, _ = _weighting.choose(problem, moments)
         with_weights, without = (
             ridge.fit(each).notes["cross_entropy"] for each in (problem.scaled(weighted), problem)
         )
@@ -34,7 +34,7 @@ def test_weights_do_no_worse_than_none() -> None:
 
 def test_weights_have_a_mean_square_of_one() -> None:
     problem, moments = _problem(0)
-    weighted, powers, _ = weighting.choose(problem, moments)
+    weighted, powers, _ = _weighting.choose(problem, moments)
     assert powers != (0, 0)
     rows = problem.scaled(weighted).features.matrix()
     np.testing.assert_allclose(np.mean(np.square(rows)), 1, rtol=1e-4)

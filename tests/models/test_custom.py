@@ -9,7 +9,7 @@ import pytest
 
 from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.models import custom
+from ctl_jax.models import _custom
 
 
 class Block(nn.Module):
@@ -194,7 +194,7 @@ def test_what_is_no_network_is_refused(name, message):
 
 def test_an_unknown_option_is_refused():
     with pytest.raises(UserError, match=f"unknown option 'depth' of model {NAME}; expected one of"):
-        custom.create(NAME, 2, depth=3)
+        _custom.create(NAME, 2, depth=3)
 
 
 def test_a_field_that_is_no_plain_value_is_refused(images):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ctl_jax import models
-from ctl_jax.models import elastic
+from ctl_jax.models import _elastic
 
 from ..quickly import quick_jit
 
@@ -139,5 +139,5 @@ def test_depthwise_convolutions_follow():
     head = variables["params"]["head"]
     head = {**head, "kernel": head["kernel"] * mask}
     masked = {"params": {**variables["params"], "head": head}}
-    got = quick_jit(functools.partial(elastic.apply, module))(pruned, x)
+    got = quick_jit(functools.partial(_elastic.apply, module))(pruned, x)
     chex.assert_trees_all_close(got, quick_jit(module.apply)(masked, x), rtol=1e-4, atol=1e-4)

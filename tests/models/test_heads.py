@@ -11,7 +11,7 @@ import pytest
 
 from ctl_jax import compute, models, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.models import elastic, heads, layers, taps
+from ctl_jax.models import _elastic, heads, layers, taps
 
 from ..quickly import quick_jit
 from .networks import SIZE, abstract, build
@@ -43,7 +43,7 @@ def check(module):
     @functools.partial(jax.make_jaxpr)
     def plain(variables, images):
         with layers.normalising(lambda path: False):
-            return elastic.apply(module, variables, images).astype(jnp.float32)
+            return _elastic.apply(module, variables, images).astype(jnp.float32)
 
     apply = functools.partial(models.apply, module)
     assert str(jax.make_jaxpr(apply)(variables, IMAGES)) == str(plain(variables, IMAGES))

@@ -108,7 +108,7 @@ def test_a_users_own_network():
             x = nn.relu(nn.Conv(4, (3, 3), name="two")(x)).mean((1, 2))
             return nn.Dense(3, name="classifier")(x)
 
-    module = models.custom.Own(Net(), "classifier")
+    module = models._custom.Own(Net(), "classifier")
     variables = jax.eval_shape(
         functools.partial(models.init, module, image_size=8), jax.random.key(0)
     )

@@ -10,8 +10,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ctl_jax import pruning
-from ctl_jax.pruning import arrays
-from ctl_jax.pruning.arrays import cut_all, fitting
+from ctl_jax.pruning import _arrays
+from ctl_jax.pruning._arrays import cut_all, fitting
 
 AXIS_TYPES = {
     "auto": (AxisType.Auto, AxisType.Auto),
@@ -58,7 +58,7 @@ def test_there_are_four_devices():
 def test_sharded_arrays_stay_sharded(mesh, name, where, monkeypatch):
     """Cut on the host, and as an array must be that no single process has whole."""
     if where == "devices":
-        monkeypatch.setattr(arrays, "_by_host", lambda leaf: False)
+        monkeypatch.setattr(_arrays, "_by_host", lambda leaf: False)
     spec, stays, after = SPECS[name]
     leaf = jax.device_put(FULL, NamedSharding(mesh, spec))
     (small,) = cut_all([leaf], [stays])

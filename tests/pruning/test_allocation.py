@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax import pruning
-from ctl_jax.pruning.allocation import ALLOCATIONS, Range, ladder, pools
+from ctl_jax.pruning._allocation import ALLOCATIONS, Range, ladder, pools
 
 
 @functools.cache

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ctl_jax.pruning import arrays
-from ctl_jax.pruning.arrays import cut_all
+from ctl_jax.pruning import _arrays
+from ctl_jax.pruning._arrays import cut_all
 
 
 def expected(leaf, stays):
@@ -45,13 +45,13 @@ LARGE = {0: np.arange(0, 1200, 2), 2: np.arange(1, 1100, 3)}
 def large(n=3):
     """Large enough for threads and for memory that XLA uses in place."""
     leaf = np.arange(1200 * 2 * 1100, dtype=np.float32).reshape(1200, 2, 1100)
-    assert leaf.nbytes > 2 * arrays.IN_PARALLEL
+    assert leaf.nbytes > 2 * _arrays.IN_PARALLEL
     return [leaf + i for i in range(n)]
 
 
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_large_arrays(cpus, monkeypatch):
-    monkeypatch.setattr(arrays.os, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(_arrays.os, "cpu_count", lambda: cpus)
     leaves = large()
     for kind in (np.asarray, jnp.asarray):
         small = cut_all([kind(leaf) for leaf in leaves], [LARGE] * 3)
@@ -63,8 +63,8 @@ def test_a_cut_of_many_threads_that_fails(monkeypatch):
     def fail(array, stays):
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(arrays.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(arrays, "_take", fail)
+    monkeypatch.setattr(_arrays.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(_arrays, "_take", fail)
     with pytest.raises(MemoryError, match="no memory"):
         cut_all(large(), [LARGE] * 3)
 
@@ -81,11 +81,11 @@ def test_the_result_is_no_view_of_what_it_was_made_from():
 def test_memory_that_xla_uses_in_place():
     """Only aligned memory is not copied."""
     for n in range(1, 50, 7):
-        memory = arrays._aligned((n, 3), np.dtype(np.int16))
+        memory = _arrays._aligned((n, 3), np.dtype(np.int16))
         assert (memory.shape, memory.dtype) == ((n, 3), np.int16)
         assert memory.ctypes.data % 64 == 0
         assert memory.flags.c_contiguous
-    assert arrays._take(large(1)[0], LARGE).ctypes.data % 64 == 0
+    assert _arrays._take(large(1)[0], LARGE).ctypes.data % 64 == 0
 
 
 def test_results_can_be_donated():
@@ -100,7 +100,7 @@ def test_results_can_be_donated():
 def test_committed_or_not(public, monkeypatch):
     """With what JAX has inside, and with its public function where that is gone."""
     if public:
-        monkeypatch.setattr(arrays, "fast_put", None)
+        monkeypatch.setattr(_arrays, "fast_put", None)
     device = jax.devices()[-1]
     leaf = jnp.arange(6.0)
     free, committed = cut_all([leaf, jax.device_put(leaf, device)], [{0: np.array([1, 4])}] * 2)
@@ -126,8 +126,8 @@ def test_weak_types_stay_weak():
 
 def test_what_an_accelerator_cuts_itself(monkeypatch):
     """On a CPU nothing is worth it; here the branch is forced."""
-    monkeypatch.setattr(arrays, "ON_DEVICE", 16)
-    monkeypatch.setattr(arrays, "_platform", lambda sharding: "tpu")
+    monkeypatch.setattr(_arrays, "ON_DEVICE", 16)
+    monkeypatch.setattr(_arrays, "_platform", lambda sharding: "tpu")
     leaf = jnp.arange(60.0).reshape(3, 4, 5)
     stays = {1: np.array([0, 3]), 2: np.array([1, 2, 4])}
     device = jax.devices()[0]

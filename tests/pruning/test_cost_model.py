@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import compute, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.cost_model import KINDS, Costs, Terms
+from ctl_jax.pruning._cost_model import KINDS, Costs, Terms
 
 
 def random_costs(seed: int) -> Costs:

@@ -11,7 +11,7 @@ import pytest
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
 from ctl_jax.pruning import Group, Groups, Keep, Member
-from ctl_jax.pruning.layout import Layout
+from ctl_jax.pruning._layout import Layout
 
 
 def structure_of(sizes):

@@ -10,8 +10,8 @@ import pytest
 
 from ctl_jax import compute, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning import latency
-from ctl_jax.pruning.allocation import ALLOCATIONS
+from ctl_jax.pruning import _latency
+from ctl_jax.pruning._allocation import ALLOCATIONS
 
 
 def trace(batch: int = 1) -> pruning.Groups:
@@ -72,7 +72,7 @@ def test_the_search_ends_where_time_is_no_line_in_the_flops(measure):
     meter = Meter(measure)
     keep = select(1.2, measure=meter)
     assert measure(keep) <= 1.2
-    assert meter.calls <= latency.MEASUREMENTS
+    assert meter.calls <= _latency.MEASUREMENTS
     assert 1 < len(keep["a"]) < 60
 
 
@@ -80,11 +80,11 @@ def test_a_full_network_that_is_far_too_slow_does_not_mislead_the_search():
     meter = Meter(lambda keep: affine(keep) if len(keep["a"]) < 60 else 50.0)
     keep = select(1.15, measure=meter)
     assert 1.05 < affine(keep) <= 1.15
-    assert meter.calls <= latency.MEASUREMENTS
+    assert meter.calls <= _latency.MEASUREMENTS
 
 
 def test_widths_are_found_to_the_last_channel_where_no_flops_tell(monkeypatch):
-    monkeypatch.setattr(latency, "MEASUREMENTS", 30)
+    monkeypatch.setattr(_latency, "MEASUREMENTS", 30)
     keep = select(1.5, measure=lambda keep: 1.0 if len(keep["a"]) <= 47 else 2.0)
     assert len(keep["a"]) == 47
 
@@ -109,7 +109,7 @@ def test_below_what_can_be_reached():
 
 
 def test_the_traced_function_is_what_is_measured(monkeypatch):
-    monkeypatch.setattr(latency, "_measured", {})
+    monkeypatch.setattr(_latency, "_measured", {})
     seen = []
 
     def clock(fn, small, x):
@@ -130,10 +130,10 @@ def test_the_traced_function_is_what_is_measured(monkeypatch):
 
 
 def test_on_this_device(monkeypatch):
-    monkeypatch.setattr(latency, "_measured", {})
+    monkeypatch.setattr(_latency, "_measured", {})
     keep = select(1000.0)
     assert len(keep["a"]) == 60
-    assert 0 < next(iter(latency._measured.values())) < 1
+    assert 0 < next(iter(_latency._measured.values())) < 1
 
 
 def test_cache(tmp_path):
@@ -153,7 +153,7 @@ def test_cache(tmp_path):
 
 def test_what_another_process_wrote_is_not_lost(tmp_path):
     path = tmp_path / "latency.json"
-    timed = latency.measured_by(GROUPS, affine, path)
+    timed = _latency.measured_by(GROUPS, affine, path)
     path.write_text(json.dumps({"version": 1, "seconds": {"other": 3.0}}))
     full = pruning.Keep({n: np.arange(g.size) for n, g in GROUPS.items()}, GROUPS.layout)
     timed(full)

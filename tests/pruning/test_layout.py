@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from ctl_jax import pruning
-from ctl_jax.pruning.layout import Layout
+from ctl_jax.pruning._layout import Layout
 
 
 def column(*positions):

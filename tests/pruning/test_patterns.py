@@ -5,7 +5,7 @@ import pytest
 
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.patterns import own_ratios, prunable
+from ctl_jax.pruning._patterns import own_ratios, prunable
 
 
 def groups() -> pruning.Groups:

@@ -12,7 +12,7 @@ from jax.interpreters import mlir
 
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.interpreter import RULES
+from ctl_jax.pruning._interpreter import RULES
 
 X = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
 A, B = "a/kernel", "b/kernel"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ctl_jax import compute, pruning
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.allocation import ALLOCATIONS, Range
-from ctl_jax.pruning.cost_model import KINDS
+from ctl_jax.pruning._allocation import ALLOCATIONS, Range
+from ctl_jax.pruning._cost_model import KINDS
 
 
 @functools.cache

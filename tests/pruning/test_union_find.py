@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctl_jax.pruning.union_find import FREE, UnionFind, elements, merged
+from ctl_jax.pruning._union_find import FREE, UnionFind, elements, merged
 
 LABELS = st.lists(st.integers(-1, 11), min_size=4, max_size=4).map(np.array)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax import pruning
-from ctl_jax.pruning.verify import tried_widths
+from ctl_jax.pruning._verify import tried_widths
 
 X = jax.ShapeDtypeStruct((2, 5, 6), jnp.float32)
 HEADS, WIDTH = 4, 3

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax.errors import UserError
-from ctl_jax.records.schema import kind_of, positive, read_fields, to_json
+from ctl_jax.records._schema import kind_of, positive, read_fields, to_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

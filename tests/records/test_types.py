@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ctl_jax.errors import UserError
-from ctl_jax.records.types import RunRecord, check_run
+from ctl_jax.records._types import RunRecord, check_run
 
 
 def test_a_run_that_names_all_once(example):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ctl_jax.data import duplicates
+from ctl_jax.data import _duplicates
 from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.formats import zips
 from ctl_jax.data.formats.file_state import file_size, file_state
@@ -44,12 +44,12 @@ def contents(dataset: DataSet) -> dict[str, tuple[np.ndarray, np.ndarray]] | Non
             split = int(np.searchsorted(ends, place, side="right"))
             records = list(splits.values())[split]
             inner = place - int(ends[split]) + len(records)
-            yield duplicates.digest(records.read(inner, inner + 1)[0].content)
+            yield _duplicates.digest(records.read(inner, inner + 1)[0].content)
 
     if paths:
-        numbers = duplicates.number_files(paths)
+        numbers = _duplicates.number_files(paths)
     else:
-        numbers = duplicates.number(np.concatenate(tables), digests)
+        numbers = _duplicates.number(np.concatenate(tables), digests)
     return {
         split: (found, records.labels)
         for (split, records), found in zip(

@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ctl_jax.data._names import printable
 from ctl_jax.data.dataset import DataSet, Example, Records
 from ctl_jax.data.formats import encoded, stratified
 from ctl_jax.data.formats.classes import listed
-from ctl_jax.data.names import printable
 from ctl_jax.data.task import SPLITS
 from ctl_jax.errors import UserError
 

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ctl_jax import home
-from ctl_jax.data import tfrecord
+from ctl_jax.data import _tfrecord
+from ctl_jax.data._names import printable
 from ctl_jax.data.dataset import DataSet, Example
 from ctl_jax.data.formats import metadata
 from ctl_jax.data.formats.file_state import file_state
-from ctl_jax.data.names import printable
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import SPLITS, TaskSpec
 from ctl_jax.errors import UserError
@@ -71,8 +71,8 @@ def open_path(path: pathlib.Path, options: Mapping[str, str]) -> DataSet:
     kind = "single_label"
     if len(first):
         with contextlib.suppress(ValueError):  # `open` says what is wrong.
-            features = tfrecord.parse(tfrecord.read_at(first, [0])[0])
-            if tfrecord.values(features, "multi_label", "int64_list") or not tfrecord.values(
+            features = _tfrecord.parse(_tfrecord.read_at(first, [0])[0])
+            if _tfrecord.values(features, "multi_label", "int64_list") or not _tfrecord.values(
                 features, "label", "int64_list"
             ):
                 kind = "multi_label"
@@ -145,8 +145,8 @@ class _Labels:
 
     def numbers(self, features: object) -> list[int]:
         """The label or labels of an example as they are written."""
-        several = list(tfrecord.values(features, "multi_label", "int64_list"))
-        single = list(tfrecord.values(features, "label", "int64_list"))
+        several = list(_tfrecord.values(features, "multi_label", "int64_list"))
+        single = list(_tfrecord.values(features, "label", "int64_list"))
         # TensorFlow does not write an empty list that may be missing.
         found = several or single
         if not self.multi and (several or len(single) != 1):
@@ -202,7 +202,7 @@ def _correct_biwi(counts: np.ndarray) -> np.ndarray:
 class NevisRecords:
     """The examples of one split, shard after shard."""
 
-    def __init__(self, shards: Sequence[tfrecord.Index], rule: _Labels) -> None:
+    def __init__(self, shards: Sequence[_tfrecord.Index], rule: _Labels) -> None:
         self._shards = tuple(shards)
         self._rule = rule
         self._ends = np.cumsum([len(shard) for shard in shards])
@@ -222,7 +222,7 @@ class NevisRecords:
             begin = end - len(shard)
             positions = range(max(wanted.start, begin) - begin, min(wanted.stop, end) - begin)
             if positions:
-                records = tfrecord.read_at(shard, positions)
+                records = _tfrecord.read_at(shard, positions)
                 result += map(self._example, [shard] * len(records), positions, records)
         return result
 
@@ -243,11 +243,11 @@ class NevisRecords:
             digest.update(shard.checksums.tobytes())
         return digest.hexdigest()
 
-    def _example(self, shard: tfrecord.Index, position: int, record: bytes) -> Example:
+    def _example(self, shard: _tfrecord.Index, position: int, record: bytes) -> Example:
         where = _where(shard, position)
         try:
-            features = tfrecord.parse(record)
-            images = tfrecord.values(features, "png_encoded_image", "bytes_list")
+            features = _tfrecord.parse(record)
+            images = _tfrecord.values(features, "png_encoded_image", "bytes_list")
             if len(images) != 1:
                 raise ValueError(f"has {len(images)} images; expected 1")
             return Example(images[0], self._rule.label(features), where)
@@ -255,17 +255,17 @@ class NevisRecords:
             raise UserError(f"{where}: {error}") from error
 
 
-def _where(shard: tfrecord.Index, position: int) -> str:
+def _where(shard: _tfrecord.Index, position: int) -> str:
     return f"{shard.path!r}, record {position}"
 
 
-def _count_classes(rule: _Labels, splits: Iterable[Sequence[tfrecord.Index]]) -> int:
+def _count_classes(rule: _Labels, splits: Iterable[Sequence[_tfrecord.Index]]) -> int:
     """One more than the largest label of all splits."""
     largest = 0
     for shard in (shard for shards in splits for shard in shards):
-        for position, record in enumerate(tfrecord.read_at(shard, range(len(shard)))):
+        for position, record in enumerate(_tfrecord.read_at(shard, range(len(shard)))):
             try:
-                largest = max(largest, *rule.numbers(tfrecord.parse(record)), 0)
+                largest = max(largest, *rule.numbers(_tfrecord.parse(record)), 0)
                 if largest >= metadata.MOST_CLASSES:
                     raise ValueError(f"has label {largest}; expected no such large number")
             except ValueError as error:
@@ -296,7 +296,7 @@ def _split_folder(path: pathlib.Path, split: str) -> pathlib.Path:
     raise UserError(f"{str(path)!r} has no folder {names[0]!r} with that split")
 
 
-def _shards(folder: pathlib.Path) -> list[tfrecord.Index]:
+def _shards(folder: pathlib.Path) -> list[_tfrecord.Index]:
     """All shards of a split in order.
 
     Raises:
@@ -330,7 +330,7 @@ def _shards(folder: pathlib.Path) -> list[tfrecord.Index]:
             else f"{_shard_name(missing, total)!r} is missing"
         )
         raise UserError(f"{str(folder)!r} has {len(found)} shards of {total}: {what}")
-    return [tfrecord.index(found[number]) for number in range(total)]
+    return [_tfrecord.index(found[number]) for number in range(total)]
 
 
 def _shard_name(number: int, total: int) -> str:

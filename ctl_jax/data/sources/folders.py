@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ctl_jax.data._names import printable
 from ctl_jax.data.dataset import DataSet, Records
 from ctl_jax.data.formats import encoded, layout, leftovers, listing, tars, zips
 from ctl_jax.data.formats.classes import listed
 from ctl_jax.data.formats.cut import split_of
 from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
-from ctl_jax.data.names import printable
 from ctl_jax.data.source import Dirs, Instruction, Source, own_folder, register
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError

@@ -17,10 +17,10 @@ from jax.extend.core import JaxprEqn
 from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import evaluate
+from ctl_jax.pruning._groups import PRODUCTS, Reading
 from ctl_jax.pruning.criteria import criterion
 from ctl_jax.pruning.criteria.request import Parts, Request
 from ctl_jax.pruning.criteria.slices import Vector
-from ctl_jax.pruning.groups import PRODUCTS, Reading
 
 # Of a reading the mean of |a| at each position of its axis, float32 [n], and of how many values.
 Mean = tuple[jax.Array, float]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ctl_jax.errors import UserError
+from ctl_jax.pruning._groups import Group, Groups, Member
 from ctl_jax.pruning.criteria import slices
 from ctl_jax.pruning.criteria.slices import Kernel, Vector
-from ctl_jax.pruning.groups import Group, Groups, Member
 
 # The importance of the channels of each group, float64 [channels] for each of its slices.
 Parts = dict[str, list[Vector]]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctl_jax.errors import UserError
-from ctl_jax.pruning.groups import Member
+from ctl_jax.pruning._groups import Member
 
 Kernel = npt.NDArray[np.floating[Any]]
 Vector = npt.NDArray[np.float64]

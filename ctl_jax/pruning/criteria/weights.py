@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ctl_jax.pruning._groups import Group, Member
 from ctl_jax.pruning.criteria import criterion, slices
 from ctl_jax.pruning.criteria.request import Parts, Request, by_member, by_slot, last_key
 from ctl_jax.pruning.criteria.slices import Kernel, Vector, relative
-from ctl_jax.pruning.groups import Group, Member
 
 # The last key of a normalisation layer's scale, in Linen and NNX, Haiku, Equinox and PyTorch.
 _SCALES = ("scale", "gamma", "weight")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ctl_jax.jaxprs import CALLS, Program, programs
-from ctl_jax.pruning.interpreter import (
+from ctl_jax.pruning._interpreter import (
     AbstractArray,
     Cost,
     Interpreter,
@@ -12,7 +12,7 @@ from ctl_jax.pruning.interpreter import (
     Results,
     register_rule,
 )
-from ctl_jax.pruning.union_find import merged
+from ctl_jax.pruning._union_find import merged
 
 # A label that is new in a loop's carry reaches all of it in as many turns as the carry has parts
 # that feed one another; more than this is not met in networks.

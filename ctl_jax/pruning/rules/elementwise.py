@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ctl_jax.pruning.interpreter import (
+from ctl_jax.pruning._interpreter import (
     AbstractArray,
     Addition,
     Interpreter,
@@ -11,7 +11,7 @@ from ctl_jax.pruning.interpreter import (
     derived,
     register_rule,
 )
-from ctl_jax.pruning.union_find import FREE, Axis, Shape, elements, merged
+from ctl_jax.pruning._union_find import FREE, Axis, Shape, elements, merged
 
 RANDOM = "random numbers of a constant key"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctl_jax.pruning.interpreter import (
+from ctl_jax.pruning._interpreter import (
     AbstractArray,
     Interpreter,
     Operands,
@@ -13,9 +13,9 @@ from ctl_jax.pruning.interpreter import (
     derived,
     register_rule,
 )
+from ctl_jax.pruning._union_find import FREE, Axis, Shape, merged, without
 from ctl_jax.pruning.rules.elementwise import elementwise, markers
 from ctl_jax.pruning.rules.reductions import untouched
-from ctl_jax.pruning.union_find import FREE, Axis, Shape, merged, without
 
 
 @register_rule("concatenate")

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from ctl_jax.pruning.interpreter import Interpreter, Operands, Results, derived, register_rule
-from ctl_jax.pruning.union_find import FREE, Axis, merged
+from ctl_jax.pruning._interpreter import Interpreter, Operands, Results, derived, register_rule
+from ctl_jax.pruning._union_find import FREE, Axis, merged
 
 
 @register_rule("dot_general")

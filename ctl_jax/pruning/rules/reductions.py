@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ctl_jax.pruning.interpreter import (
+from ctl_jax.pruning._interpreter import (
     AbstractArray,
     Interpreter,
     Operands,
@@ -11,8 +11,8 @@ from ctl_jax.pruning.interpreter import (
     derived,
     register_rule,
 )
+from ctl_jax.pruning._union_find import Axis, Shape, without
 from ctl_jax.pruning.rules.elementwise import elementwise
-from ctl_jax.pruning.union_find import Axis, Shape, without
 
 
 @register_rule("reduce_max", "reduce_min", "reduce_prod", "reduce_sum")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ctl_jax.pruning.interpreter import Grid, Interpreter, Operands, Results, register_rule, view
-from ctl_jax.pruning.union_find import FREE, Axis, Shape, without
+from ctl_jax.pruning._interpreter import Grid, Interpreter, Operands, Results, register_rule, view
+from ctl_jax.pruning._union_find import FREE, Axis, Shape, without
 
 
 @register_rule("broadcast_in_dim")

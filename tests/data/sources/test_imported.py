@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctl_jax import data
-from ctl_jax.data import importing
+from ctl_jax.data import _importing
 from ctl_jax.data.sources import folders, imported
 from ctl_jax.data.task import TaskSpec
 from ctl_jax.errors import UserError
@@ -40,7 +40,7 @@ def path(spec: TaskSpec, tmp_path: pathlib.Path, picture: Make) -> pathlib.Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(picture(i))
     dataset = folders.open(spec, tmp_path / "umist")
-    return importing.import_set(dataset, "umist", tmp_path / "imported")
+    return _importing.import_set(dataset, "umist", tmp_path / "imported")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from ctl_jax.data import duplicates
+from ctl_jax.data import _duplicates
 from ctl_jax.data.dataset import DataSet
 from ctl_jax.data.formats import image_files
 from ctl_jax.data.formats.image_files import FolderRecords, ZipRecords
@@ -165,7 +165,7 @@ def opened(path: pathlib.Path) -> DataSet | str:
         contents = image_files.contents(dataset)
         assert contents is not None
         numbers, labels = ({name: pair[i] for name, pair in contents.items()} for i in (0, 1))
-        notes = (*dataset.notes, *duplicates.notes(numbers, labels, dataset.num_classes))
+        notes = (*dataset.notes, *_duplicates.notes(numbers, labels, dataset.num_classes))
     except UserError as error:
         dataset, notes = None, (str(error),)
     for note in notes:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctl_jax.errors import UserError
+from ctl_jax.pruning._groups import Member
 from ctl_jax.pruning.criteria import slices
-from ctl_jax.pruning.groups import Member
 
 PLAIN = {
     slices.absolutes: lambda rows: np.abs(rows).sum(axis=1),

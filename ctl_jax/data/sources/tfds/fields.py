@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctl_jax.data import tfrecord
+from ctl_jax.data import _tfrecord
 
 # The feature that holds the label, where it is not "label".
 _FIELDS = {
@@ -91,8 +91,8 @@ def parse(record: bytes, labels: Labels) -> tuple[bytes, int | np.ndarray]:
     Raises:
       ValueError: the record is something else.
     """
-    fields = tfrecord.parse(record)
-    images = tfrecord.values(fields, "image", "bytes_list")
+    fields = _tfrecord.parse(record)
+    images = _tfrecord.values(fields, "image", "bytes_list")
     if len(images) != 1:
         raise ValueError(f"has {len(images)} images; expected 1")
     return images[0], _label(fields, labels)
@@ -104,7 +104,7 @@ def integer(record: bytes, field: str) -> int:
     Raises:
       ValueError: the record is no example, or has not one such number.
     """
-    return _one(tfrecord.parse(record), field)
+    return _one(_tfrecord.parse(record), field)
 
 
 def _label(fields: Any, labels: Labels) -> int | np.ndarray:
@@ -117,7 +117,7 @@ def _label(fields: Any, labels: Labels) -> int | np.ndarray:
                 raise ValueError(f"has {field} {flag}; expected 0 or 1")
         return np.asarray(flags, np.uint8)
     result = np.zeros(labels.num_classes, np.uint8)
-    for label in tfrecord.values(fields, labels.fields[0], "int64_list"):
+    for label in _tfrecord.values(fields, labels.fields[0], "int64_list"):
         result[_class(label, labels)] = 1
     return result
 
@@ -129,7 +129,7 @@ def _class(label: int, labels: Labels) -> int:
 
 
 def _one(fields: Any, name: str) -> int:
-    values = tfrecord.values(fields, name, "int64_list")
+    values = _tfrecord.values(fields, name, "int64_list")
     if len(values) != 1:
         raise ValueError(f"has {len(values)} values of {name}; expected 1")
     return int(values[0])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctl_jax.data import tfrecord
+from ctl_jax.data import _tfrecord
 from ctl_jax.data.formats import columns, remembered
 from ctl_jax.data.formats.encoded import Places, Whole
 from ctl_jax.data.formats.file_state import file_state
@@ -139,9 +139,9 @@ class _Images(Whole):
 
     def _parse(self, files: RecordFiles, position: int, record: bytes) -> tuple[bytes, list[int]]:
         try:
-            features = tfrecord.parse(record)
-            images = tfrecord.values(features, self._fields.image, "bytes_list")
-            labels = list(tfrecord.values(features, self._fields.label, "int64_list"))
+            features = _tfrecord.parse(record)
+            images = _tfrecord.values(features, self._fields.image, "bytes_list")
+            labels = list(_tfrecord.values(features, self._fields.label, "int64_list"))
             if len(images) != 1:
                 raise ValueError(f"has {len(images)} images; expected 1")
             if not self._fields.several and len(labels) != 1:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from ctl_jax.data import tfrecord
+from ctl_jax.data import _tfrecord
 from ctl_jax.errors import UserError
 
 FORMATS = ("array_record", "tfrecord")
@@ -34,7 +34,7 @@ class RecordFiles:
         self._ends = tuple(itertools.accumulate(lengths))
         self._format = file_format
         self._lock = threading.Lock()
-        self._indices: dict[int, tfrecord.Index] = {}
+        self._indices: dict[int, _tfrecord.Index] = {}
         self._idle: list[tuple[int, Any]] = []
 
     def __len__(self) -> int:
@@ -75,11 +75,11 @@ class RecordFiles:
     def _read_tfrecord(self, file: int, records: Sequence[int]) -> list[bytes]:
         places = self._indices.get(file)
         if places is None:
-            places = tfrecord.index(self.paths[file])
+            places = _tfrecord.index(self.paths[file])
             self._check_count(file, len(places))
             # Two threads may have made the same one.
             self._indices[file] = places
-        return tfrecord.read_at(places, records)
+        return _tfrecord.read_at(places, records)
 
     def _read_array_record(self, file: int, records: list[int]) -> list[bytes]:
         reader = self._borrow(file)

@@ -97,7 +97,7 @@ def test_readers_are_used_again(paths: list[str], monkeypatch: pytest.MonkeyPatc
         raise AssertionError(f"{path} is opened or indexed again")
 
     monkeypatch.setattr(record_files, "_open_array_record", fail)
-    monkeypatch.setattr("ctl_jax.data.tfrecord.index", fail)
+    monkeypatch.setattr("ctl_jax.data._tfrecord.index", fail)
     assert files.read([10, 0]) == [record(10), record(0)]
 
 
