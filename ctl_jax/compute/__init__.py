@@ -8,7 +8,15 @@ Every primitive of JAX is counted, known to cost nothing, or an error that names
 `register_flops` tells the cost of another, such as one's own or a Pallas kernel.
 """
 
-from ctl_jax.compute._flops import Count, count, flops, flops_along, register_flops
+from ctl_jax.compute._flops import (
+    Count,
+    count,
+    equation_flops,
+    flops,
+    flops_along,
+    product_flops,
+    register_flops,
+)
 from ctl_jax.compute._latency import latency
 from ctl_jax.compute._ledger import Ledger
 from ctl_jax.compute.budgets import Budget, Pace
@@ -19,8 +27,10 @@ __all__ = [
     "Ledger",
     "Pace",
     "count",
+    "equation_flops",
     "flops",
     "flops_along",
     "latency",
+    "product_flops",
     "register_flops",
 ]

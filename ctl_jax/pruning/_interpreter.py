@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from ctl_jax.compute._flops import equation_flops, product_flops
+from ctl_jax.compute import equation_flops, product_flops
 from ctl_jax.errors import UserError
 from ctl_jax.jaxprs import CALLS, Program, interpret, numbers, opened, places, shape_of
 from ctl_jax.pruning._union_find import FREE, Axis, Labels, UnionFind, elements
