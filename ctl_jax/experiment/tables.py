@@ -9,7 +9,7 @@ import rich.table
 
 from ctl_jax import data, formatting, records
 from ctl_jax.compute import Budget
-from ctl_jax.experiment import stretches
+from ctl_jax.experiment import searches, stretches
 from ctl_jax.experiment.kept_models import TRIAL
 from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.plan import Plan
@@ -67,8 +67,15 @@ def _axes(plan: Plan) -> str:
     whole = f"{tasks} tasks x {methods} methods x {budgets} budgets x {seeds} seeds"
     if search.search == "rule":
         return f"{whole}, learning rates by a rule"
+    if search.search == "random":
+        return f"{whole} x {search.trials} drawn learning rates and label smoothings"
     whole += f" x {len(search.learning_rates)} learning rates"
-    return f"{whole} x {len(search.batch_sizes)} batch sizes" if search.batch_sizes else whole
+    for values, name in (
+        (search.batch_sizes, "batch sizes"),
+        (search.label_smoothings, "label smoothings"),
+    ):
+        whole += f" x {len(values)} {name}" if values else ""
+    return whole
 
 
 def _print_tasks(console: rich.console.Console, plan: Plan) -> None:
@@ -100,7 +107,10 @@ def _print_about(console: rich.console.Console, task: TaskInfo, lines: Sequence[
 
 
 def _print_methods(console: rich.console.Console, plan: Plan) -> None:
-    methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
+    title = "Methods (without task head)"
+    if not plan.config.finetune.batch_size:
+        title = f"Methods (without task head; a step of {searches.LEAST_BATCH} images)"
+    methods = rich.table.Table(title=title, title_justify="left")
     counted = [budget for budget in plan.budgets if budget.unit == "flops"]
     ends = tuple(dict.fromkeys(counted[:1] + counted[-1:]))
     methods.add_column("method", no_wrap=True)

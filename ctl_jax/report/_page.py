@@ -27,6 +27,9 @@ from ctl_jax.report.gallery import (
     training_figure,
 )
 
+# Of more values of a setting there is no table of which won.
+_MOST_VALUES = 12
+
 
 def render(results: Results, images: Mapping[str, bytes]) -> str:
     """The page.
@@ -114,7 +117,7 @@ def _facts(run: RunRecord, table: Table) -> list[tuple[str, str]]:
         ("Weights", _weights(run, table.pretrain)),
         ("Methods", ", ".join(run.methods)),
         ("Budgets", ", ".join(labels(table.budgets))),
-        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "by a rule"),
+        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "searched"),
         ("Seeds", ", ".join(map(str, run.seeds))),
     ]
     for device, versions in table.machines:
@@ -313,11 +316,15 @@ def _trial(trial: TrialRecord) -> list[str]:
 
 def _settings(table: Table) -> Iterator[tuple[str, Mapping[str, Mapping[Any, int]]]]:
     """What the search was over, each with how many searches each value won, by method."""
-    rates, sizes = spending.learning_rates(table), spending.batch_sizes(table)
-    if rates:
-        yield "Learning rate", rates
-    if any(len(won) > 1 for won in sizes.values()):
-        yield "Batch size", sizes
+    tried: list[tuple[str, Mapping[str, Mapping[Any, int]], int]] = [
+        ("Learning rate", spending.learning_rates(table), 1),
+        ("Batch size", spending.batch_sizes(table), 2),
+        ("Label smoothing", spending.label_smoothings(table), 2),
+    ]
+    for name, won, least in tried:
+        # Of values that were drawn there are too many.
+        if won and least <= len(next(iter(won.values()))) <= _MOST_VALUES:
+            yield name, won
 
 
 def _won(name: str, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Table:
       seeds: in the run's order.
       networks: method records by name, in the run's order; unfinished runs lack some.
       trials: trials in the run's order of tasks, methods, budgets, seeds, learning rates, batch
-        sizes; without a rate before all others, with one that the run does not name behind.
+        sizes, label smoothings; without a rate before all others, with one that the run does not
+        name behind.
       pending: trials that are wanted and not done, in the same order.
       prepared: what was done before trials, each once, sorted by id.
       evaluations: of the best models, by task.
@@ -298,7 +299,7 @@ def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
             first, second = sorted([other.id, trial.id])
             raise UserError(
                 f"{trial.type}s {first} and {second}: same task, method, budget, seed, learning "
-                "rate and batch size, expected one trial"
+                "rate, batch size and label smoothing, expected one trial"
             )
     return tuple(ordered[place] for place in sorted(ordered))
 
@@ -307,8 +308,9 @@ def _setting(trial: TrialRecord | PendingRecord, rates: Mapping[float, int]) -> 
     """Where a trial stands within its search; one that makes no step is alone there."""
     rate = trial.learning_rate
     if rate is None:
-        return [-1, 0, 0]
-    return [rates.get(rate, len(rates)), rate, trial.batch_size or 0]
+        return [-1, 0, 0, 0]
+    size, smoothing = trial.batch_size or 0, trial.label_smoothing or 0
+    return [rates.get(rate, len(rates)), rate, size, smoothing]
 
 
 def _index(places: Mapping[Any, int], field: str, trial: TrialRecord | PendingRecord) -> int:

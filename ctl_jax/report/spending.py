@@ -130,6 +130,11 @@ def batch_sizes(table: Table) -> dict[str, dict[int, int]]:
     return _won(table, "batch_size")
 
 
+def label_smoothings(table: Table) -> dict[str, dict[float, int]]:
+    """The same of label smoothings."""
+    return _won(table, "label_smoothing")
+
+
 def _won(table: Table, setting: str, planned: Sequence[Any] = ()) -> dict[str, dict[Any, int]]:
     tried: dict[str, set[Any]] = {method: set() for method in table.methods}
     for trial in table.trials:
