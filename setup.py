@@ -53,6 +53,8 @@ setuptools.setup(
         "onnx>=1.17",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
+        # What `ctl_jax.report.load` gives.
+        "pandas>=3.0",
         "pillow>=11",
         "pyarrow>=17",
         # For launch/gke.py.

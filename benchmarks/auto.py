@@ -19,7 +19,7 @@ import curves
 import race
 import rich.console
 
-from ctl_jax import compilation, experiment, files, memory, text
+from ctl_jax import compilation, experiment, files, formatting, memory
 from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import steps
@@ -124,7 +124,7 @@ def render(scores: Scores) -> list[str]:
     for budget in budgets:
         there = [task for task in tasks if (task, budget, AUTO) in scores]
         if there:
-            shown = text.budgets([Budget.parse(budget)])[0]
+            shown = formatting.budgets([Budget.parse(budget)])[0]
             lines.append(f"| {shown} | {len(there)} | {' | '.join(_row(scores, budget, there))} |")
     return lines
 

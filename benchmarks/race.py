@@ -17,11 +17,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctl_jax import files, report, text
+from ctl_jax import files, formatting, report
 from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.report import frontier
-from ctl_jax.report.curves import values
+from ctl_jax.report.aggregate import values
 
 Row = Mapping[str, Any]
 
@@ -123,7 +123,7 @@ def _means(
     for method in methods:
         cells = []
         for budget, by_method in columns.items():
-            shown = text.DASH
+            shown = formatting.DASH
             if method in by_method:
                 shown = frontier.interval(by_method[method]).shown
                 shown = f"**{shown}**" if method == leaders[budget].method else shown
@@ -155,16 +155,16 @@ def _costs(rows: Sequence[Row], methods: Sequence[str], budgets: Sequence[str]) 
             spent = [row["spent_flops"] for row in of]
             searched = [row["search_flops"] for row in of]
             cells.append(
-                f"{text.flops(statistics.fmean(spent))} + {text.flops(statistics.fmean(searched))}"
+                " + ".join(formatting.flops(statistics.fmean(each)) for each in (spent, searched))
                 if of
-                else text.DASH
+                else formatting.DASH
             )
         grid.append([f"`{method}`", *cells])
     return _table(["method", *_labels(budgets)], grid)
 
 
 def _labels(budgets: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    return text.budgets(map(Budget.parse, budgets))
+    return formatting.budgets(map(Budget.parse, budgets))
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

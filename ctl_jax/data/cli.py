@@ -21,7 +21,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from ctl_jax import files, home, object_store, startup, text
+from ctl_jax import files, formatting, home, object_store, startup
 from ctl_jax.data import _importing, _loading, _preview, catalogue, places, prepare, sources
 from ctl_jax.data import _status as state
 from ctl_jax.data.dataset import DataSet
@@ -181,7 +181,7 @@ def _called(spec: TaskSpec) -> str:
 
 
 def _notes(found: state.Status | DataSet) -> list[str]:
-    return [*found.notes, *text.passed_over(found.passed_over)]
+    return [*found.notes, *formatting.passed_over(found.passed_over)]
 
 
 def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
@@ -202,7 +202,7 @@ def _cells(status: state.Status) -> list[str]:
     spec = status.spec
     classes = "" if status.num_classes is None else str(status.num_classes)
     counts = [f"{status.examples[name]:,}" if status.examples else "" for name in SPLITS]
-    size = "" if status.num_bytes is None else f"{text.si(status.num_bytes)}B"
+    size = "" if status.num_bytes is None else f"{formatting.si(status.num_bytes)}B"
     year = "" if spec.year is None else str(spec.year)
     words = state.STATES[status.state]
     return [spec.name, year, spec.domain, words, status.origin, classes, *counts, size]

@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ctl_jax import files, records, report, text
+from ctl_jax import files, formatting, records, report
 from ctl_jax.compute import Budget
 from ctl_jax.experiment import run_records
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.finetune import metrics
 from ctl_jax.models import card
-from ctl_jax.report.winners import widths
 
 
 def write(plan: Plan, lines: Iterable[Mapping[str, Any]], products: Collection[str]) -> None:
@@ -41,14 +40,14 @@ def facts(plan: Plan, found: report.Best) -> card.Facts:
         multi_label=task.kind == "multi_label",
         classes=info.class_names,
         examples={**counts, test.split: test.examples},
-        data_notes=text.data_notes(task.notes, task.passed_over),
+        data_notes=formatting.data_notes(task.notes, task.passed_over),
         architecture=network.name,
         options=network.options,
         image_size=trial.image_size or plan.config.data.image_size,
         preprocess=network.preprocess,
         method=records.full_method(trial),
         cut=_cut(found),
-        budget=text.budgets([Budget.parse(trial.budget)])[0],
+        budget=formatting.budgets([Budget.parse(trial.budget)])[0],
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         scores=[
@@ -89,7 +88,7 @@ def _cut(found: report.Best) -> str:
         return ""
     return (
         f"{trial.ratio:g} of the channels of scope {trial.scope} were dropped by their "
-        f"{trial.criterion}; those that are left: {widths(test.widths)}"
+        f"{trial.criterion}; those that are left: {report.widths(test.widths)}"
     )
 
 

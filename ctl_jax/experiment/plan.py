@@ -81,14 +81,22 @@ class Plan:
         return [
             Point(task, method, budget, seed, *setting)
             for task, method, budget, seed in itertools.product(*axes)
-            for setting in self._searched(task, method)
+            for setting in self._searched(task, method, seed)
         ]
 
-    def _searched(self, task: TaskInfo, method: Method) -> list[searches.Setting]:
+    def _searched(self, task: TaskInfo, method: Method, seed: int) -> list[searches.Setting]:
         """The settings that are tried for a method on a task."""
         if all(phase.get("solver", SGD) != SGD for phase in self._phases(method)):
             return [searches.NONE]
-        return searches.settings(self.config.finetune, task.examples["train"])
+        name, examples = task.spec.name, task.examples["train"]
+        return self.place.once(
+            ("searched", name, seed),
+            lambda: searches.settings(self.config.finetune, examples, name, seed),
+        )
+
+    def batch_size(self, task: TaskInfo) -> int:
+        """Images per batch where no list of sizes is tried."""
+        return searches.batch_size(self.config.finetune, task.examples["train"])
 
     def _shortened(self, method: Method) -> Step | None:
         """What makes the first stages alone, where a method has no more, of its start.
@@ -348,10 +356,11 @@ class Plan:
 
     def pace(self, point: Point, weights: Step | None, *, of_heads: bool = False) -> Step:
         """The step that measures how fast a method is, from some weights on; or fits of heads."""
-        method = point.method
+        method, settings = point.method, self._settings_of(point)
         params = {
             "phases": self._phases(method),
-            "finetune": self._settings_of(point),
+            # How much labels are smoothed takes no time.
+            "finetune": {key: settings[key] for key in settings if key != "label_smoothing"},
             "device": jax.devices()[0].device_kind,
             "devices": jax.device_count(),
             **self._network(method),
@@ -398,24 +407,37 @@ class Plan:
         """Keys of config.finetune that every trial depends on."""
         settings = dataclasses.asdict(self.config.finetune)
         settings["compute_dtype"] = build.compute_dtype(self.config.finetune)
-        for searched in ("learning_rates", "batch_sizes", "search"):
+        for searched in ("learning_rates", "batch_sizes", "label_smoothings", "search", "trials"):
             del settings[searched]
+        if settings["warmup_epochs"]:
+            del settings["warmup_fraction"]
         return _that_do_something(settings)
 
     def _settings_of(self, point: Point) -> dict[str, Any]:
         """The same with what the search chose."""
         if point.batch_size is None:
-            return self._settings
-        chosen = {"batch_size": point.batch_size, "mixup": point.mixup}
+            chosen: dict[str, Any] = {"batch_size": self.batch_size(point.task)}
+        else:
+            chosen = {
+                name: getattr(point, name) for name in ("batch_size", "mixup", "label_smoothing")
+            }
         return self.place.once(
-            ("settings", *chosen.values()),
+            ("settings", *chosen.items()),
             lambda: _that_do_something(self._settings | chosen),
         )
 
-    def cost(self, method: Method, num_classes: int) -> MethodCost | None:
+    def cost(
+        self, method: Method, num_classes: int, batch_size: int | None = None
+    ) -> MethodCost | None:
         """What a method's network costs, and a step of its last phase.
 
-        None where its widths are known only when the cut is done.
+        Args:
+          method: which.
+          num_classes: of the task.
+          batch_size: of the step; None: the config's, or the least where tasks decide.
+
+        Returns:
+          The cost; None where its widths are known only when the cut is done.
         """
         if _is_open(method):
             return None
@@ -425,16 +447,17 @@ class Plan:
         step = None
         if last.solver == SGD:
             recipe = stretches.recipe(self._settings, self._model, _plain(last))
-            batch_size = self.config.finetune.batch_size
+            batch_size = batch_size or searches.batch_size(self.config.finetune, 0)
             step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
         return MethodCost(step, self.place.forward(*of), self.place.params(*of))
 
     def _dense_epoch(self, task: TaskInfo) -> float:
         """FLOPs of an epoch of training the whole network."""
-        cost = self.cost(Method(), task.num_classes)
+        batch_size = self.batch_size(task)
+        cost = self.cost(Method(), task.num_classes, batch_size)
         assert cost is not None
         assert cost.step is not None
-        return task.examples["train"] / self.config.finetune.batch_size * cost.step
+        return task.examples["train"] / batch_size * cost.step
 
     def _check(self, point: Point, step: Step) -> None:
         """Raises a UserError where a training can make less than one update, or too many."""
@@ -473,7 +496,7 @@ class Plan:
 
 def _that_do_something(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that do nothing, so that ids are what they were before these keys."""
-    later = ("label_smoothing", "ema", "mixup")
+    later = ("label_smoothing", "ema", "mixup", "warmup_epochs")
     return {key: value for key, value in settings.items() if value or key not in later}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import rich.console
 import rich.table
 
-from ctl_jax import data, records, text
+from ctl_jax import data, formatting, records
 from ctl_jax.compute import Budget
-from ctl_jax.experiment import stretches
+from ctl_jax.experiment import searches, stretches
 from ctl_jax.experiment.kept_models import TRIAL
 from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.plan import Plan
@@ -34,10 +34,10 @@ def print_plan(
     if plan.pretraining is not None and place.source is not None:
         console.print(
             f"Pretraining: {config.pretrain.steps} steps on {place.source.spec.title}, "
-            f"{text.flops(place.flops(plan.pretraining))}",
+            f"{formatting.flops(place.flops(plan.pretraining))}",
             highlight=False,
         )
-    console.print(f"Budgets: {', '.join(text.budgets(plan.budgets))}", highlight=False)
+    console.print(f"Budgets: {', '.join(formatting.budgets(plan.budgets))}", highlight=False)
     trials = [step for step in wanted.values() if step.kind == TRIAL]
     of_weights = (f"weights: {remark}" for remark in place.network.origin.get("remarks", ()))
     for note in [*of_weights, *_notes(plan, trials)]:
@@ -53,7 +53,8 @@ def print_plan(
     )
     total = sum(map(place.flops, wanted.values()))
     console.print(
-        f"Trials: {known}; {done} done already. In all {text.flops(total)}, evaluation included.",
+        f"Trials: {known}; {done} done already. In all {formatting.flops(total)}, "
+        "evaluation included.",
         highlight=False,
     )
 
@@ -66,8 +67,15 @@ def _axes(plan: Plan) -> str:
     whole = f"{tasks} tasks x {methods} methods x {budgets} budgets x {seeds} seeds"
     if search.search == "rule":
         return f"{whole}, learning rates by a rule"
+    if search.search == "random":
+        return f"{whole} x {search.trials} drawn learning rates and label smoothings"
     whole += f" x {len(search.learning_rates)} learning rates"
-    return f"{whole} x {len(search.batch_sizes)} batch sizes" if search.batch_sizes else whole
+    for values, name in (
+        (search.batch_sizes, "batch sizes"),
+        (search.label_smoothings, "label smoothings"),
+    ):
+        whole += f" x {len(values)} {name}" if values else ""
+    return whole
 
 
 def _print_tasks(console: rich.console.Console, plan: Plan) -> None:
@@ -81,7 +89,7 @@ def _print_tasks(console: rich.console.Console, plan: Plan) -> None:
         tasks.add_row(task.spec.name, task.spec.domain, task.spec.metric, *map(str, counts))
     console.print(tasks)
     for task in plan.tasks:
-        _print_about(console, task, [*task.notes, *text.passed_over(task.passed_over)])
+        _print_about(console, task, [*task.notes, *formatting.passed_over(task.passed_over)])
     for spec, reason in plan.missing:
         console.print(f"missing: {spec.title}: {reason}", style="yellow", markup=False)
 
@@ -99,13 +107,16 @@ def _print_about(console: rich.console.Console, task: TaskInfo, lines: Sequence[
 
 
 def _print_methods(console: rich.console.Console, plan: Plan) -> None:
-    methods = rich.table.Table(title="Methods (without task head)", title_justify="left")
+    title = "Methods (without task head)"
+    if not plan.config.finetune.batch_size:
+        title = f"Methods (without task head; a step of {searches.LEAST_BATCH} images)"
+    methods = rich.table.Table(title=title, title_justify="left")
     counted = [budget for budget in plan.budgets if budget.unit == "flops"]
     ends = tuple(dict.fromkeys(counted[:1] + counted[-1:]))
     methods.add_column("method", no_wrap=True)
     for column in ("parameters", "forward", "training step", "of dense"):
         methods.add_column(column, justify="right")
-    for budget in text.budgets(ends):
+    for budget in formatting.budgets(ends):
         methods.add_column(f"steps in {budget}", justify="right")
     dense = plan.cost(plan.methods["dense"], 0) if "dense" in plan.methods else None
     whole = dense.step if dense else None
@@ -114,13 +125,13 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
         if cost is None:
             methods.add_row(name, "as it will be cut")
         elif cost.step is None:
-            methods.add_row(name, f"{cost.params:,}", text.flops(cost.forward), "none")
+            methods.add_row(name, f"{cost.params:,}", formatting.flops(cost.forward), "none")
         else:
             methods.add_row(
                 name,
                 f"{cost.params:,}",
-                text.flops(cost.forward),
-                text.flops(cost.step),
+                formatting.flops(cost.forward),
+                formatting.flops(cost.step),
                 f"{cost.step / whole:.2f}" if whole else "",
                 *(str(int(budget.amount) // cost.step) for budget in ends),
             )
@@ -183,13 +194,13 @@ def outcome(record: records.Record) -> str:
                 f"{record.score:.3f} ({record.low:.3f} to {record.high:.3f})"
             )
         case records.PaceRecord():
-            return f"measured {text.flops(record.flops_per_second)} a second"
+            return f"measured {formatting.flops(record.flops_per_second)} a second"
         case _:
             return ""
 
 
 def _trial(record: records.TrialRecord) -> str:
-    budget = text.budgets([Budget.parse(record.budget)])[0]
+    budget = formatting.budgets([Budget.parse(record.budget)])[0]
     rate = "" if record.learning_rate is None else f" lr {record.learning_rate:g}"
     head = f"{record.task} {record.method} {budget}{rate} seed {record.seed}"
     if record.diverged:

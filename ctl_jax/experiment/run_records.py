@@ -130,7 +130,8 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
 
 def pending_record(step: Step) -> records.PendingRecord:
     """A trial that is wanted and not done."""
-    params = step.params
+    params, settings = step.params, step.params["finetune"]
+    trains = params["learning_rate"] is not None
     return records.PendingRecord(
         id=step.id,
         task=params["task"]["name"],
@@ -138,5 +139,6 @@ def pending_record(step: Step) -> records.PendingRecord:
         budget=params["budget"],
         seed=params["seed"],
         learning_rate=params["learning_rate"],
-        batch_size=None if params["learning_rate"] is None else params["finetune"]["batch_size"],
+        batch_size=settings["batch_size"] if trains else None,
+        label_smoothing=settings.get("label_smoothing", 0.0) if trains else None,
     )

@@ -123,11 +123,12 @@ def _warn(console: rich.console.Console, line: str) -> None:
 def _check_devices(plan: Plan) -> None:
     """Sees whether the devices can share a batch evenly, and hold the least that they must."""
     config = plan.config
-    sizes = {"finetune.batch_size": config.finetune.batch_size}
+    tried = dict.fromkeys(map(plan.batch_size, plan.tasks))
+    sizes = [("finetune.batch_size", size) for size in tried]
     if plan.pretraining is not None:
-        sizes["pretrain.batch_size"] = config.pretrain.batch_size
+        sizes.append(("pretrain.batch_size", config.pretrain.batch_size))
     mesh = finetune.make_mesh()
-    for key, size in sizes.items():
+    for key, size in sizes:
         try:
             finetune.check_batch(mesh, size)
         except UserError as error:

@@ -24,6 +24,7 @@ class Stretch(NamedTuple):
       updates: that its share of the budget pays for.
       rate: its peak learning rate.
       maps: FLOPs of the maps that it is trained on, each computed once; see `finetune.maps`.
+      warmup: updates in which the rate rises.
     """
 
     recipe: Recipe
@@ -32,6 +33,7 @@ class Stretch(NamedTuple):
     updates: int
     rate: float
     maps: int
+    warmup: int
 
 
 def plan(step: Step, place: Workspace) -> list[Stretch]:
@@ -61,8 +63,17 @@ def plan(step: Step, place: Workspace) -> list[Stretch]:
         maps = min(updates * batch_size, examples) * cost.map
         left -= updates * cost.step + maps
         rate = params["learning_rate"] * phase.rate
-        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate, maps))
+        warmup = _warmup(params["finetune"], updates, examples)
+        stretches.append(Stretch(each, cost, phase.share / shares, updates, rate, maps, warmup))
     return stretches
+
+
+def _warmup(settings: Mapping[str, Any], updates: int, examples: int) -> int:
+    """Updates in which the rate of a phase rises; epochs are counted as Nevis'22 does."""
+    if epochs := settings.get("warmup_epochs"):
+        in_epoch = examples // settings["batch_size"] + 1
+        return max(0, min(updates - 1, int(epochs * in_epoch)))
+    return int(settings["warmup_fraction"] * updates)
 
 
 def half(step: Step) -> int:
@@ -120,7 +131,7 @@ def recipe(
         ),
         compute_dtype=settings["compute_dtype"],
         # Steps without them do not name them: their ids are from before there were these keys.
-        label_smoothing=settings.get("label_smoothing", 0.0),
+        smooths=settings.get("label_smoothing", 0.0) > 0,
         mixup=settings.get("mixup", 0.0) if of_phase.vary else 0.0,
         ema=settings.get("ema", 0.0),
     )

@@ -241,10 +241,10 @@ def _run(
     """Starts a phase's chunks one after the other; yields each one's state, updates and metrics."""
     step = leg.step
     # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
-    rates = ("learning_rate", "head_rate")
+    reals = ("learning_rate", "head_rate", "label_smoothing")
     hyper = Hyper(
         **{
-            name: np.asarray(value, np.float32 if name in rates else np.int32)
+            name: np.asarray(value, np.float32 if name in reals else np.int32)
             for name, value in leg.hyper._asdict().items()
         }
     )

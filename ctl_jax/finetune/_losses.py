@@ -10,7 +10,7 @@ def loss(
     logits: jax.Array,
     labels: jax.Array,
     num_classes: jax.typing.ArrayLike,
-    smoothing: float = 0.0,
+    smoothing: jax.Array | float | None = None,
 ) -> jax.Array:
     """Mean cross-entropy of a batch, in nats; outputs beyond `num_classes` have no part in it.
 
@@ -21,7 +21,8 @@ def loss(
         Nevis'22 has it.
       num_classes: of the task, at most `outputs`.
       smoothing: the share of each label that goes to all classes alike (Szegedy et al., Rethinking
-        the Inception Architecture, 2016, section 7); of a multi-label task to 0 and 1 alike.
+        the Inception Architecture, 2016, section 7); of a multi-label task to 0 and 1 alike. None:
+        none, in a program without it.
 
     Returns:
       A scalar.
@@ -29,11 +30,11 @@ def loss(
     if labels.ndim == 1:
         masked = mask_padding(logits, num_classes)
         hard = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(masked, labels))
-        if not smoothing:
+        if smoothing is None:
             return hard
         return (1 - smoothing) * hard + smoothing * _uniform(masked, num_classes)
     targets = labels.astype(logits.dtype)
-    if smoothing:
+    if smoothing is not None:
         targets = (1 - smoothing) * targets + smoothing / 2
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     real = jnp.arange(logits.shape[-1]) < num_classes

@@ -39,7 +39,7 @@ class Recipe:
         for the others. Its share and its rate have no part in the step.
       compute_dtype: "float32" or "bfloat16": of convolutions, products and activations. Parameters,
         statistics, the optimiser's state, BatchNorm's arithmetic and the loss are float32.
-      label_smoothing: see `loss`.
+      smooths: whether labels are smoothed, by `Hyper.label_smoothing`.
       ema: decay of the exponential moving average of weights and statistics, which takes the place
         of the last ones wherever the network is used; 0: none. See `average_weights`.
       mixup: how strongly pairs of images are mixed, and the loss of their labels with them; 0: not
@@ -55,7 +55,7 @@ class Recipe:
     statistics_momentum: float = 0.9
     phase: Phase = dataclasses.field(default_factory=Phase)
     compute_dtype: str = "float32"
-    label_smoothing: float = 0.0
+    smooths: bool = False
     ema: float = 0.0
     mixup: float = 0.0
     entrance: tuple[str, int] | None = None
@@ -88,6 +88,7 @@ class Hyper(NamedTuple):
       head_rate: times the learning rate, of the head's parameters. A head on many large numbers
         diverges at rates that suit the network: by one over the squared norm of what it reads its
         updates are those of features of length one.
+      label_smoothing: see `loss`; of no effect without `Recipe.smooths`.
     """
 
     learning_rate: jax.typing.ArrayLike
@@ -95,6 +96,7 @@ class Hyper(NamedTuple):
     warmup_steps: jax.typing.ArrayLike
     num_classes: jax.typing.ArrayLike
     head_rate: jax.typing.ArrayLike = 1.0
+    label_smoothing: jax.typing.ArrayLike = 0.0
 
 
 class TrainState(NamedTuple):
@@ -213,7 +215,11 @@ def train_step(
     by_batch = phases.by_batch(recipe.phase, state._asdict())
     trained, frozen = phases.partition(recipe.phase, state.params)
     loss_of = functools.partial(
-        _loss, labels=labels, share=share, num_classes=hyper.num_classes, recipe=recipe
+        _loss,
+        labels=labels,
+        share=share,
+        num_classes=hyper.num_classes,
+        smoothing=jnp.asarray(hyper.label_smoothing, jnp.float32) if recipe.smooths else None,
     )
 
     def loss_fn(learnt: Tree) -> tuple[jax.Array, Tree]:
@@ -292,14 +298,14 @@ def _loss(
     labels: jax.Array,
     share: jax.Array | None,
     num_classes: jax.typing.ArrayLike,
-    recipe: Recipe,
+    smoothing: jax.Array | None,
 ) -> jax.Array:
     """See `loss`; of mixed images, with each one's share of its own labels and of its partner's."""
-    loss_of = functools.partial(loss, logits, num_classes=num_classes)
-    own = loss_of(labels, smoothing=recipe.label_smoothing)
+    loss_of = functools.partial(loss, logits, num_classes=num_classes, smoothing=smoothing)
+    own = loss_of(labels)
     if share is None:
         return own
-    return share * own + (1 - share) * loss_of(partner(labels), smoothing=recipe.label_smoothing)
+    return share * own + (1 - share) * loss_of(partner(labels))
 
 
 def _pull(recipe: Recipe, gradients: Tree, learnt: Tree, start: Tree | None) -> Tree:

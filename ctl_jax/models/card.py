@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
-from ctl_jax import text
+from ctl_jax import formatting
 
 _METRICS = {"accuracy": "Accuracy", "mAP": "Mean average precision"}
 # More names of classes than these are in model.json alone.
@@ -212,8 +212,8 @@ def _training(facts: Facts) -> Iterator[str]:
     if chosen := ", ".join(f"{name} {value}" for name, value in settings.items() if value):
         yield chosen[0].upper() + chosen[1:]
     if facts.spent:
-        parts = ", ".join(f"{what} {text.flops(n)}" for what, n in facts.spent.items() if n)
-        yield f"Compute: {text.flops(sum(facts.spent.values()))} in all ({parts})"
+        parts = ", ".join(f"{what} {formatting.flops(n)}" for what, n in facts.spent.items() if n)
+        yield f"Compute: {formatting.flops(sum(facts.spent.values()))} in all ({parts})"
     if facts.device:
         yield f"Device: {facts.device}"
     if facts.versions:
@@ -232,21 +232,21 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _value(score: Score) -> str:
     if score.low is None or score.high is None:
-        return text.metric(score.value)
-    ends = f"{text.metric(score.low)} {text.DASH} {text.metric(score.high)}"
-    return f"{text.metric(score.value)} ({ends})"
+        return formatting.metric(score.value)
+    ends = f"{formatting.metric(score.low)} {formatting.DASH} {formatting.metric(score.high)}"
+    return f"{formatting.metric(score.value)} ({ends})"
 
 
 def _amount(cost: Cost, value: float | None) -> str:
     if value is None:
-        return text.DASH
+        return formatting.DASH
     if cost.unit == "s":
         return f"{1000 * value:.3g} ms"
-    return text.flops(value) if cost.unit == "FLOP" else text.si(value)
+    return formatting.flops(value) if cost.unit == "FLOP" else formatting.si(value)
 
 
 def _share(cost: Cost) -> str:
-    return f"{cost.value / cost.whole:.2f}" if cost.whole else text.DASH
+    return f"{cost.value / cost.whole:.2f}" if cost.whole else formatting.DASH
 
 
 def _line(words: str) -> str:

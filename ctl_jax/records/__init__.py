@@ -1,8 +1,10 @@
 """Records: the lines of `records.jsonl` as types, for those who write and those who read them.
 
-line = json.dumps(records.to_json(records.DevRecord(trial=id, step=3, ...)))
-record = records.from_json(json.loads(line))
-best = records.winner(trials)
+    line = json.dumps(records.to_json(records.DevRecord(trial=id, step=3, ...)))
+    record = records.from_json(json.loads(line))
+    best = records.winner(trials)
+
+docs/columns.md lists the columns of `results.csv`, which are fields of `records.TrialRecord`.
 """
 
 from ctl_jax.records._columns import COLUMNS, Column, column, derived, row

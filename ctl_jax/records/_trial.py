@@ -79,6 +79,9 @@ class TrialRecord(Computed):
         "how a head was fitted to features before any step; empty where none was", default=None
     )
     examples: int | None = column("training images that that head was fitted on", default=None)
+    label_smoothing: float | None = column(
+        "the label smoothing that won on dev; empty where it took no step", default=None
+    )
 
     id: str
     title: str = ""

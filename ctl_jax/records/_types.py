@@ -308,6 +308,7 @@ class PendingRecord:
         seed: Its seed.
         learning_rate: Its learning rate; None where it makes no step.
         batch_size: Images per batch; None likewise, or where an earlier version did not say.
+        label_smoothing: Share of each label that goes to all classes alike; None likewise.
     """
 
     type: ClassVar[str] = "pending"
@@ -319,6 +320,7 @@ class PendingRecord:
     seed: int
     learning_rate: float | None
     batch_size: int | None = None
+    label_smoothing: float | None = None
 
 
 def check_run(run: RunRecord, where: str) -> None:

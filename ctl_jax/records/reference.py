@@ -1,6 +1,8 @@
 """The columns of `results.csv` as docs/columns.md shows them.
 
-python -m ctl_jax.records.reference > docs/columns.md
+    python -m ctl_jax.records.reference > docs/columns.md
+
+writes that page.
 """
 
 from ctl_jax.records import COLUMNS

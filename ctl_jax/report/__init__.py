@@ -1,13 +1,17 @@
-"""Records to tables, figures and one HTML page; knows nothing but the records.
+"""Tables, figures and one HTML page of a run, made from its records alone.
 
-rows = report.results(records)            # results.csv as a list
-paths = report.write(records, workdir)    # results.csv, figures/*.png, report.html
-print(report.summary(records))
+    rows = report.results(records)            # results.csv as a list
+    paths = report.write(records, workdir)    # results.csv, figures/*.png, report.html
+    print(report.summary(records))
+    frames = report.load("runs/quickstart")   # pandas DataFrames: results, trials, ledger, steps
+
+`records` are the objects of `records.jsonl`, in any order.
 """
 
-from ctl_jax.report.output import write
-from ctl_jax.report.rows import results
-from ctl_jax.report.terminal import summary
-from ctl_jax.report.winners import Best, best
+from ctl_jax.report._loading import Frames, load
+from ctl_jax.report._output import write
+from ctl_jax.report._results import results
+from ctl_jax.report._terminal import summary
+from ctl_jax.report._winners import Best, best, widths
 
-__all__ = ["Best", "best", "results", "summary", "write"]
+__all__ = ["Best", "Frames", "best", "load", "results", "summary", "widths", "write"]

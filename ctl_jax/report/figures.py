@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from ctl_jax import text
-from ctl_jax.report.budgets import Axis, labels
-from ctl_jax.report.curves import DENSE, Point
+from ctl_jax import formatting
+from ctl_jax.report._budgets import Axis, labels
+from ctl_jax.report.aggregate import DENSE, Point
 
 # Okabe and Ito, "Color Universal Design" (2008), which people with any colour vision tell apart;
 # without their yellow, which is too light for a line; in its place Tol's wine ("Colour Schemes",
@@ -59,7 +59,7 @@ class Style:
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """Returns each method's style: by its place in the run, dense always black."""
+    """Each method's style: by its place in the run, dense always black."""
     others = [method for method in methods if method != DENSE]
     chosen = {
         method: Style(
@@ -83,21 +83,21 @@ def accuracy(
     """Draws a metric against the training budget, one line a method.
 
     Args:
-        title: Title of the figure.
-        metric: Name of the metric.
-        curves: Method to budget to point; methods may be absent.
-        methods: The run's methods, which fix order and colours.
-        budgets: FLOPs of each budget.
-        chance: Level of a guess, drawn as a line, or None.
+      title: title of the figure.
+      metric: name of the metric.
+      curves: method to budget to point; methods may be absent.
+      methods: the run's methods, which fix order and colours.
+      budgets: FLOPs of each budget.
+      chance: level of a guess, drawn as a line, or None.
 
     Returns:
-        A PNG.
+      A PNG.
     """
     with canvas(title) as (figure, axes):
         _draw(axes, curves, methods, budgets, scale=1.0)
         axes.set_ylabel(f"{metric} (dev_test)")
         if chance is not None:
-            label = f"chance ({text.metric(chance)})"
+            label = f"chance ({formatting.metric(chance)})"
             axes.axhline(chance, color="#777777", linewidth=1.2, linestyle=(0, (1, 2)), label=label)
         return png(figure, axes)
 
@@ -112,14 +112,14 @@ def relative(
     """Draws the improvement over dense in percent against the training budget.
 
     Args:
-        title: Title of the figure.
-        metric: Name of the metric.
-        curves: Method to budget to fraction (0.1 is 10% better than dense).
-        methods: The run's methods, which fix order and colours.
-        budgets: FLOPs of each budget.
+      title: title of the figure.
+      metric: name of the metric.
+      curves: method to budget to fraction (0.1 is 10% better than dense).
+      methods: the run's methods, which fix order and colours.
+      budgets: FLOPs of each budget.
 
     Returns:
-        A PNG.
+      A PNG.
     """
     with canvas(title) as (figure, axes):
         axes.axhline(0, color=_BLACK, linewidth=1.9, label=DENSE)
@@ -134,18 +134,18 @@ def training(
     """Draws the loss of a training, and the score on dev, against what was spent.
 
     Args:
-        title: Title of the figure.
-        losses: By FLOPs.
-        scores: By FLOPs; may be empty.
-        metric: Name of the score.
+      title: title of the figure.
+      losses: by FLOPs.
+      scores: by FLOPs; may be empty.
+      metric: name of the score.
 
     Returns:
-        A PNG.
+      A PNG.
     """
     with canvas(title) as (figure, axes):
         axes.plot(list(losses), list(losses.values()), color=_BLACK, label="training loss")
         axes.set_xlabel("training compute (FLOP)")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: text.si(flops)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: formatting.si(flops)))
         axes.set_ylabel("training loss (nats)")
         if scores:
             beside = axes.twinx()
@@ -167,12 +167,12 @@ class Expectation(NamedTuple):
     """A score that is expected.
 
     Attributes:
-        flops: What an image takes.
-        score: The score.
-        low: The lower end of its 80% interval.
-        high: Its upper end.
-        is_seen: Whether there was a look.
-        is_chosen: Whether it was chosen.
+      flops: what an image takes.
+      score: the score.
+      low: the lower end of its 80% interval.
+      high: its upper end.
+      is_seen: whether there was a look.
+      is_chosen: whether it was chosen.
     """
 
     flops: float
@@ -189,13 +189,13 @@ def expectations(
     """Draws expected scores against the FLOPs of an image, each with its interval.
 
     Args:
-        title: Title of the figure.
-        metric: Name of the score.
-        points: What is expected, at least one.
-        measured: The score that was measured on dev, a line; None where there is none.
+      title: title of the figure.
+      metric: name of the score.
+      points: what is expected, at least one.
+      measured: the score that was measured on dev, a line; None where there is none.
 
     Returns:
-        A PNG.
+      A PNG.
     """
     with canvas(title) as (figure, axes):
         others = [point for point in points if not point.is_chosen]
@@ -216,12 +216,12 @@ def expectations(
                 label="looked at",
             )
         if measured is not None:
-            label = f"on dev ({text.metric(measured)})"
+            label = f"on dev ({formatting.metric(measured)})"
             axes.axhline(measured, color=_BLACK, linewidth=1.2, linestyle="--", label=label)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: text.si(flops)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: formatting.si(flops)))
         axes.set_xlabel("FLOPs of an image: features, and its share of the fit (log scale)")
         axes.set_ylabel(f"{metric}, 80% interval of what is expected")
         return png(figure, axes)
@@ -306,7 +306,7 @@ def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     # Budgets in FLOPs need no unit, which stands below the axis.
     in_flops = all(name.endswith(" flops") for name in places)
-    names = [text.si(flops) for flops in budgets] if in_flops else labels(places)
+    names = [formatting.si(flops) for flops in budgets] if in_flops else labels(places)
     axes.xaxis.set_major_formatter(FixedFormatter(names[::every]))
     if budgets:
         # One budget alone has no range of its own.
@@ -315,7 +315,7 @@ def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
 
 
 def png(figure: Figure, axes: Axes) -> bytes:
-    """Returns a figure with its legend as PNG."""
+    """A figure with its legend as PNG."""
     handles, names = axes.get_legend_handles_labels()
     for beside in figure.axes[1:]:
         more = beside.get_legend_handles_labels()

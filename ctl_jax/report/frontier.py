@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctl_jax import text
-from ctl_jax.report.budgets import labels
-from ctl_jax.report.curves import Values, means, point, values
+from ctl_jax import formatting
+from ctl_jax.report._budgets import labels
+from ctl_jax.report.aggregate import Values, means, point, values
 
 _LEVEL = 0.95
 _RESAMPLES = 9999
@@ -26,20 +26,20 @@ class Interval(NamedTuple):
     def shown(self) -> str:
         """As people read it: `0.812 (0.780 to 0.840)`."""
         if self.low is None or self.high is None:
-            return text.metric(self.mean)
-        low, high = map(text.metric, (self.low, self.high))
-        return f"{text.metric(self.mean)} ({low} to {high})"
+            return formatting.metric(self.mean)
+        low, high = map(formatting.metric, (self.low, self.high))
+        return f"{formatting.metric(self.mean)} ({low} to {high})"
 
 
 def interval(numbers: Sequence[float]) -> Interval:
-    """Returns the mean over tasks with its interval by the bootstrap over tasks.
+    """The mean over tasks with its interval by the bootstrap over tasks.
 
     It is bias-corrected and accelerated (Efron, Better bootstrap confidence intervals, 1987), and
     the same for the same numbers. A task's number should be its mean over seeds: how much seeds
     vary is then part of how much tasks vary. Of fewer than about six tasks it is too narrow.
 
     Args:
-        numbers: One a task, at least one.
+      numbers: one a task, at least one.
     """
     mean = statistics.fmean(numbers)
     if len(numbers) < 2:
@@ -66,11 +66,11 @@ class Leader:
     """The best method at a budget, on the tasks where all methods of this budget have a result.
 
     Attributes:
-        method: Its name.
-        score: Its mean over these tasks.
-        tasks: How many they are.
-        others: Methods that cannot be told from it: the interval of the paired difference holds
-            zero. None of one task, which tells no interval.
+      method: its name.
+      score: its mean over these tasks.
+      tasks: how many they are.
+      others: methods that cannot be told from it: the interval of the paired difference holds
+        zero. None of one task, which tells no interval.
     """
 
     method: str
@@ -82,13 +82,13 @@ class Leader:
 def frontier(
     found: Values, tasks: Sequence[str], methods: Sequence[str], budgets: Iterable[str]
 ) -> dict[str, Leader]:
-    """Returns the best method at each budget where there is one.
+    """The best method at each budget where there is one.
 
     Args:
-        found: Results, from `curves.values`.
-        tasks: Names of tasks.
-        methods: Names of methods; those without a result at a budget do not take part there.
-        budgets: In order.
+      found: results, from `aggregate.values`.
+      tasks: names of tasks.
+      methods: names of methods; those without a result at a budget do not take part there.
+      budgets: in order.
     """
     leaders = {}
     for budget in budgets:
@@ -111,7 +111,7 @@ def _leader(best: str, by_method: Mapping[str, Sequence[float]]) -> Leader:
 def at_budget(
     found: Values, tasks: Sequence[str], methods: Sequence[str], budget: str
 ) -> dict[str, list[float]]:
-    """Returns a number a task, the mean over its seeds, by the methods that have results there.
+    """A number a task, the mean over its seeds, by the methods that have results there.
 
     The tasks are those that all of these methods have; empty where there are none.
     """
@@ -134,10 +134,10 @@ class Versus:
     chose nothing.
 
     Attributes:
-        trained: The method that makes steps.
-        fitted: The one that makes none.
-        difference: dev_test of the first minus the second, paired by task.
-        tasks: How many tasks that is over.
+      trained: the method that makes steps.
+      fitted: the one that makes none.
+      difference: dev_test of the first minus the second, paired by task.
+      tasks: how many tasks that is over.
     """
 
     trained: str
@@ -152,13 +152,13 @@ def versus(
     methods: Sequence[str],
     budgets: Iterable[str],
 ) -> dict[str, Versus]:
-    """Returns the comparison at each budget where both kinds of method have results.
+    """The comparison at each budget where both kinds of method have results.
 
     Args:
-        rows: Of `results.csv`.
-        tasks: Names of tasks.
-        methods: Names of methods.
-        budgets: In order.
+      rows: of `results.csv`.
+      tasks: names of tasks.
+      methods: names of methods.
+      budgets: in order.
     """
     # Some train before the last head, and no more then.
     training = {row["method"] for row in rows if row["learning_rate"] is not None}
@@ -177,10 +177,10 @@ def versus(
 
 
 def crossover(found: Mapping[str, Versus]) -> str:
-    """Returns where training overtakes fitted heads, a sentence; "" where nothing compares them.
+    """Where training overtakes fitted heads, a sentence; "" where nothing compares them.
 
     Args:
-        found: From `versus`, by budget, ascending.
+      found: from `versus`, by budget, ascending.
     """
     if not found:
         return ""
@@ -203,7 +203,7 @@ def crossover(found: Mapping[str, Versus]) -> str:
 
 
 def _ends(difference: Interval) -> tuple[float, float]:
-    """Returns both ends of an interval; of one task, which has none, the difference itself."""
+    """Both ends of an interval; of one task, which has none, the difference itself."""
     low, high = difference.low, difference.high
     return (difference.mean, difference.mean) if low is None or high is None else (low, high)
 

@@ -6,30 +6,30 @@ The page shows every figure that there are numbers for, and figures/NAME.png hol
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ctl_jax import text
+from ctl_jax import formatting
 from ctl_jax.errors import UserError
 from ctl_jax.records import DevRecord, RunTask, TrainRecord
-from ctl_jax.report import choices, figures, groups
-from ctl_jax.report.budgets import labels
-from ctl_jax.report.curves import Mean, Point, Values, task_curves
-from ctl_jax.report.table import Table
-from ctl_jax.report.winners import Best, of_table
+from ctl_jax.report import _choices, aggregate, figures
+from ctl_jax.report._budgets import labels
+from ctl_jax.report._table import Table
+from ctl_jax.report._winners import Best, of_table
+from ctl_jax.report.aggregate import Mean, Point, Values, task_curves
 
 
 class Results(NamedTuple):
     """What there is to draw.
 
     Attributes:
-        table: The run's records.
-        rows: The rows of `results.csv`.
-        values: `dev_test` of the rows, from `curves.values`.
-        scores: Of all tasks, and of groups of them, from `groups.scores`.
+      table: the run's records.
+      rows: the rows of `results.csv`.
+      values: `dev_test` of the rows, from `aggregate.values`.
+      scores: of all tasks, and of groups of them, from `aggregate.scores`.
     """
 
     table: Table
     rows: Sequence[Mapping[str, Any]]
     values: Values
-    scores: Sequence[groups.Scores]
+    scores: Sequence[aggregate.Scores]
 
 
 # Makes a PNG; None where there are no numbers for it.
@@ -40,9 +40,9 @@ class Figure(NamedTuple):
     """A figure of the whole run.
 
     Attributes:
-        name: Of its file, without the folder and ".png".
-        alt: What it shows, for those who cannot see it; "{metric}" stands for the tasks' metric.
-        draw: Makes it.
+      name: of its file, without the folder and ".png".
+      alt: what it shows, for those who cannot see it; "{metric}" stands for the tasks' metric.
+      draw: makes it.
     """
 
     name: str
@@ -58,11 +58,11 @@ def figure(alt: str) -> Callable[[Draw], Draw]:
     """Makes a figure of a function, named after it: a decorator.
 
     Args:
-        alt: What it shows; see `Figure`.
+      alt: what it shows; see `Figure`.
 
     Example:
-        >>> @figure("Search FLOPs by method")
-        ... def search(results: Results) -> bytes | None: ...
+      >>> @figure("Search FLOPs by method")
+      ... def search(results: Results) -> bytes | None: ...
     """
 
     def add(draw: Draw) -> Draw:
@@ -77,12 +77,12 @@ def figure(alt: str) -> Callable[[Draw], Draw]:
 
 
 def draw_all(results: Results) -> dict[str, bytes]:
-    """Returns the figures that there are numbers for, as PNG by name."""
+    """The figures that there are numbers for, as PNG by name."""
     drawn = {each.name: each.draw(results) for each in FIGURES}
     best = of_table(results.table)
     drawn |= {task_figure(task.name): _of_task(results, task) for task in results.table.tasks}
     drawn |= {training_figure(each.task.name): _of_training(results, each) for each in best}
-    chosen = choices.of_table(results.table)
+    chosen = _choices.of_table(results.table)
     drawn |= {choice_figure(each.task.name): _of_choice(each) for each in chosen}
     return {name: image for name, image in drawn.items() if image is not None}
 
@@ -97,7 +97,7 @@ def mean_over_tasks(results: Results) -> bytes | None:
     if not curves:
         return None
     title = f"Mean over {_task_counts(at_budget)}"
-    metric = groups.metric_name(table.tasks)
+    metric = aggregate.metric_name(table.tasks)
     return figures.accuracy(title, metric, curves, table.methods, table.budgets)
 
 
@@ -108,12 +108,12 @@ def relative_to_dense(results: Results) -> bytes | None:
     if not curves:
         return None
     title = f"Relative improvement over dense, {_task_counts(at_budget)}"
-    metric = groups.metric_name(table.tasks)
+    metric = aggregate.metric_name(table.tasks)
     return figures.relative(title, metric, curves, table.methods, table.budgets)
 
 
 def task_figure(task: str) -> str:
-    """Returns the name of a task's figure."""
+    """The name of a task's figure."""
     return f"task_{task}"
 
 
@@ -124,16 +124,16 @@ def _of_task(results: Results, task: RunTask) -> bytes | None:
         return None
     return figures.accuracy(
         task.title,
-        groups.metric(task),
+        aggregate.metric(task),
         curves,
         table.methods,
         table.budgets,
-        groups.chance(task),
+        aggregate.chance(task),
     )
 
 
 def training_figure(task: str) -> str:
-    """Returns the name of the figure of how a task's best model was trained."""
+    """The name of the figure of how a task's best model was trained."""
     return f"training_{task}"
 
 
@@ -150,16 +150,16 @@ def _of_training(results: Results, best: Best) -> bytes | None:
 
 
 def choice_figure(task: str) -> str:
-    """Returns the name of the figure of what `auto` chose from."""
+    """The name of the figure of what `auto` chose from."""
     return f"auto_{task}"
 
 
-def _of_choice(choice: choices.Choice) -> bytes | None:
+def _of_choice(choice: _choices.Choice) -> bytes | None:
     points = [
         figures.Expectation(
             option.flops / option.images,
             option.accuracy,
-            *choices.expected(option),
+            *_choices.expected(option),
             is_seen=choice.is_seen(option),
             is_chosen=option.method == choice.network,
         )
@@ -174,7 +174,7 @@ def _of_choice(choice: choices.Choice) -> bytes | None:
 def _curves(
     methods: Sequence[str], at_budget: Mapping[str, Mapping[str, Point]]
 ) -> dict[str, dict[str, Point]]:
-    """Returns points by method, then budget; a method without points is left out."""
+    """Points by method, then budget; a method without points is left out."""
     curves = {
         method: {budget: points[method] for budget, points in at_budget.items() if method in points}
         for method in methods
@@ -183,7 +183,7 @@ def _curves(
 
 
 def _task_counts(at_budget: Mapping[str, Mean]) -> str:
-    """Returns over how many tasks the means are, a range where budgets differ."""
+    """Over how many tasks the means are, a range where budgets differ."""
     counts = sorted({len(mean.tasks) for mean in at_budget.values() if mean.tasks})
-    number = text.DASH.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    number = formatting.DASH.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     return f"{number} task" if number == "1" else f"{number} tasks"

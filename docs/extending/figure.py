@@ -8,13 +8,13 @@ import pathlib
 import sys
 
 from ctl_jax import report
-from ctl_jax.report import costs, figures
+from ctl_jax.report import figures, spending
 from ctl_jax.report.gallery import Results, figure
 
 
 @figure("FLOPs of each method's trials by purpose, as stacked bars; the numbers are in the ledger")
 def flops_by_purpose(results: Results) -> bytes | None:
-    ledger = costs.ledger(results.table)
+    ledger = spending.ledger(results.table)
     if not results.rows:
         return None
     with figures.canvas("Where the FLOPs went") as (drawing, axes):

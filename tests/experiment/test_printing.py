@@ -6,7 +6,7 @@ import pytest
 
 from ctl_jax import compute, data, records
 from ctl_jax.experiment.config.sections import Stream
-from ctl_jax.experiment.progress import outcome, print_loaded, print_plan
+from ctl_jax.experiment.printing import outcome, print_loaded, print_plan
 from ctl_jax.experiment.steps import Step, closure
 from ctl_jax.experiment.tasks import TaskInfo
 
@@ -65,6 +65,11 @@ def test_the_plan_says_what_is_done_and_what_is_known_of_the_rest(config, make_p
     ("changes", "line"),
     [
         ({"batch_sizes": (4, 8)}, "8 = {} x 2 learning rates x 2 batch sizes;"),
+        ({"label_smoothings": (0.1, 0.2)}, "8 = {} x 2 learning rates x 2 label smoothings;"),
+        (
+            {"search": "random", "trials": 3},
+            "6 = {} x 3 drawn learning rates and label smoothings;",
+        ),
         ({"search": "rule"}, "2 = {}, learning rates by a rule;"),
     ],
 )

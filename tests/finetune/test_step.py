@@ -28,7 +28,7 @@ STEPS = 7
 @pytest.fixture(scope="module")
 def averaged(module, recipe):
     """A step with an average whose decay counts from the fourth update on, and labels smoothed."""
-    changed = dataclasses.replace(recipe, ema=0.3, label_smoothing=0.1)
+    changed = dataclasses.replace(recipe, ema=0.3, smooths=True)
     return finetune.make_step(module, changed), changed
 
 
@@ -37,7 +37,8 @@ def fit(averaged, variables, split):
     step, recipe = averaged
 
     def run(**options):
-        leg = finetune.Leg(step, recipe, finetune.Hyper(0.1, STEPS, 2, 3))
+        hyper = finetune.Hyper(0.1, STEPS, 2, 3, label_smoothing=0.1)
+        leg = finetune.Leg(step, recipe, hyper)
         return finetune.fit([leg], variables, *split, batch_size=8, seed=0, **options)
 
     return run
@@ -156,7 +157,7 @@ def test_the_loss_of_mixed_images_is_that_of_both_labels(
     multi_label, module, recipe, variables, split
 ):
     mixing = dataclasses.replace(
-        recipe, mixup=0.4, augmentation=PLAIN, label_smoothing=0.1, phase=Phase(("head/*",))
+        recipe, mixup=0.4, augmentation=PLAIN, smooths=True, phase=Phase(("head/*",))
     )
     images, labels = split[0][:8], np.array([0, 2, 1, 1, 0, 2, 2, 1], np.int32)
     targets = np.eye(3, dtype=np.uint8)[labels]
@@ -165,7 +166,8 @@ def test_the_loss_of_mixed_images_is_that_of_both_labels(
     params = {**variables["params"], "head": head}
     state = finetune.init_state(mixing, {**variables, "params": params}, 0)
     given = finetune.pad_labels(targets, kernel.shape[1]) if multi_label else labels
-    _, metrics = compiled(module, mixing)(state, images, given, Hyper(RATE, 1, 0, 3))
+    hyper = Hyper(RATE, 1, 0, 3, label_smoothing=0.1)
+    _, metrics = compiled(module, mixing)(state, images, given, hyper)
     x = models.PREPROCESS["nevis"](images.astype(np.float32))
     mixed, share = mix(jax.random.fold_in(state.key, 0), x, 0.4)
     logits = models.apply(module, state.variables, mixed)[:, :3]

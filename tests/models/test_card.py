@@ -4,8 +4,8 @@ import dataclasses
 
 import yaml
 
+from ctl_jax.formatting import DASH
 from ctl_jax.models import card
-from ctl_jax.text import DASH
 
 FACTS = card.Facts(
     task="Flowers: of | my\ngarden",

@@ -2,7 +2,7 @@
 
 import types
 
-from ctl_jax.report.budgets import axis, labels
+from ctl_jax.report._budgets import axis, labels
 
 
 def _trial(task, budget, flops):

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from ctl_jax import report
-from ctl_jax.report import choices
-from ctl_jax.report.table import read
+from ctl_jax.report import _choices
+from ctl_jax.report._table import read
 
 BUDGET = 4 * 10**11
 
@@ -26,7 +26,7 @@ def _trial(lines):
 
 
 def _only(lines):
-    (choice,) = choices.of_table(read(lines))
+    (choice,) = _choices.of_table(read(lines))
     return choice
 
 
@@ -66,7 +66,7 @@ def test_what_is_inside_of_a_network_is_seen_with_it(lines):
     choice = _only(lines)
     assert [choice.is_seen(option) for option in choice.last.options] == [True, True]
     words = "left-out images 0.61 of a guess's, 0.82 of dense@1stages@48px)."
-    assert words in choices.paragraph(choice)
+    assert words in _choices.paragraph(choice)
 
 
 def test_the_gain_is_of_the_score_that_was_measured(lines):
@@ -97,7 +97,7 @@ def test_of_several_budgets_it_is_the_trial_that_is_best_on_dev(make_chosen):
     for line in lines:
         if line["type"] == "trial" and line["method"] == "auto":
             line["dev"] = 0.9 if (line["budget_flops"], line["seed"]) == (BUDGET, 1) else 0.7
-    found = choices.of_table(read(reversed(lines)))
+    found = _choices.of_table(read(reversed(lines)))
     assert [choice.task.name for choice in found] == ["digits", "glyphs"]
     for choice in found:
         assert (choice.trial.budget_flops, choice.trial.seed) == (BUDGET, 1)
@@ -106,7 +106,7 @@ def test_of_several_budgets_it_is_the_trial_that_is_best_on_dev(make_chosen):
 
 def test_the_paragraph_says_what_was_tried_chosen_and_expected(lines):
     _trial(lines).update(dev=0.8, dev_test=0.8)
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     for words in (
         "Task of digits, 400 GFLOP: auto looked at dense@48px on 60 images (40 GFLOP, 10% of the "
         "budget; cross-entropy on left-out images 0.61 of a guess's).",
@@ -124,14 +124,14 @@ def test_the_paragraph_says_what_was_tried_chosen_and_expected(lines):
 
 def test_a_sure_gain_has_no_proviso(lines):
     _last(lines).update(tenfold_logit=0.5, tenfold_deviation=0.1)
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert "points of accuracy (80% interval +" in said
     assert "not sure" not in said
 
 
 def test_where_more_compute_changes_nothing_that_is_said(lines):
     _last(lines).update(tenfold_logit=0.0, tenfold_deviation=0.0)
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert "(another 3.6 TFLOP) would choose the same head: no gain is expected of it." in said
     assert "points" not in said
 
@@ -140,7 +140,7 @@ def test_of_several_labels_points_are_of_map(lines):
     (run,) = (line for line in lines if line["type"] == "run")
     run["tasks"][0]["kind"] = "multi_label"
     _trial(lines)["metric"] = "mAP"
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert "points of mAP" in said
     assert "gave mAP 0." in said
     # Wilson's interval is of shares alone.
@@ -150,25 +150,25 @@ def test_of_several_labels_points_are_of_map(lines):
 def test_what_was_begun_goes_on(lines):
     last = _last(lines)
     last["options"].reverse()
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert "most of dense (0.600), next of dense@48px (0.700), and stayed with dense@48px" in said
 
 
 def test_a_network_that_was_trained(lines):
     _last(lines)["trains"] = True
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert "It fitted 2 heads on all 1,200 images (dense@48px+probe@kernel (0.727 nats), " in said
     assert "trained the whole network with what was left, and took dense@48px+probe@kernel" in said
     _trial(lines).update(examples=None, solver=None, steps=9, learning_rate=0.1, flops_per_step=5)
     _trial(lines)["notes"]["chosen"] = "dense"
-    assert "left, and took dense, the better by dev." in choices.paragraph(_only(lines))
+    assert "left, and took dense, the better by dev." in _choices.paragraph(_only(lines))
 
 
 def test_one_head_one_network_and_no_look(lines):
     last, trial = _last(lines), _trial(lines)
     last.update(looks=[], options=last["options"][:1], answers=last["answers"][:1])
     trial["notes"]["heads"].popitem()
-    said = choices.paragraph(_only([line for line in lines if line.get("next_method") is None]))
+    said = _choices.paragraph(_only([line for line in lines if line.get("next_method") is None]))
     assert "auto looked at no network on the way." in said
     assert "The budget pays for one network alone, dense@48px (0.700)." in said
     assert "It fitted one head on all 1,200 images: dense@48px+probe@kernel." in said
@@ -189,33 +189,33 @@ def test_an_interrupted_run_says_what_is_next(lines, pending, last, words):
     _last(lines).update(last)
     choice = _only([*lines, pending(_trial(lines) | {"id": "the last one"})])
     assert choice.gain is None
-    said = choices.paragraph(choice)
+    said = _choices.paragraph(choice)
     assert f"It is not finished: {words}; so far it has dense@48px+probe@kernel." in said
     assert "Ten times" not in said
 
 
 def test_one_that_diverged(lines):
     _trial(lines).update(diverged=True, dev=None, dev_test=None)
-    said = choices.paragraph(_only(lines))
+    said = _choices.paragraph(_only(lines))
     assert said.endswith("that took 320 GFLOP, and diverged.")
 
 
 def test_without_auto_nothing_is_said(make_records, make_probed):
     for make in (make_records, make_probed):
         table = read(make(tasks=("digits",)))
-        assert choices.of_table(table) == []
-        assert choices.lines(table) == []
+        assert _choices.of_table(table) == []
+        assert _choices.lines(table) == []
 
 
 def test_of_many_tasks_each_has_a_line(make_chosen):
     tasks = tuple(f"task{number}" for number in range(6))
     lines = make_chosen(tasks=tasks, budgets=(BUDGET,), seeds=(0,), methods=("dense",))
-    said = choices.lines(read(lines))
+    said = _choices.lines(read(lines))
     rows = [line for line in said if line.startswith("task")]
     assert [row.split()[0] for row in rows] == ["task", *tasks]
     assert "chosen" in rows[0]
     for row in rows[1:]:
         assert "dense@48px+probe@kernel   1,200     0.8" in row
         assert "points of accuracy (80% interval -" in row
-    assert " ".join(said).endswith(choices.CAVEAT)
+    assert " ".join(said).endswith(_choices.CAVEAT)
     assert "Of the 2 networks" not in report.summary(lines)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ctl_jax.report import figures
-from ctl_jax.report.curves import Point
+from ctl_jax.report.aggregate import Point
 
 CURVES = {
     "dense": {"1e11 flops": Point(0.4, 0.02, 2), "1e12 flops": Point(0.8, 0.01, 2)},

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ctl_jax import report
 from ctl_jax.report import frontier
-from ctl_jax.report.curves import values
-from ctl_jax.report.table import read
+from ctl_jax.report._table import read
+from ctl_jax.report.aggregate import values
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=7)
 

@@ -8,8 +8,8 @@ import pytest
 from ctl_jax import report
 from ctl_jax.errors import UserError
 from ctl_jax.records import PaceRecord, to_json
-from ctl_jax.report.curves import means, values
-from ctl_jax.report.table import read
+from ctl_jax.report._table import read
+from ctl_jax.report.aggregate import means, values
 
 GROUPINGS = ("metric", "domain", "year")
 VOID = {"meta", "img", "br", "hr", "link", "input"}

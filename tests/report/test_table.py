@@ -9,7 +9,7 @@ import pytest
 
 from ctl_jax.errors import UserError
 from ctl_jax.records import LookRecord, TaskRecord, to_json
-from ctl_jax.report.table import read
+from ctl_jax.report._table import read
 
 
 def _first(records, kind):

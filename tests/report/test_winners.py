@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ctl_jax import records, report
-from ctl_jax.report.winners import widths
+from ctl_jax.report._winners import widths
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ class Plan(candidates.Costs, Protocol):
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
 
+    def batch_size(self, task: TaskInfo) -> int:
+        """Of training the whole network."""
+
     def pace(self, point: Point, weights: Step | None, *, of_heads: bool = False) -> Step:
         """The step that measures how fast a point's method is, or fits of heads are."""
 
@@ -214,7 +217,7 @@ def _check(case: Case, setting: policy.Setting) -> None:
             f"{plan.named(budget, 0)}: expected enough for {policy.FEWEST} images, which cost "
             f"{least:,} {whose.format(method)}"
         )
-    step = plan.epoch_flops(task) * plan.config.finetune.batch_size // examples
+    step = plan.epoch_flops(task) * plan.batch_size(task) // examples
     if case.budget_flops > MAX_STEPS * step:
         raise UserError(
             f"{plan.named(budget, -1)}: expected at most {MAX_STEPS:,} steps, each of which costs "
@@ -328,8 +331,9 @@ def _training(case: Case) -> Point:
     return case.point._replace(
         method=Method(),
         learning_rate=rates[len(rates) // 2],
-        batch_size=settings.batch_size,
+        batch_size=case.plan.batch_size(case.point.task),
         mixup=settings.mixup,
+        label_smoothing=settings.label_smoothing,
     )
 
 
@@ -382,7 +386,7 @@ def _is_better(case: Case, trained: records.Record, fitted: records.Record) -> b
     if ours.dev is None or theirs.dev is None:
         return False
     task = case.point.task
-    epochs = ours.steps * case.plan.config.finetune.batch_size / task.examples["train"]
+    epochs = ours.steps * case.plan.batch_size(task) / task.examples["train"]
     return policy.is_better(ours.dev, theirs.dev, task.examples["dev"], epochs)
 
 

@@ -228,14 +228,21 @@ def _check_crops(config: Config) -> None:
         )
 
 
+# What a search chooses itself.
+_CHOSEN = {
+    "rule": ("batch_sizes", "mixup", "label_smoothings"),
+    "random": ("batch_sizes", "label_smoothing", "label_smoothings"),
+}
+
+
 def _check_search(config: Config) -> None:
     settings = config.finetune
-    for name in ("batch_sizes", "mixup"):
-        if settings.search == "rule" and (value := getattr(settings, name)):
+    for name in _CHOSEN.get(settings.search, ()):
+        if value := getattr(settings, name):
             nothing = type(value)()
             raise UserError(
                 f"config.finetune.{name}={value!r}: expected {nothing!r} where "
-                f"config.finetune.search='rule' chooses it"
+                f"config.finetune.search={settings.search!r} chooses it"
             )
 
 

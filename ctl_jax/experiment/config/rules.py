@@ -96,7 +96,13 @@ STEPS = Check(lambda v: 1 <= v <= MAX_STEPS, f"1 to {MAX_STEPS}")
 STEPS_OR_ZERO = Check(lambda v: 0 <= v <= MAX_STEPS, f"0 or a number of steps, at most {MAX_STEPS}")
 SECONDS = Check(lambda v: 0 <= v < math.inf, "0 or a number of seconds")
 BATCH = Check(lambda v: 1 <= v <= _SIZE, f"at least 1, at most {_SIZE}")
+BATCH_OR_RULE = Check(lambda v: 0 <= v <= _SIZE, f"at least 1, at most {_SIZE}, or 0")
 BATCHES = Check(_batches, f"sizes of 1 to {_SIZE}, each once, or none")
+SMOOTHINGS = Check(
+    lambda v: not v or (_distinct(v) and all(map(_fraction, v))),
+    "fractions in [0, 1), each once, or none",
+)
+TRIALS = Check(lambda v: 1 <= v <= 1000, "1 to 1000")
 RATES = Check(_rates, f"at least one {_A_POSITIVE[2:]}, each once (as float32)")
 AREA = Check(_range_up_to(1), "two areas, 0 < least <= most <= 1")
 ASPECT = Check(_range_up_to(_MOST), "two ratios, 0 < least <= most")

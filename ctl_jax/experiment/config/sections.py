@@ -157,7 +157,12 @@ class Budgets:
 class Finetune:
     """How a network is finetuned."""
 
-    batch_size: int = key(32, "Images per batch.", rules.BATCH)
+    batch_size: int = key(
+        32,
+        "Images per batch; 0: by Nevis'22's rule, the power of two below 0.0025 x the task's "
+        "training images, 16 to 512.",
+        rules.BATCH_OR_RULE,
+    )
     learning_rates: tuple[float, ...] = key(
         (0.01, 0.03, 0.1),
         "Peaks of the schedule. Each is tried; the one that is best on dev is reported.",
@@ -168,18 +173,36 @@ class Finetune:
         "Images per batch that are tried beside the learning rates; () is batch_size alone.",
         rules.BATCHES,
     )
+    label_smoothings: tuple[float, ...] = key(
+        (),
+        "Label smoothings that are tried beside the learning rates; () is label_smoothing alone.",
+        rules.SMOOTHINGS,
+    )
     search: str = key(
         "grid",
-        "What is tried: grid is each learning rate with each batch size; rule is one trial, with "
-        "what of BiT-HyperRule (Kolesnikov et al. 2020) applies where budgets say how long a "
-        "training is: a learning rate of 0.003 at a batch of 512, in proportion at others, and "
-        "mixup 0.1 from 20,000 training images on.",
-        rules.one_of(("grid", "rule")),
+        "What is tried: grid is each learning rate with each batch size and label smoothing; "
+        "random is as many trials as trials says, drawn from Nevis'22's space by task and seed "
+        "(learning rates log-uniform in 1e-4 to 1e-1, label smoothing uniform in 0 to 0.3); rule "
+        "is one trial, with what of BiT-HyperRule (Kolesnikov et al. 2020) applies where budgets "
+        "say how long a training is: a learning rate of 0.003 at a batch of 512, in proportion at "
+        "others, and mixup 0.1 from 20,000 training images on.",
+        rules.one_of(("grid", "random", "rule")),
+    )
+    trials: int = key(
+        16,
+        "How many trials search=random draws; the first of many are those of few.",
+        rules.TRIALS,
     )
     momentum: float = key(0.9, "Nesterov momentum of SGD.", rules.MOMENTUM)
     weight_decay: float = key(1e-4, "L2 coefficient, on kernels only.", rules.NOT_NEGATIVE)
     warmup_fraction: float = key(
         0.1, "Fraction of the steps in which the learning rate rises to its peak.", rules.FRACTION
+    )
+    warmup_epochs: float = key(
+        0.0,
+        "Epochs in which the learning rate rises to its peak, or all steps but the last where "
+        "there are fewer; 0: warmup_fraction says it.",
+        rules.NOT_NEGATIVE,
     )
     label_smoothing: float = key(
         0.0, "Share of each label that goes to all classes alike.", rules.FRACTION

@@ -236,6 +236,7 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
         "budget_flops": params["budget_flops"],
         "learning_rate": params["learning_rate"] if trained else None,
         "batch_size": params["finetune"]["batch_size"] if trained else None,
+        "label_smoothing": params["finetune"].get("label_smoothing", 0.0) if trained else None,
         "image_size": params["image_size"],
         "solver": fitted.get("solver"),
         "examples": fitted.get("images"),
@@ -306,9 +307,10 @@ def train(
             Hyper(
                 stretch.rate,
                 stretch.updates,
-                int(settings["warmup_fraction"] * stretch.updates),
+                stretch.warmup,
                 task.num_classes,
                 head_rate,
+                settings.get("label_smoothing", 0.0),
             ),
         )
         for stretch in stretches

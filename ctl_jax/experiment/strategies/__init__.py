@@ -35,6 +35,7 @@ class Point(NamedTuple):
     learning_rate: float | None
     batch_size: int | None
     mixup: float
+    label_smoothing: float
 
 
 class Plan(Protocol):

@@ -279,3 +279,30 @@ def test_fingerprints_tell_labels_apart():
 
     one, several = of([0, 1]), of(np.uint8([[0, 1], [1, 0]]))
     assert len({one, several, of([1, 0]), of(np.uint8([[0, 1], [1, 1]])), of([[0], [1]])}) == 5
+
+
+@pytest.mark.parametrize("epochs", [0.5, 100.0])
+def test_the_rate_rises_for_some_epochs(one_trial, thirds, config, epochs):
+    """Of as many steps as Nevis'22 counts in one; where they are not all there, to the end."""
+    config.finetune.warmup_epochs, config.finetune.log_every = epochs, 1
+    trial = one_trial(thirds("single_label"))
+    *log, record = trial.run().records[1:]
+    in_epoch = len(trial.task.splits["train"]) // 8 + 1
+    warmup = min(int(epochs * in_epoch), record.steps - 1)
+    assert 2 < warmup < record.steps
+    rates = [line.learning_rate for line in log if line.type == "train"]
+    risen = [record.learning_rate * (step + 1) / (warmup + 1) for step in range(warmup)]
+    assert rates[:warmup] == pytest.approx(risen)
+    assert rates[warmup] == pytest.approx(record.learning_rate)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[warmup:]))
+
+
+def test_labels_are_smoothed_as_the_point_says(one_trial, thirds, config):
+    """A head of zeros guesses: its loss is that of a guess however labels are smoothed."""
+    config.finetune.label_smoothings, config.finetune.log_every = (0.25,), 1
+    smoothed = one_trial(thirds("single_label")).run().records
+    config.finetune.label_smoothings = (0.0,)
+    hard = one_trial(thirds("single_label")).run().records
+    assert (smoothed[-1].label_smoothing, hard[-1].label_smoothing) == (0.25, 0.0)
+    assert smoothed[1].loss == pytest.approx(np.log(CLASSES))
+    assert smoothed[-2].loss > hard[-2].loss + 0.1

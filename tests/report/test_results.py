@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctl_jax import report
 from ctl_jax.errors import UserError
 from ctl_jax.records import COLUMNS
-from ctl_jax.report.rows import to_csv
+from ctl_jax.report._results import to_csv
 
 NAMES = [column.name for column in COLUMNS]
 SMALL = {

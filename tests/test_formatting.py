@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax import text
+from ctl_jax import formatting
 
 
 @pytest.mark.parametrize(
@@ -20,22 +20,22 @@ from ctl_jax import text
     ],
 )
 def test_flops(value, expected):
-    assert text.flops(value) == expected
+    assert formatting.flops(value) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [(0.05, "+5.0%"), (-0.123, "-12.3%"), (0, "+0.0%"), (12, "+1200.0%")]
 )
 def test_percent(value, expected):
-    assert text.percent(value) == expected
+    assert formatting.percent(value) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [(2, "2.0 s"), (90, "1.5 min"), (5400, "1.5 h"), (0, "0.0 s")]
 )
 def test_duration(value, expected):
-    assert text.duration(value) == expected
+    assert formatting.duration(value) == expected
 
 
 def test_metric():
-    assert (text.metric(0.5), text.metric(None)) == ("0.500", text.DASH)
+    assert (formatting.metric(0.5), formatting.metric(None)) == ("0.500", formatting.DASH)

@@ -5,31 +5,30 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ctl_jax import text
-from ctl_jax.report import choices, costs, frontier, hardware, winners
-from ctl_jax.report.budgets import labels
-from ctl_jax.report.curves import Mean, means, values
-from ctl_jax.report.groups import metric
-from ctl_jax.report.rows import rows
-from ctl_jax.report.table import Table, read
+from ctl_jax import formatting
+from ctl_jax.report import _choices, _winners, frontier, spending
+from ctl_jax.report._budgets import labels
+from ctl_jax.report._results import rows
+from ctl_jax.report._table import Table, read
+from ctl_jax.report.aggregate import Mean, means, metric, values
 
 _WIDTH = 80
 _COLUMNS = 4  # budgets side by side: what fits into the width
 
 
 def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] = "") -> str:
-    """Returns the mean over tasks, method by budget, as lines of plain text.
+    """The mean over tasks, method by budget, as lines of plain text.
 
     Args:
-        lines: Objects of `records.jsonl`, in any order.
-        workdir: Folder of the run, where the best models are.
+      lines: objects of `records.jsonl`, in any order.
+      workdir: folder of the run, where the best models are.
 
     Returns:
-        A table, below it what is missing, unfinished or diverged, how `auto` chose, and the best
-        models where they were evaluated. No newline at the end.
+      A table, below it what is missing, unfinished or diverged, how `auto` chose, and the best
+      models where they were evaluated. No newline at the end.
 
     Raises:
-        UserError: The records are incomplete or contradict each other.
+      UserError: the records are incomplete or contradict each other.
     """
     table = read(lines)
     if table.run is None:
@@ -47,15 +46,15 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
     if several:
         shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
     shown += _told(table, found_rows)
-    shown += _warnings(table) + choices.lines(table)
-    return "\n".join(shown + winners.lines(table, workdir))
+    shown += _warnings(table) + _choices.lines(table)
+    return "\n".join(shown + _winners.lines(table, workdir))
 
 
 def _told(table: Table, found_rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the table does not tell: where methods cross, saturate, and share."""
     compared = frontier.versus(found_rows, table.task_names, table.methods, table.budgets)
     by_budget: dict[str, list[str]] = {}
-    for method, budget in costs.saturated(table).items():
+    for method, budget in spending.saturated(table).items():
         by_budget.setdefault(budget, []).append(method)
     lines = [
         frontier.crossover(compared),
@@ -64,7 +63,7 @@ def _told(table: Table, found_rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"nothing: {', '.join(methods)}."
             for budget, methods in by_budget.items()
         ),
-        costs.shared(table),
+        spending.shared(table),
     ]
     return [line for sentence in lines for line in textwrap.wrap(sentence, _WIDTH)]
 
@@ -89,10 +88,10 @@ def _block(methods: Sequence[str], found: Mapping[str, Mean]) -> list[str]:
 def _cell(mean: Mean, method: str) -> str:
     if method not in mean.points:
         return "-"
-    level = text.metric(mean.points[method].mean)
+    level = formatting.metric(mean.points[method].mean)
     if not mean.relative:
         return level
-    change = text.percent(mean.relative[method].mean) if method in mean.relative else ""
+    change = formatting.percent(mean.relative[method].mean) if method in mean.relative else ""
     # Seven characters hold -100.0%, so that the numbers of a column stand under each other.
     return f"{level} {change:>7}"
 
@@ -107,12 +106,12 @@ def _warnings(table: Table) -> list[str]:
         listed = ", ".join(f"{name} {count}" for name, count in corrupt.items())
         lines.append(f"Examples left out because they cannot be read: {listed}")
     for task in table.tasks:
-        lines += [f"{task.title}: {n}" for n in text.data_notes(task.notes, task.passed_over)]
-    trials, held_up = costs.unfinished(table)
+        lines += [f"{task.title}: {n}" for n in formatting.data_notes(task.notes, task.passed_over)]
+    trials, held_up = spending.unfinished(table)
     if trials:
         planned = trials + len(table.trials)
         lines.append(f"Trials not done yet: {trials} of {planned} (rows held up: {held_up})")
-    diverged = costs.diverged(table)
+    diverged = spending.diverged(table)
     if diverged:
         lines.append(f"Diverged trials: {len(diverged)} of {len(table.trials)}")
-    return lines + textwrap.wrap(hardware.warning(table), _WIDTH)
+    return lines + textwrap.wrap(spending.hardware_warning(table), _WIDTH)

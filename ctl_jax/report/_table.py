@@ -32,7 +32,7 @@ from ctl_jax.records import (
     TrainRecord,
     TrialRecord,
 )
-from ctl_jax.report.budgets import Axis, axis
+from ctl_jax.report._budgets import Axis, axis
 
 # Of steps that trials may share.
 Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | LookRecord | AdaptRecord
@@ -56,7 +56,7 @@ P = TypeVar("P", TrialRecord, PendingRecord)
 
 
 def place(record: TrialRecord | PendingRecord) -> Place:
-    """Returns which search a trial is part of."""
+    """Which search a trial is part of."""
     return record.task, record.method, record.budget, record.seed
 
 
@@ -65,23 +65,24 @@ class Table:
     """The records of one run. All is empty where there is no run record yet.
 
     Attributes:
-        run: The run record, or None. Of several that differ only in how many tasks were available,
-            the one with the most.
-        machines: Every (device, versions) the run was on, sorted.
-        pretrain: The pretraining done by the run itself, or None.
-        paces: What was measured for budgets in seconds.
-        tasks: The run's tasks, with what reading their images told.
-        missing: Tasks of the stream that the run goes without.
-        methods: Names, in the run's order.
-        budgets: FLOPs by budget, ascending; see `budgets.axis`.
-        seeds: In the run's order.
-        networks: Method records by name, in the run's order; unfinished runs lack some.
-        trials: Trials in the run's order of tasks, methods, budgets, seeds, learning rates, batch
-            sizes; without a rate before all others, with one that the run does not name behind.
-        pending: Trials that are wanted and not done, in the same order.
-        prepared: What was done before trials, each once, sorted by id.
-        evaluations: Of the best models, by task.
-        logs: "train" and "dev" records of their trials, by the trial's id, first to last.
+      run: the run record, or None. Of several that differ only in how many tasks were available,
+        the one with the most.
+      machines: every (device, versions) the run was on, sorted.
+      pretrain: the pretraining done by the run itself, or None.
+      paces: what was measured for budgets in seconds.
+      tasks: the run's tasks, with what reading their images told.
+      missing: tasks of the stream that the run goes without.
+      methods: names, in the run's order.
+      budgets: FLOPs by budget, ascending; see `_budgets.axis`.
+      seeds: in the run's order.
+      networks: method records by name, in the run's order; unfinished runs lack some.
+      trials: trials in the run's order of tasks, methods, budgets, seeds, learning rates, batch
+        sizes, label smoothings; without a rate before all others, with one that the run does not
+        name behind.
+      pending: trials that are wanted and not done, in the same order.
+      prepared: what was done before trials, each once, sorted by id.
+      evaluations: of the best models, by task.
+      logs: "train" and "dev" records of their trials, by the trial's id, first to last.
     """
 
     run: RunRecord | None = None
@@ -110,14 +111,14 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
     """Checks records and orders them.
 
     Args:
-        lines: Objects of `records.jsonl`; unknown types are ignored.
+      lines: objects of `records.jsonl`; unknown types are ignored.
 
     Returns:
-        The checked records, the same for any order of the lines.
+      The checked records, the same for any order of the lines.
 
     Raises:
-        UserError: A field is missing or of the wrong type, two records contradict each other, or
-            a trial does not belong to the run.
+      UserError: a field is missing or of the wrong type, two records contradict each other, or
+        a trial does not belong to the run.
     """
     lines = list(lines)
     found: list[records.Record] = []
@@ -166,7 +167,7 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
 def _logs(
     lines: Sequence[Mapping[str, Any]], trials: Collection[str]
 ) -> dict[str, list[TrainRecord | DevRecord]]:
-    """Returns what some trials said on the way, first to last."""
+    """What some trials said on the way, first to last."""
     found: dict[str, dict[tuple[int, str], TrainRecord | DevRecord]] = {}
     for number, line in enumerate(lines, start=1):
         if line.get("type") in _ON_THE_WAY and line.get("trial") in trials:
@@ -185,7 +186,7 @@ def _canonical(record: records.Record) -> str:
 
 
 def _unique(found: Iterable[R], key: Callable[[R], str]) -> dict[str, R]:
-    """Returns records by key; the same record twice is one, two that differ are an error."""
+    """Records by key; the same record twice is one, two that differ are an error."""
     groups: dict[str, list[R]] = {}
     for record in found:
         groups.setdefault(key(record), []).append(record)
@@ -232,7 +233,7 @@ def _one_run(
 
 
 def _joined(tasks: Iterable[RunTask], read: Iterable[TaskRecord]) -> tuple[RunTask, ...]:
-    """Returns tasks with what reading their images told, where they have been read."""
+    """Tasks with what reading their images told, where they have been read."""
     by_task: dict[str, list[TaskRecord]] = {}
     for record in read:
         # Every trial of a task says the same, or should.
@@ -263,7 +264,7 @@ def _as_read(task: RunTask, read: list[TaskRecord]) -> RunTask:
 
 
 def _product(trials: Iterable[TrialRecord], run: RunRecord) -> list[PendingRecord]:
-    """Returns what an earlier version's run, whose trials are a product, has not done yet."""
+    """What an earlier version's run, whose trials are a product, has not done yet."""
     done = {(*place(trial), trial.learning_rate) for trial in trials}
     axes = ([task.name for task in run.tasks], run.methods, run.budgets, run.seeds)
     return [
@@ -281,7 +282,7 @@ def _product(trials: Iterable[TrialRecord], run: RunRecord) -> list[PendingRecor
 
 
 def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
-    """Returns trials in the run's order; each must have a place there, and have it alone."""
+    """Trials in the run's order; each must have a place there, and have it alone."""
     axes: dict[str, dict[Any, int]] = {
         "task": _places(task.name for task in run.tasks),
         "method": _places(run.methods),
@@ -298,17 +299,18 @@ def _ordered(found: Iterable[P], run: RunRecord) -> tuple[P, ...]:
             first, second = sorted([other.id, trial.id])
             raise UserError(
                 f"{trial.type}s {first} and {second}: same task, method, budget, seed, learning "
-                "rate and batch size, expected one trial"
+                "rate, batch size and label smoothing, expected one trial"
             )
     return tuple(ordered[place] for place in sorted(ordered))
 
 
 def _setting(trial: TrialRecord | PendingRecord, rates: Mapping[float, int]) -> list[float]:
-    """Returns where a trial stands within its search; one that makes no step is alone there."""
+    """Where a trial stands within its search; one that makes no step is alone there."""
     rate = trial.learning_rate
     if rate is None:
-        return [-1, 0, 0]
-    return [rates.get(rate, len(rates)), rate, trial.batch_size or 0]
+        return [-1, 0, 0, 0]
+    size, smoothing = trial.batch_size or 0, trial.label_smoothing or 0
+    return [rates.get(rate, len(rates)), rate, size, smoothing]
 
 
 def _index(places: Mapping[Any, int], field: str, trial: TrialRecord | PendingRecord) -> int:

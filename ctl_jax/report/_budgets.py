@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from ctl_jax import text
+from ctl_jax import formatting
 from ctl_jax.compute.budgets import UNITS, Budget
 from ctl_jax.records import TrialRecord
 
@@ -12,12 +12,12 @@ Axis = Mapping[str, int | None]
 
 
 def axis(names: Sequence[str], trials: Iterable[TrialRecord]) -> Axis:
-    """Returns where budgets stand on an axis of FLOPs.
+    """Where budgets stand on an axis of FLOPs.
 
     Args:
-        names: A run's budgets.
-        trials: The run's. A budget in another unit than FLOPs stands at what it came to: the mean
-            over tasks.
+      names: a run's budgets.
+      trials: the run's. A budget in another unit than FLOPs stands at what it came to: the mean
+        over tasks.
     """
     spent: dict[str, dict[str, list[int]]] = {}
     for trial in trials:
@@ -38,11 +38,11 @@ def _mean(by_task: Mapping[str, Sequence[int]]) -> int | None:
 
 
 def labels(names: Iterable[str]) -> list[str]:
-    """Returns budgets as people read them: `4 GFLOP`, `2 epochs`."""
-    return text.budgets(map(Budget.parse, names))
+    """Budgets as people read them: `4 GFLOP`, `2 epochs`."""
+    return formatting.budgets(map(Budget.parse, names))
 
 
 def units(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns the units of budgets besides FLOPs, each with the sentence that says what one is."""
+    """The units of budgets besides FLOPs, each with the sentence that says what one is."""
     found = {Budget.parse(name).unit for name in names} - {"flops"}
     return [(name, UNITS[name].sentence) for name in sorted(found)]

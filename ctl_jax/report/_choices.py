@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ctl_jax import records, text
+from ctl_jax import formatting, records
 from ctl_jax.records import HeadOption, HeadRecord, LookedAt, LookRecord, RunTask, TrialRecord
-from ctl_jax.report.budgets import labels
-from ctl_jax.report.groups import metric
-from ctl_jax.report.table import Table, place
+from ctl_jax.report._budgets import labels
+from ctl_jax.report._table import Table, place
+from ctl_jax.report.aggregate import metric
 
 # What has to be said wherever expected scores are shown.
 CAVEAT = (
@@ -30,12 +30,12 @@ class Look(NamedTuple):
     """A look at a network.
 
     Attributes:
-        method: The network's name.
-        images: Whose features there were then.
-        flops: What the look took: the features that were not there yet, and fits.
-        entropies: Of the network, and of its first stages where heads were fitted on those, too:
-            the cross-entropy on images that were left out of the fit, as a share of that of a
-            guess that knows how frequent each class is.
+      method: the network's name.
+      images: whose features there were then.
+      flops: what the look took: the features that were not there yet, and fits.
+      entropies: of the network, and of its first stages where heads were fitted on those, too:
+        the cross-entropy on images that were left out of the fit, as a share of that of a
+        guess that knows how frequent each class is.
     """
 
     method: str
@@ -48,9 +48,9 @@ class Head(NamedTuple):
     """A head that was fitted at last.
 
     Attributes:
-        method: The full name of the method that it makes.
-        entropy: Its cross-entropy on images that were left out of the fit, in nats; None where
-            there is no record of it.
+      method: the full name of the method that it makes.
+      entropy: its cross-entropy on images that were left out of the fit, in nats; None where
+        there is no record of it.
     """
 
     method: str
@@ -70,13 +70,13 @@ class Choice:
     """What `auto` did on a task.
 
     Attributes:
-        task: The task.
-        trial: What came of it: the best of its trials on dev.
-        last: Its last look.
-        looks: All looks that computed something, first to last.
-        heads: Those that were fitted at last.
-        is_finished: Whether nothing of it is left to do; else the trial is the best so far.
-        gain: Of what is finished.
+      task: the task.
+      trial: what came of it: the best of its trials on dev.
+      last: its last look.
+      looks: all looks that computed something, first to last.
+      heads: those that were fitted at last.
+      is_finished: whether nothing of it is left to do; else the trial is the best so far.
+      gain: of what is finished.
     """
 
     task: RunTask
@@ -110,7 +110,7 @@ class Choice:
 
 
 def of_table(table: Table) -> list[Choice]:
-    """Returns what `auto` did on each task, in the run's order; of several budgets at the best."""
+    """What `auto` did on each task, in the run's order; of several budgets at the best."""
     chains = _chains(table)
     heads = {each.id: each for each in table.prepared if isinstance(each, HeadRecord)}
     pending, found = {place(each) for each in table.pending}, []
@@ -130,7 +130,7 @@ def of_table(table: Table) -> list[Choice]:
 
 
 def _chains(table: Table) -> dict[tuple[str, int, int], list[LookRecord]]:
-    """Returns looks by task, budget and seed, first to last."""
+    """Looks by task, budget and seed, first to last."""
     chains: dict[tuple[str, int, int], list[LookRecord]] = {}
     looks = [each for each in table.prepared if isinstance(each, LookRecord)]
     for record in sorted(looks, key=lambda record: (len(record.looks), len(record.paced))):
@@ -190,13 +190,13 @@ def _sigmoid(value: float) -> float:
 
 
 def expected(option: HeadOption) -> tuple[float, float]:
-    """Returns both ends of the interval of an option's expected score."""
+    """Both ends of the interval of an option's expected score."""
     reach = _REACH * option.deviation
     return _sigmoid(option.logit - reach), _sigmoid(option.logit + reach)
 
 
 def paragraph(choice: Choice) -> str:
-    """Returns what was tried, chosen and is expected of ten times the budget, in sentences."""
+    """What was tried, chosen and is expected of ten times the budget, in sentences."""
     sentences = [
         _looked(choice),
         _weighed(choice),
@@ -212,7 +212,7 @@ def _looked(choice: Choice) -> str:
     if not choice.looks:
         return "auto looked at no network on the way."
     parts = [
-        f"at {look.method} on {look.images:,} images ({text.flops(look.flops)}, "
+        f"at {look.method} on {look.images:,} images ({formatting.flops(look.flops)}, "
         f"{100 * look.flops / choice.last.budget_flops:.0f}% of the budget; cross-entropy on "
         f"left-out images {_of_guess(look)})"
         for look in choice.looks
@@ -232,7 +232,7 @@ def _weighed(choice: Choice) -> str:
     options = choice.last.options
     if not options:
         return ""
-    shown = [f"{option.method} ({text.metric(option.accuracy)})" for option in options]
+    shown = [f"{option.method} ({formatting.metric(option.accuracy)})" for option in options]
     if len(options) == 1:
         return f"The budget pays for one network alone, {shown[0]}."
     said = f"Of the {len(options)} networks that it could afford it expected most of {shown[0]}, "
@@ -261,7 +261,7 @@ def _fitted(choice: Choice) -> str:
         said += f" ({', '.join(map(_with_entropy, choice.heads))})"
         said += ", trained the whole network with what was left"
         if (dev := trial.notes.get("trained")) is not None:
-            said += f" ({text.metric(dev)} on dev)"
+            said += f" ({formatting.metric(dev)} on dev)"
         said += ", and took "
         return f"{said}{choice.method}, the better by dev."
     if others:
@@ -288,12 +288,12 @@ def _with_entropy(head: Head) -> str:
 
 def _scored(choice: Choice) -> str:
     trial = choice.trial
-    said = f"All in all that took {text.flops(trial.spent_flops)}"
+    said = f"All in all that took {formatting.flops(trial.spent_flops)}"
     if trial.dev is None or trial.dev_test is None:
         return f"{said}, and diverged."
     return (
-        f"{said} and gave {trial.metric} {text.metric(trial.dev)} on dev and "
-        f"{text.metric(trial.dev_test)} on dev_test{_interval(choice)}."
+        f"{said} and gave {trial.metric} {formatting.metric(trial.dev)} on dev and "
+        f"{formatting.metric(trial.dev_test)} on dev_test{_interval(choice)}."
     )
 
 
@@ -309,11 +309,11 @@ def _interval(choice: Choice) -> str:
 
 
 def outlook(choice: Choice) -> str:
-    """Returns what is expected of ten times the budget, a sentence; "" where that is not known."""
+    """What is expected of ten times the budget, a sentence; "" where that is not known."""
     gain, last = choice.gain, choice.last
     if gain is None:
         return ""
-    more = f"Ten times the budget (another {text.flops(9 * last.budget_flops)})"
+    more = f"Ten times the budget (another {formatting.flops(9 * last.budget_flops)})"
     if last.tenfold_logit == last.tenfold_deviation == 0:
         return f"{more} would choose the same head: no gain is expected of it."
     said = f"{more} would give about {_points(gain, choice.metric)}"
@@ -328,7 +328,7 @@ def _points(gain: Gain, of: str) -> str:
 
 
 def lines(table: Table) -> list[str]:
-    """Returns what `auto` did as plain text: a paragraph a task, of many tasks a line each."""
+    """What `auto` did as plain text: a paragraph a task, of many tasks a line each."""
     found = of_table(table)
     if not found:
         return []
@@ -342,7 +342,7 @@ def lines(table: Table) -> list[str]:
 
 
 def _aligned(found: Sequence[Choice]) -> Iterator[str]:
-    """Yields a line a task, below a line that says what stands in them."""
+    """A line a task, below a line that says what stands in them."""
     grid = [("task", "chosen", "images", "dev_test", "ten times the budget")]
     for choice in found:
         examples, gain = choice.trial.examples, choice.gain
@@ -351,7 +351,7 @@ def _aligned(found: Sequence[Choice]) -> Iterator[str]:
                 choice.task.name,
                 choice.method,
                 "all" if examples is None else f"{examples:,}",
-                "-" if choice.trial.dev_test is None else text.metric(choice.trial.dev_test),
+                "-" if choice.trial.dev_test is None else formatting.metric(choice.trial.dev_test),
                 "-" if gain is None else _points(gain, choice.metric),
             )
         )

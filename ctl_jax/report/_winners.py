@@ -6,24 +6,24 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ctl_jax import text
+from ctl_jax import formatting
 from ctl_jax.records import EvaluateRecord, RunTask, TrialRecord, full_method, searched
-from ctl_jax.report import costs
-from ctl_jax.report.budgets import labels
-from ctl_jax.report.table import Table, read
+from ctl_jax.report import spending
+from ctl_jax.report._budgets import labels
+from ctl_jax.report._table import Table, read
 
 
 class Best(NamedTuple):
     """The best model of a task, which was evaluated on its test split.
 
     Attributes:
-        task: The task.
-        trial: Made the model.
-        test: Its evaluation.
-        spent: FLOPs of all that was done on the task, by purpose: "train", "extract" and "validate"
-            of this trial, "search" of the others and of `auto`, "prune" of all, "test", and
-            "pretrain" where this run pretrained (for all of its tasks together).
-        shared: How much of it was not computed, since trials share steps; "" of nothing.
+      task: the task.
+      trial: made the model.
+      test: its evaluation.
+      spent: FLOPs of all that was done on the task, by purpose: "train", "extract" and "validate"
+        of this trial, "search" of the others and of `auto`, "prune" of all, "test", and
+        "pretrain" where this run pretrained (for all of its tasks together).
+      shared: how much of it was not computed, since trials share steps; "" of nothing.
     """
 
     task: RunTask
@@ -34,19 +34,19 @@ class Best(NamedTuple):
 
 
 def best(lines: Iterable[Mapping[str, Any]]) -> list[Best]:
-    """Returns the best models that were evaluated, in the run's order of tasks.
+    """The best models that were evaluated, in the run's order of tasks.
 
     Args:
-        lines: Objects of `records.jsonl`, in any order.
+      lines: objects of `records.jsonl`, in any order.
 
     Raises:
-        UserError: The records are incomplete or contradict each other.
+      UserError: the records are incomplete or contradict each other.
     """
     return of_table(read(lines))
 
 
 def of_table(table: Table) -> list[Best]:
-    """Returns the best models that were evaluated; see `best`."""
+    """The best models that were evaluated; see `best`."""
     trials = {trial.id: trial for trial in table.trials}
     found = []
     for task in table.tasks:
@@ -59,9 +59,9 @@ def of_table(table: Table) -> list[Best]:
 
 
 def _shared(table: Table, task: RunTask) -> str:
-    found = costs.sharing(table, task.name)
+    found = spending.sharing(table, task.name)
     saved = found.charged - found.computed
-    return f"; trials share steps, which saved {text.flops(saved)} of it" if saved > 0 else ""
+    return f"; trials share steps, which saved {formatting.flops(saved)} of it" if saved > 0 else ""
 
 
 def _spent(table: Table, trial: TrialRecord, test: EvaluateRecord) -> dict[str, int]:
@@ -79,11 +79,11 @@ def _spent(table: Table, trial: TrialRecord, test: EvaluateRecord) -> dict[str, 
 
 
 def facts(found: Best, model: str) -> list[tuple[str, str]]:
-    """Returns what there is to say of a model, as names and texts.
+    """What there is to say of a model, as names and texts.
 
     Args:
-        found: The model.
-        model: Name of the run's network.
+      found: the model.
+      model: name of the run's network.
     """
     trial, test = found.trial, found.test
     what = f"{full_method(trial)} of {model}, budget {labels([trial.budget])[0]}"
@@ -97,32 +97,32 @@ def facts(found: Best, model: str) -> list[tuple[str, str]]:
         ("channels", widths(test.widths)),
         (
             f"{test.split} {test.metric}",
-            f"{text.metric(test.score)}, 95% interval {text.metric(test.low)} to "
-            f"{text.metric(test.high)} ({counted})",
+            f"{formatting.metric(test.score)}, 95% interval {formatting.metric(test.low)} to "
+            f"{formatting.metric(test.high)} ({counted})",
         ),
         (
             "a prediction",
-            f"{text.flops(test.forward_flops)} "
+            f"{formatting.flops(test.forward_flops)} "
             f"({_share(test.forward_flops, test.whole_forward_flops)} of the whole network), "
-            f"{text.si(test.params)} parameters ({_share(test.params, test.whole_params)}), "
+            f"{formatting.si(test.params)} parameters ({_share(test.params, test.whole_params)}), "
             f"{_milliseconds(test.latency_s)} on {test.device} "
             f"({_share(test.latency_s, test.whole_latency_s)})",
         ),
         (
             "spent",
-            f"{text.flops(sum(found.spent.values()))} in all: "
-            + ", ".join(f"{what} {text.flops(flops)}" for what, flops in found.spent.items())
+            f"{formatting.flops(sum(found.spent.values()))} in all: "
+            + ", ".join(f"{what} {formatting.flops(flops)}" for what, flops in found.spent.items())
             + found.shared,
         ),
     ]
 
 
 def widths(by_stage: Mapping[str, Sequence[int]]) -> str:
-    """Returns numbers of channels by stage; stages in a row that have the same are joined.
+    """Numbers of channels by stage; stages in a row that have the same are joined.
 
     Example:
-        >>> widths({"stem": (64,), "stage1": (32, 64), "stage2": (32, 64)})
-        'stem 64; stage1 to stage2 32, 64'
+      >>> widths({"stem": (64,), "stage1": (32, 64), "stage2": (32, 64)})
+      'stem 64; stage1 to stage2 32, 64'
     """
     parts = []
     for numbers, stages in itertools.groupby(by_stage, key=lambda stage: tuple(by_stage[stage])):
@@ -133,11 +133,11 @@ def widths(by_stage: Mapping[str, Sequence[int]]) -> str:
 
 
 def lines(table: Table, workdir: str | os.PathLike[str]) -> list[str]:
-    """Returns the best models as plain text, each with its folder and the command to go on with.
+    """The best models as plain text, each with its folder and the command to go on with.
 
     Args:
-        table: The run's records.
-        workdir: Folder of the run.
+      table: the run's records.
+      workdir: folder of the run.
     """
     models = of_table(table)
     if not models:

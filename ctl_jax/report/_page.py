@@ -10,11 +10,15 @@ from typing import Any
 
 import jinja2
 
-from ctl_jax import text
+from ctl_jax import formatting
+from ctl_jax.formatting import DASH, si
 from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import choices, costs, figures, frontier, groups, hardware, sections
-from ctl_jax.report.budgets import labels, units
-from ctl_jax.report.curves import DENSE, Mean, task_curves, values
+from ctl_jax.report import _choices, _html_tables, aggregate, figures, frontier, spending
+from ctl_jax.report._budgets import labels, units
+from ctl_jax.report._html_tables import grid, percent, relative_grid
+from ctl_jax.report._table import Table
+from ctl_jax.report._winners import facts, of_table
+from ctl_jax.report.aggregate import DENSE, Mean, task_curves, values
 from ctl_jax.report.gallery import (
     FIGURES,
     Results,
@@ -22,17 +26,17 @@ from ctl_jax.report.gallery import (
     task_figure,
     training_figure,
 )
-from ctl_jax.report.grids import grid, percent, relative_grid
-from ctl_jax.report.table import Table
-from ctl_jax.report.winners import facts, of_table
+
+# Of more values of a setting there is no table of which won.
+_MOST_VALUES = 12
 
 
 def render(results: Results, images: Mapping[str, bytes]) -> str:
-    """Returns the page.
+    """The page.
 
     Args:
-        results: What it shows.
-        images: Figures as PNG, by name.
+      results: what it shows.
+      images: figures as PNG, by name.
     """
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
     return _template().render(_view(results, images), images=encoded)
@@ -52,18 +56,18 @@ def _template() -> jinja2.Template:
 
 
 def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
-    """Returns everything the template shows, as text where it is a number."""
+    """Everything the template shows, as text where it is a number."""
     table, rows = results.table, results.rows
     run = table.run
     if run is None:
         return {"run": None}
     methods, budgets, at_budget = table.methods, table.budgets, results.scores[0].macro
-    metric = groups.metric_name(table.tasks)
+    metric = aggregate.metric_name(table.tasks)
     compared = frontier.versus(rows, table.task_names, methods, budgets)
     told = frontier.crossover(compared)
-    trials_left, rows_left = costs.unfinished(table)
-    diverged = costs.diverged(table)
-    found_in = [(task, text.data_notes(task.notes, task.passed_over)) for task in table.tasks]
+    trials_left, rows_left = spending.unfinished(table)
+    diverged = spending.diverged(table)
+    found_in = [(task, formatting.data_notes(task.notes, task.passed_over)) for task in table.tasks]
     return {
         "run": run,
         "metric": metric,
@@ -73,7 +77,7 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "trials": len(table.trials),
         "corrupt": [task for task in table.tasks if task.corrupt_examples],
         "noted": [(task, notes) for task, notes in found_in if notes],
-        "hardware": hardware.warning(table),
+        "hardware": spending.hardware_warning(table),
         "trials_left": trials_left,
         "rows_left": rows_left,
         "diverged": [_trial(trial) for trial in diverged],
@@ -88,19 +92,19 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "mean_tasks": [len(at_budget[budget].tasks) for budget in budgets],
         "mean_grid": grid(methods, [at_budget[b].points for b in budgets], table.seeds),
         "relative_grid": relative_grid(methods, [at_budget[b] for b in budgets]),
-        "groups": sections.views(results.scores, methods, budgets, table.seeds),
+        "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),
         "best": [
             (each.task.title, training_figure(each.task.name), facts(each, run.model))
             for each in of_table(table)
         ],
-        "choices": [_choice(choice) for choice in choices.of_table(table)],
-        "caveat": choices.CAVEAT,
+        "choices": [_choice(choice) for choice in _choices.of_table(table)],
+        "caveat": _choices.CAVEAT,
         "methods": [_method(table, method) for method in methods],
         "tasks": [_task(table, rows, task) for task in table.tasks],
         "won": [_won(name, counts) for name, counts in _settings(table)],
         "ledger": _ledger(table),
-        "shared": costs.shared(table),
-        "saturated": [(name, _label(budget)) for name, budget in costs.saturated(table).items()],
+        "shared": spending.shared(table),
+        "saturated": [(name, _label(budget)) for name, budget in spending.saturated(table).items()],
         "config": json.dumps(run.config, indent=2, ensure_ascii=False, default=str),
     }
 
@@ -113,12 +117,12 @@ def _facts(run: RunRecord, table: Table) -> list[tuple[str, str]]:
         ("Weights", _weights(run, table.pretrain)),
         ("Methods", ", ".join(run.methods)),
         ("Budgets", ", ".join(labels(table.budgets))),
-        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "by a rule"),
+        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "searched"),
         ("Seeds", ", ".join(map(str, run.seeds))),
     ]
     for device, versions in table.machines:
         facts += [("Device", device), ("Versions", versions or "not recorded")]
-    return [*facts, ("Computed on", hardware.listed(table) or "not recorded")]
+    return [*facts, ("Computed on", spending.hardware_in_words(table) or "not recorded")]
 
 
 def _stream(run: RunRecord) -> str:
@@ -138,8 +142,8 @@ def _stream(run: RunRecord) -> str:
 
 def _weights(run: RunRecord, done: PretrainRecord | None) -> str:
     if done is not None:
-        score = "" if done.metric is None else f", reaching {text.metric(done.metric)}"
-        cost = f"{done.steps} steps, {text.flops(done.flops)}"
+        score = "" if done.metric is None else f", reaching {formatting.metric(done.metric)}"
+        cost = f"{done.steps} steps, {formatting.flops(done.flops)}"
         return f"pretrained in this run on {done.task} ({cost}{score})"
     return ", ".join(_find(run.config, "weights")) or "not recorded"
 
@@ -153,7 +157,7 @@ def _find(config: Mapping[str, Any], key: str) -> Iterator[str]:
 
 
 def _sentences(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> Iterator[str]:
-    """Yields the headline: who wins where compute is scarce and plentiful, and who loses."""
+    """The headline: who wins where compute is scarce and plentiful, and who loses."""
     known = {budget: mean for budget, mean in at_budget.items() if mean.points}
     budgets, with_points = list(at_budget), list(known)
     for budget in dict.fromkeys(with_points[:1] + with_points[-1:]):
@@ -165,7 +169,7 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> Iterato
         change = "" if gain is None else f", {percent(gain.mean)} relative to dense"
         yield (
             f"At {place} ({_label(budget)}) {best} is best: "
-            f"{text.metric(mean.points[best].mean)}{change}."
+            f"{formatting.metric(mean.points[best].mean)}{change}."
         )
     for method in methods:
         lost = {
@@ -182,7 +186,7 @@ def _sentences(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> Iterato
 
 
 def _leaders(results: Results) -> list[tuple[str, ...]]:
-    """Returns the best method at each budget: budget, method, mean, tasks, what is no worse."""
+    """The best method at each budget: budget, method, mean, tasks, what is no worse."""
     table = results.table
     found = frontier.frontier(results.values, table.task_names, table.methods, table.budgets)
     return [
@@ -191,25 +195,25 @@ def _leaders(results: Results) -> list[tuple[str, ...]]:
             best.method,
             best.score.shown,
             str(best.tasks),
-            text.DASH if not best.others else ", ".join(best.others),
+            DASH if not best.others else ", ".join(best.others),
         )
         for budget, best in found.items()
     ]
 
 
 def _versus(compared: Mapping[str, frontier.Versus]) -> list[tuple[str, ...]]:
-    """Returns the best method that makes steps against the best that makes none, by budget."""
+    """The best method that makes steps against the best that makes none, by budget."""
     return [
         (_label(budget), each.trained, each.fitted, each.difference.shown, str(each.tasks))
         for budget, each in compared.items()
     ]
 
 
-def _choice(choice: choices.Choice) -> dict[str, Any]:
-    """Returns what the template shows of what `auto` did on a task."""
+def _choice(choice: _choices.Choice) -> dict[str, Any]:
+    """What the template shows of what `auto` did on a task."""
     body = []
     for option in choice.last.options:
-        low, high = choices.expected(option)
+        low, high = _choices.expected(option)
         is_chosen = option.method == choice.network
         solver = choice.trial.solver or "training"
         body.append(
@@ -217,15 +221,15 @@ def _choice(choice: choices.Choice) -> dict[str, Any]:
                 option.method,
                 option.solver,
                 f"{option.images:,}",
-                text.flops(option.flops),
-                f"{text.metric(option.accuracy)} ({low:.2f} to {high:.2f})",
+                formatting.flops(option.flops),
+                f"{formatting.metric(option.accuracy)} ({low:.2f} to {high:.2f})",
                 "yes" if choice.is_seen(option) else "",
                 (solver if solver != option.solver else "yes") if is_chosen else "",
             )
         )
     return {
         "title": choice.task.title,
-        "paragraph": choices.paragraph(choice),
+        "paragraph": _choices.paragraph(choice),
         "figure": choice_figure(choice.task.name),
         "metric": choice.metric,
         "body": body,
@@ -244,21 +248,21 @@ def _method(table: Table, method: str) -> dict[str, Any]:
     ratio = record.forward_flops / dense.forward_flops if dense else None
     known = [flops for flops in table.budgets.values() if flops is not None]
     step = record.flops_per_step
-    steps = [text.si(flops // step) for flops in known] if step else []
+    steps = [si(flops // step) for flops in known] if step else []
     return {
         "method": method,
         "record": record,
-        "params": text.si(record.params),
-        "forward": text.flops(record.forward_flops),
-        "step": text.flops(step) if step else text.DASH,
-        "ratio": text.DASH if ratio is None else f"{ratio:.2f}",
-        "steps": f" {text.DASH} ".join(dict.fromkeys([*steps[:1], *steps[-1:]])) or text.DASH,
-        "groups": f"{record.cut_groups} of {record.groups}" if record.groups else text.DASH,
+        "params": si(record.params),
+        "forward": formatting.flops(record.forward_flops),
+        "step": formatting.flops(step) if step else DASH,
+        "ratio": DASH if ratio is None else f"{ratio:.2f}",
+        "steps": f" {DASH} ".join(dict.fromkeys([*steps[:1], *steps[-1:]])) or DASH,
+        "groups": f"{record.cut_groups} of {record.groups}" if record.groups else DASH,
     }
 
 
 def _of_trials(table: Table, method: str) -> MethodRecord | None:
-    """Returns what the trials of a method tell of its networks, which differ between tasks."""
+    """What the trials of a method tell of its networks, which differ between tasks."""
     trials = [trial for trial in table.trials if trial.method == method]
     if not trials:
         return None
@@ -289,10 +293,10 @@ def _task(table: Table, rows: Sequence[Mapping[str, Any]], task: RunTask) -> dic
         "title": task.title,
         "dataset": task.dataset,
         "facts": [str(fact) for fact in (task.domain, task.kind, task.year) if fact],
-        "classes": task.num_classes or text.DASH,
-        "chance": text.metric(groups.chance(task)),
-        "examples": [text.DASH if number is None else f"{number:,}" for number in examples],
-        "metric": groups.metric(task),
+        "classes": task.num_classes or DASH,
+        "chance": formatting.metric(aggregate.chance(task)),
+        "examples": [DASH if number is None else f"{number:,}" for number in examples],
+        "metric": aggregate.metric(task),
         "figure": task_figure(task.name),
         "grid": grid(table.methods, columns, table.seeds),
         "any": bool(curves),
@@ -304,19 +308,23 @@ def _trial(trial: TrialRecord) -> list[str]:
         trial.task,
         trial.method,
         _label(trial.budget),
-        text.DASH if trial.learning_rate is None else f"{trial.learning_rate:g}",
+        DASH if trial.learning_rate is None else f"{trial.learning_rate:g}",
         str(trial.seed),
         trial.id,
     ]
 
 
 def _settings(table: Table) -> Iterator[tuple[str, Mapping[str, Mapping[Any, int]]]]:
-    """Yields what the search was over, each with how many searches each value won, by method."""
-    rates, sizes = costs.learning_rates(table), costs.batch_sizes(table)
-    if rates:
-        yield "Learning rate", rates
-    if any(len(won) > 1 for won in sizes.values()):
-        yield "Batch size", sizes
+    """What the search was over, each with how many searches each value won, by method."""
+    tried: list[tuple[str, Mapping[str, Mapping[Any, int]], int]] = [
+        ("Learning rate", spending.learning_rates(table), 1),
+        ("Batch size", spending.batch_sizes(table), 2),
+        ("Label smoothing", spending.label_smoothings(table), 2),
+    ]
+    for name, won, least in tried:
+        # Of values that were drawn there are too many.
+        if won and least <= len(next(iter(won.values()))) <= _MOST_VALUES:
+            yield name, won
 
 
 def _won(name: str, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
@@ -329,30 +337,37 @@ def _won(name: str, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
 
 
 def _ledger(table: Table) -> dict[str, Any]:
-    """Returns the ledger's lines; the last one is the total."""
-    spent, seconds = costs.ledger(table), costs.wall_seconds(table)
-    lines = [(method, spent[method], text.duration(seconds[method])) for method in spent]
+    """The ledger's lines; the last one is the total."""
+    spent, seconds = spending.ledger(table), spending.wall_seconds(table)
+    lines = [(method, spent[method], formatting.duration(seconds[method])) for method in spent]
     if table.pretrain:
         once = {**dict.fromkeys(PURPOSES, 0), "pretrain": table.pretrain.flops}
-        lines.append(("pretraining, shared by the methods", once, text.DASH))
+        lines.append(("pretraining, shared by the methods", once, DASH))
     total_s = sum(seconds.values())
     if table.paces:
         pace_s = sum(pace.wall_s for pace in table.paces)
         once = {**dict.fromkeys(PURPOSES, 0), "search": sum(pace.flops for pace in table.paces)}
-        lines.append(("measuring this device, for budgets in seconds", once, text.duration(pace_s)))
+        lines.append(
+            ("measuring this device, for budgets in seconds", once, formatting.duration(pace_s))
+        )
         total_s += pace_s
     if table.evaluations:
         test_s = sum(test.wall_s for test in table.evaluations.values())
         flops = sum(test.flops for test in table.evaluations.values())
         once = {**dict.fromkeys(PURPOSES, 0), "validate": flops}
-        lines.append(("evaluating the best models on test", once, text.duration(test_s)))
+        lines.append(("evaluating the best models on test", once, formatting.duration(test_s)))
         total_s += test_s
     totals = {purpose: sum(by[purpose] for _, by, _ in lines) for purpose in PURPOSES}
-    lines.append(("total", totals, text.duration(total_s)))
+    lines.append(("total", totals, formatting.duration(total_s)))
     return {
         "head": PURPOSES,
         "body": [
-            (name, [text.si(by[purpose]) for purpose in PURPOSES], text.si(sum(by.values())), wall)
+            (
+                name,
+                [si(by[purpose]) for purpose in PURPOSES],
+                si(sum(by.values())),
+                wall,
+            )
             for name, by, wall in lines
         ],
     }

@@ -1,16 +1,17 @@
-"""Where the FLOPs went, by method and purpose."""
+"""What a run spent: FLOPs by method and purpose, seconds, and on what hardware."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ctl_jax import records, text
-from ctl_jax.records import PURPOSES, SEARCHED, TrialRecord
-from ctl_jax.report.rows import searches
-from ctl_jax.report.table import Table, place
+from ctl_jax import formatting, records
+from ctl_jax.records import PURPOSES, SEARCHED, Computed, Hardware, TrialRecord
+from ctl_jax.report._results import searches
+from ctl_jax.report._table import Table, place
 
 
 def ledger(table: Table) -> dict[str, dict[str, int]]:
-    """Returns every FLOP of the run's trials by method and purpose.
+    """Every FLOP of the run's trials by method and purpose.
 
     What a trial spent on training, features and validation is `train`, `extract` and `validate` if
     it won its search. It is `search` if it lost or if its search is not complete yet. Pruning is
@@ -18,7 +19,7 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
     belongs to none.
 
     Returns:
-        Method to purpose to FLOPs, for every method of the run.
+      Method to purpose to FLOPs, for every method of the run.
     """
     won = {records.winner(trials).id for trials in searches(table).values()}
     totals = {method: dict.fromkeys(PURPOSES, 0) for method in table.methods}
@@ -34,11 +35,11 @@ class Sharing(NamedTuple):
     """What trials were charged for, and what was computed.
 
     Attributes:
-        charged: FLOPs of all trials, each as if it were alone.
-        computed: FLOPs that were computed: what trials share (features, heads, corrections of what
-            a cut leaves), once.
-        steps: How many steps were made that trials may share.
-        wall_s: Seconds that they took together.
+      charged: FLOPs of all trials, each as if it were alone.
+      computed: FLOPs that were computed: what trials share (features, heads, corrections of what
+        a cut leaves), once.
+      steps: how many steps were made that trials may share.
+      wall_s: seconds that they took together.
     """
 
     charged: int
@@ -48,13 +49,13 @@ class Sharing(NamedTuple):
 
 
 def sharing(table: Table, task: str | None = None) -> Sharing:
-    """Returns what trials were charged for, and what was computed.
+    """What trials were charged for, and what was computed.
 
     What the run did once for all methods, such as pretraining, is in neither.
 
     Args:
-        table: The run's records.
-        task: Name of the only task that counts; None for all.
+      table: the run's records.
+      task: name of the only task that counts; None for all.
     """
     trials = [each for each in table.trials if task in (None, each.task)]
     steps = [each for each in table.prepared if task in (None, each.task)]
@@ -68,23 +69,23 @@ def sharing(table: Table, task: str | None = None) -> Sharing:
 
 
 def shared(table: Table) -> str:
-    """Returns what trials were charged for and what was computed, a sentence; "" of the same.
+    """What trials were charged for and what was computed, a sentence; "" of the same.
 
     Of a run that is not finished, or of few trials, more may be computed: for trials to come, and
     of images up to the end of a shard.
     """
     found = sharing(table)
-    charged, computed = text.flops(found.charged), text.flops(found.computed)
+    charged, computed = formatting.flops(found.charged), formatting.flops(found.computed)
     if charged == computed:
         return ""
     return (
         f"Charged to trials as if each were alone: {charged}; computed: {computed}, with features, "
-        f"heads and corrections once ({found.steps} steps, {text.duration(found.wall_s)})."
+        f"heads and corrections once ({found.steps} steps, {formatting.duration(found.wall_s)})."
     )
 
 
 def saturated(table: Table) -> dict[str, str]:
-    """Returns the budget from which on a larger one changes nothing, by method that has one.
+    """The budget from which on a larger one changes nothing, by method that has one.
 
     A head has been fitted on all images then, and no step follows.
     """
@@ -106,7 +107,7 @@ def saturated(table: Table) -> dict[str, str]:
 
 
 def wall_seconds(table: Table) -> dict[str, float]:
-    """Returns the summed wall-clock time of each method's trials in seconds.
+    """The summed wall-clock time of each method's trials in seconds.
 
     What trials share is not in here: see `sharing`.
     """
@@ -117,7 +118,7 @@ def wall_seconds(table: Table) -> dict[str, float]:
 
 
 def learning_rates(table: Table) -> dict[str, dict[float, int]]:
-    """Returns how many searches each learning rate that was tried won, by method.
+    """How many searches each learning rate that was tried won, by method.
 
     Methods whose trials make no step, and so have none, are not in here.
     """
@@ -125,8 +126,13 @@ def learning_rates(table: Table) -> dict[str, dict[float, int]]:
 
 
 def batch_sizes(table: Table) -> dict[str, dict[int, int]]:
-    """Returns the same of batch sizes."""
+    """The same of batch sizes."""
     return _won(table, "batch_size")
+
+
+def label_smoothings(table: Table) -> dict[str, dict[float, int]]:
+    """The same of label smoothings."""
+    return _won(table, "label_smoothing")
 
 
 def _won(table: Table, setting: str, planned: Sequence[Any] = ()) -> dict[str, dict[Any, int]]:
@@ -143,10 +149,41 @@ def _won(table: Table, setting: str, planned: Sequence[Any] = ()) -> dict[str, d
 
 
 def diverged(table: Table) -> list[TrialRecord]:
-    """Returns the trials that diverged, in the run's order."""
+    """The trials that diverged, in the run's order."""
     return [trial for trial in table.trials if trial.diverged]
 
 
 def unfinished(table: Table) -> tuple[int, int]:
-    """Returns how many trials are not done yet, and how many rows of results they hold up."""
+    """How many trials are not done yet, and how many rows of results they hold up."""
     return len(table.pending), len({place(trial) for trial in table.pending})
+
+
+def hardware(table: Table) -> dict[Hardware, int]:
+    """How many steps were computed on what, most first; without those of before."""
+    steps: list[Computed] = [
+        *table.trials,
+        *table.prepared,
+        *table.paces,
+        *table.evaluations.values(),
+        *filter(None, [table.pretrain]),
+    ]
+    found = Counter(step.computed_on for step in steps if step.computed_on is not None)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], str(item[0]))))
+
+
+def hardware_in_words(table: Table) -> str:
+    """The same in words: "12 steps on EPYC 7B13, 2 cores"; "" where nothing is known."""
+    return "; ".join(
+        f"{count} step{'' if count == 1 else 's'} on {what}"
+        for what, count in hardware(table).items()
+    )
+
+
+def hardware_warning(table: Table) -> str:
+    """A sentence where the steps were computed on several kinds of hardware, else ""."""
+    if len(hardware(table)) < 2:
+        return ""
+    return (
+        "Steps were computed on different hardware, where sums are rounded differently: a run on "
+        f"one kind may come to other numbers. {hardware_in_words(table)}."
+    )

@@ -8,32 +8,32 @@ from typing import Any
 
 from ctl_jax import records
 from ctl_jax.records import TrialRecord
-from ctl_jax.report.table import Place, Table, place, read
+from ctl_jax.report._table import Place, Table, place, read
 
 
 def results(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows of `results.csv`: one for each task x method x budget x seed.
+    """The rows of `results.csv`: one for each task x method x budget x seed.
 
     Of the trials that differ only in the learning rate, the one with the highest `dev` is the
     result, and its `dev_test` is what is reported; see `records.winner`. There is no row while a
     trial of it is wanted and not done.
 
     Args:
-        lines: Objects of `records.jsonl`, in any order.
+      lines: objects of `records.jsonl`, in any order.
 
     Returns:
-        Rows with the columns `records.COLUMNS` (see docs/columns.md), in the run record's order of
-        tasks, methods, budgets, seeds. `dev` and `dev_test` are None where every learning rate
-        diverged and gave no number.
+      Rows with the columns `records.COLUMNS` (see docs/columns.md), in the run record's order of
+      tasks, methods, budgets, seeds. `dev` and `dev_test` are None where every learning rate
+      diverged and gave no number.
 
     Raises:
-        UserError: The records are incomplete or contradict each other.
+      UserError: the records are incomplete or contradict each other.
     """
     return rows(read(lines))
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
-    """Returns the rows of `results.csv`; see `results`."""
+    """The rows of `results.csv`; see `results`."""
     if table.run is None:
         return []
     complete = searches(table)
@@ -46,7 +46,7 @@ def rows(table: Table) -> list[dict[str, Any]]:
 
 
 def searches(table: Table) -> dict[Place, list[TrialRecord]]:
-    """Returns the trials of each search that is complete: none of it is left to do."""
+    """The trials of each search that is complete: none of it is left to do."""
     found: dict[Place, list[TrialRecord]] = {}
     for trial in table.trials:
         found.setdefault(place(trial), []).append(trial)
@@ -56,7 +56,7 @@ def searches(table: Table) -> dict[Place, list[TrialRecord]]:
 
 
 def to_csv(table_rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns rows as CSV: floats as their shortest exact text, None as an empty field."""
+    """Rows as CSV: floats as their shortest exact text, None as an empty field."""
     text = io.StringIO()
     names = [column.name for column in records.COLUMNS]
     writer = csv.DictWriter(text, names, lineterminator="\n")

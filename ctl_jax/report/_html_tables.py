@@ -1,0 +1,134 @@
+"""Tables of method by budget, as the page's template takes them."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from ctl_jax import formatting
+from ctl_jax.report.aggregate import DENSE, Mean, Point, Scores, error
+
+Row = dict[str, Any]
+# What is made of each point before it is shown.
+_Change = Callable[[Point], Point] | None
+
+
+def grid(
+    methods: Sequence[str],
+    columns: Sequence[Mapping[str, Point]],
+    seeds: Sequence[int],
+    *,
+    lower_is_better: bool = False,
+) -> list[Row]:
+    """Rows of method by budget; marks the best of a column and what dense is better than.
+
+    Args:
+      methods: the run's methods.
+      columns: for each budget the points by method; methods may be absent.
+      seeds: the run's seeds, so that a cell with fewer says so.
+      lower_is_better: whether the numbers are errors.
+    """
+    best_of = min if lower_is_better else max
+    sign = -1 if lower_is_better else 1
+    rows = []
+    for method in methods:
+        cells = []
+        for points in columns:
+            point = points.get(method)
+            cell = _empty()
+            if point is not None:
+                cell["value"] = formatting.metric(point.mean)
+                cell["spread"] = "" if point.std is None else f"± {point.std:.3f}"
+                if point.seeds < len(seeds):
+                    cell["note"] = f"{point.seeds} of {len(seeds)} seeds"
+                cell["best"] = point.mean == best_of(other.mean for other in points.values())
+                cell["below"] = DENSE in points and sign * point.mean < sign * points[DENSE].mean
+            cells.append(cell)
+        rows.append({"method": method, "cells": cells})
+    return rows
+
+
+def relative_grid(methods: Sequence[str], columns: Sequence[Mean]) -> list[Row]:
+    """Rows of the improvement over dense, method by budget."""
+    rows = []
+    for method in methods:
+        cells = []
+        for mean in columns:
+            point = mean.relative.get(method)
+            cell = _empty()
+            if point is not None:
+                cell["value"] = percent(point.mean)
+                cell["spread"] = "" if point.std is None else f"± {100 * point.std:.1f}"
+                cell["note"] = f"better on {mean.better[method]} of {len(mean.tasks)}"
+                top = max(other.mean for other in mean.relative.values())
+                cell["best"] = point.mean == top and point.mean > 0
+                cell["below"] = point.mean < 0
+            cells.append(cell)
+        rows.append({"method": method, "cells": cells})
+    return [row for row in rows if row["method"] != DENSE]
+
+
+def percent(fraction: float) -> str:
+    """A signed percentage with a proper minus."""
+    return formatting.percent(fraction).replace("-", formatting.MINUS)
+
+
+def _empty() -> Row:
+    return {"value": formatting.DASH, "spread": "", "note": "", "best": False, "below": False}
+
+
+def group_views(
+    found: Sequence[Scores], methods: Sequence[str], budgets: Collection[str], seeds: Sequence[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """What the template shows of groups of tasks.
+
+    Args:
+      found: from `groups.scores`.
+      methods: the run's methods.
+      budgets: in the order of the columns.
+      seeds: the run's seeds.
+
+    Returns:
+      For "other", "metric", "domain" and "year" the blocks of one table: `name`, `count` (of
+      tasks) and the rows of `grid`. A grouping with one group alone has no blocks, since
+      that is the whole stream.
+    """
+
+    def block(name: str, tasks: int, means: Mapping[str, Mean], change: _Change = None) -> Row:
+        columns = [_points(means[budget], change) for budget in budgets]
+        rows = grid(methods, columns, seeds, lower_is_better=change is error)
+        for row in rows:
+            for cell, budget in zip(row["cells"], budgets, strict=True):
+                # A mean over fewer tasks than its neighbour is not to be compared with it.
+                if 0 < len(means[budget].tasks) < tasks:
+                    cell["note"] = f"{len(means[budget].tasks)} of {tasks} tasks"
+        return {"name": name, "count": _tasks(tasks), "rows": rows}
+
+    whole = found[0]
+    size = len(whole.group.tasks)
+    with_top5 = max((len(mean.tasks) for mean in whole.top5.values()), default=0)
+    other = [block("Error (1 - score), macro mean", size, whole.macro, error)]
+    if any(mean.tasks for mean in whole.weighted.values()):
+        other += [
+            block("Score, weighted by examples", size, whole.weighted),
+            block("Error, weighted by examples", size, whole.weighted, error),
+        ]
+    if with_top5:
+        other.append(block("Top-5 accuracy, macro mean", with_top5, whole.top5))
+    result = {"other": other}
+    for by in ("metric", "domain", "year"):
+        of = [scores for scores in found if scores.group.by == by]
+        result[by] = [
+            block(scores.group.name, len(scores.group.tasks), scores.macro)
+            for scores in of
+            if len(scores.group.tasks) < size
+        ]
+    return result
+
+
+def _points(mean: Mean, change: _Change) -> dict[str, Point]:
+    if change is None:
+        return mean.points
+    return {method: change(point) for method, point in mean.points.items()}
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
