@@ -65,7 +65,7 @@ else
   small=(--network conv4 --size 32 --batch 16 --method dense --rounds 1 --steps 1 --cpu_time)
   large=(--network conv4 --size 48 --batch 16 --method filters@0.5 --rounds 1 --steps 1 --cpu_time)
   features=(--network conv4 --size 32 --images 64 --method dense --rounds 1 --cpu_time)
-  tests=(tests/finetune/test_augment.py tests/pruning/test_slices.py)
+  tests=(tests/finetune/test_augment.py tests/pruning/criteria/test_slices.py)
   numerics=()
 fi
 part train_small 100 "$python" train_step.py "${small[@]}" "${peer[@]}"

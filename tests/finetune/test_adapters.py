@@ -1,4 +1,4 @@
-"""Low-rank adapters: exact and cheap; trainings with them are in test_maps.py."""
+"""Low-rank adapters: exact and cheap; trainings with them are in test_feature_maps.py."""
 
 import functools
 
