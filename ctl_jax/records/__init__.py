@@ -22,7 +22,7 @@ from ctl_jax.records._prepared import (
     ShortenRecord,
 )
 from ctl_jax.records._reading import TYPES, Record, from_json, is_product
-from ctl_jax.records._schema import to_json
+from ctl_jax.records._schema import kind_of, to_json
 from ctl_jax.records._trial import (
     PURPOSES,
     SEARCHED,
@@ -82,6 +82,7 @@ __all__ = [
     "from_json",
     "full_method",
     "is_product",
+    "kind_of",
     "rank",
     "row",
     "searched",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctl_jax import files, records
 from ctl_jax.errors import UserError
-from ctl_jax.records import PURPOSES, TrialRecord
-from ctl_jax.records._schema import kind_of
+from ctl_jax.records import PURPOSES, TrialRecord, kind_of
 from ctl_jax.report._results import rows
 from ctl_jax.report._table import Table, read
 
