@@ -15,7 +15,7 @@ from ctl_jax import interrupts
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune import Scores, Snapshot, TrainState, multihost
-from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints, share
+from ctl_jax.finetune.checkpoints import Checkpoint, Checkpoints, Like, share
 from ctl_jax.trees import Tree
 
 
@@ -83,6 +83,8 @@ class Keeper:
         total_steps: int,
         *,
         every_s: float,
+        until: int | None = None,
+        begin: Callable[[Like], Checkpoint] | None = None,
         look_every: int = 1,
         evaluate: Callable[[Tree], Scores] | None = None,
         evaluate_every: int = 0,
@@ -95,6 +97,8 @@ class Keeper:
           checkpoints: of the training; None in a group's processes but the first.
           total_steps: updates of the whole training.
           every_s: seconds between two checkpoints; 0: only when the run is told to stop.
+          until: updates after which it is left, to be gone on with by another step.
+          begin: reads where another step has left it; None: it begins with this one.
           look_every: steps between two looks at the clock, which a group takes together.
           evaluate: scores of variables on dev.
           evaluate_every: steps between two calls of it; 0: never.
@@ -105,6 +109,8 @@ class Keeper:
         self.best: Kept | None = None
         self._checkpoints = checkpoints
         self._total = total_steps
+        self._until = total_steps if until is None else until
+        self._begin = begin
         self._every_s = every_s
         self._look_every = look_every
         self._evaluate = evaluate
@@ -126,12 +132,16 @@ class Keeper:
         if jax.process_count() > 1 or (self._checkpoints and self._checkpoints.exist()):
             newest = self._checkpoints.newest(like) if self._checkpoints else None
             found = share(newest, like)
+        if found is None and self._begin is not None:
+            found = self._begin(like)
         if found is None:
             return None
         self._saved_step = found.step
         self.dev = [Dev(*fields) for fields in found.notes["dev"]]
         if found.best is not None:
             self.best = Kept(Dev(*found.notes["best"]), found.best)
+        if found.step == self._until:
+            self._end = lambda: found.snapshot
         # It may have been saved instead of being evaluated first.
         self._evaluate_if_due(found.step, lambda: found.snapshot)
         return found.snapshot
@@ -153,11 +163,16 @@ class Keeper:
             self._save(now)
             raise interrupts.stop()
         self._evaluate_if_due(step, snapshot)
-        if step == self._total:
+        if step == self._until:
             # No copy yet: no further update overwrites the state.
             self._end = snapshot
         elif step % self._look_every == 0 and self._is_due():
             self._save(snapshot())
+
+    def left(self) -> Checkpoint:
+        """The training where it was left, after `fit`, with what is remembered of it."""
+        assert self._end is not None
+        return self._checkpoint(self._end())
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -205,7 +220,9 @@ class Keeper:
         step = snapshot.step
         if self._checkpoints is None or step == self._saved_step or self._is_lost():
             return
-        notes = {"dev": self.dev, "best": self.best.dev if self.best else None}
-        best = self.best.variables if self.best else None
-        self._checkpoints.save(Checkpoint(snapshot, best, notes))
+        self._checkpoints.save(self._checkpoint(snapshot))
         self._saved_step, self._saved_time = step, time.monotonic()
+
+    def _checkpoint(self, snapshot: Snapshot) -> Checkpoint:
+        notes = {"dev": self.dev, "best": self.best.dev if self.best else None}
+        return Checkpoint(snapshot, self.best.variables if self.best else None, notes)

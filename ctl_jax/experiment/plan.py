@@ -194,6 +194,10 @@ class Plan:
         self._check(point, trial)
         return trial
 
+    def updates(self, trial: Step) -> int:
+        """How many updates the training of a trial makes, without what is done before it."""
+        return stretches.total_updates(stretches.plan(trial, self.place))
+
     def candidates(self) -> list[Candidate]:
         """What `auto` chooses from."""
         return self.place.once("candidates", lambda: candidates.find(self))

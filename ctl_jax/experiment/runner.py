@@ -16,12 +16,14 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import cards, printing, run_records, steps
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
+from ctl_jax.experiment.finished import Finished
 from ctl_jax.experiment.jobs import jobs, pause
 from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
+from ctl_jax.experiment.kinds import rung
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
 from ctl_jax.experiment.queue import Claim, Queue
-from ctl_jax.experiment.steps import KINDS, Finished, Step
+from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskLoader
 from ctl_jax.experiment.workspace import DamagedModel, Workspace
@@ -235,7 +237,9 @@ class _Tally:
 
     def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:
         """Sees what is wanted now, and what others have done meanwhile."""
-        flops = self._plan.place.flops
+        flops, store = self._plan.place.flops, self._plan.place.store
+        for id in rung.over(wanted, left, finished.products):
+            store.remove_arrays(id)
         trials = [step for step in wanted.values() if step.kind == TRIAL]
         self._trials, self._done = len(trials), {s.id for s in trials if s.id not in left}
         done = sum(flops(step) for id, step in wanted.items() if id not in left)
@@ -333,6 +337,9 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
     yield from run_records.method_records(plan)
     said: set[str] = set()
     yield from _undecided(plan, finished)
+    # A search by rungs has its trial at last.
+    rungs = (step for step in wanted.values() if step.kind == rung.KIND and step not in finished)
+    yield from map(run_records.pending_record, rungs)
     for step in counted:
         if step not in finished:
             yield run_records.pending_record(step)

@@ -293,6 +293,10 @@ class Store:
         """Keeps the arrays that a step made, unless they are there already."""
         files.create_bytes(self.arrays(step_id), array_files.pack(step_id, content))
 
+    def remove_arrays(self, step_id: str) -> None:
+        """Removes the arrays that a step made."""
+        files.remove(self.arrays(step_id))
+
     def arrays(self, step_id: str) -> files.Path:
         """The file of the arrays that a step made, for `arrays.read`."""
         return self._arrays / f"{step_id}{array_files.SUFFIX}"

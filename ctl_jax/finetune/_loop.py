@@ -113,6 +113,7 @@ def fit(
     on_log: Callable[[LogEntry], None] = lambda entry: None,
     start: Snapshot | None = None,
     on_chunk: Callable[[int, Callable[[], Snapshot]], None] | None = None,
+    until: int | None = None,
 ) -> FitResult:
     """Trains for `hyper.total_steps` updates of each leg, one after the other.
 
@@ -137,6 +138,8 @@ def fit(
       on_chunk: called after every few updates, with the number of updates made and a function
         that returns a `Snapshot`, to be called at once if at all. It may raise, which ends the
         training. It is not called after a loss that was seen not to be finite.
+      until: updates in all legs after which it ends although schedules go on. What goes on from
+        the snapshot of then is the undisturbed training, bit for bit.
 
     Returns:
       See `FitResult`. A loss that is not finite is seen at the next look, and ends the training.
@@ -154,27 +157,30 @@ def fit(
     history = list(start.history if start else ())
     done, origin = start.step if start else 0, variables
     data = _Data(images, labels, among, batch_size, device_bytes, log_every)
-    diverged = False
+    diverged, last = False, ends[-1] if until is None else min(until, ends[-1])
     for phase in range(start.phase if start else 0, len(legs)):
         leg, before, own_seed = legs[phase], [0, *ends][phase], _phase_seed(seed, phase)
         state = _first_state(leg, variables, own_seed, start, origin)
         start = None
         inputs = _inputs(leg, state, data, own_seed)
-        with contextlib.closing(_run(leg, state, inputs, own_seed, before)) as updates:
+        stop = min(last, ends[phase])
+        with contextlib.closing(_run(leg, state, inputs, own_seed, before, stop)) as updates:
             for state, count, metrics in updates:
                 done += count
-                if done % log_every == 0 or done == ends[phase]:
+                logs = done % log_every == 0 or done == ends[phase]
+                if logs or done == last:
                     values = jax.device_get(metrics)
                     loss, rate = (float(value[count - 1]) for value in values)
-                    history.append(LogEntry(done, loss, rate, time.monotonic() - began))
-                    on_log(history[-1])
-                    if not math.isfinite(loss):
+                    if logs:
+                        history.append(LogEntry(done, loss, rate, time.monotonic() - began))
+                        on_log(history[-1])
+                    if diverged := not math.isfinite(loss):
                         break
                 if on_chunk:
                     at = (state, history, began, phase, before)
                     on_chunk(done, functools.partial(_snapshot, *at))
         trained = state.variables
-        if diverged := bool(history) and not math.isfinite(history[-1].loss):
+        if diverged or done == last:
             break
         if phase + 1 < len(legs):
             variables = sharding.local_copy(trained)
@@ -236,9 +242,9 @@ def _inputs(leg: Leg, state: TrainState, data: _Data, seed: int) -> _Data:
 
 
 def _run(
-    leg: Leg, state: TrainState, data: _Data, seed: int, before: int
+    leg: Leg, state: TrainState, data: _Data, seed: int, before: int, stop: int
 ) -> Generator[tuple[TrainState, int, Metrics], None, None]:
-    """Starts a phase's chunks one after the other; yields each one's state, updates and metrics."""
+    """Starts a phase's chunks up to `stop`; yields each one's state, updates and metrics."""
     step = leg.step
     # Arrays, not Python numbers: a step that got a weakly typed scalar once would compile twice.
     reals = ("learning_rate", "head_rate", "label_smoothing")
@@ -257,7 +263,7 @@ def _run(
         seed=seed,
         ends=_batches.ChunkEnds(
             before + done,
-            before + leg.updates,
+            stop,
             every=data.log_every,
             length=_chunk_length(step, data),
         ),

@@ -19,6 +19,7 @@ from ctl_jax.records._prepared import (
     LookRecord,
     PruneRecord,
     RecalibrateRecord,
+    RungRecord,
     ShortenRecord,
 )
 from ctl_jax.records._reading import TYPES, Record, from_json, is_product
@@ -73,6 +74,7 @@ __all__ = [
     "Record",
     "RunRecord",
     "RunTask",
+    "RungRecord",
     "ShortenRecord",
     "TaskRecord",
     "TrainRecord",

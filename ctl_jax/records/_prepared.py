@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ctl_jax.compute import Ledger
 from ctl_jax.records._computed import Computed
 from ctl_jax.records._schema import positive
 
@@ -274,5 +275,47 @@ class AdaptRecord(Computed):
     steps: int
     learning_rate: float
     loss: float | None
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RungRecord(Computed):
+    """A trial's training as far as a rung of its search, by which the better ones go on.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        method: Name of the method.
+        budget: That of the whole training, as in `RunRecord.budgets`.
+        seed: Its seed.
+        learning_rate: Peak of the schedule, which is that of the whole training.
+        batch_size: Images per batch.
+        label_smoothing: Share of each label that goes to all classes alike.
+        steps: Updates made so far, also by the rungs before.
+        dev: The score on dev that a trial would have which ended here; None where it diverged.
+        diverged: Whether the loss stopped being finite.
+        ledger: Every FLOP of the training so far, by purpose.
+        looked_flops: What evaluations took so far that the training alone would not have had, and
+            what was computed again to go on with it.
+        flops: What this step computed.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "rung"
+
+    id: str
+    task: str
+    method: str
+    budget: str
+    seed: int
+    learning_rate: float
+    batch_size: int
+    label_smoothing: float
+    steps: int
+    dev: float | None
+    diverged: bool
+    ledger: Ledger
+    looked_flops: int
     flops: int
     wall_s: float

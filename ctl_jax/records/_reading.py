@@ -12,6 +12,7 @@ from ctl_jax.records._prepared import (
     LookRecord,
     PruneRecord,
     RecalibrateRecord,
+    RungRecord,
     ShortenRecord,
 )
 from ctl_jax.records._schema import read_fields
@@ -40,6 +41,7 @@ Record = (
     | HeadRecord
     | LookRecord
     | AdaptRecord
+    | RungRecord
     | PaceRecord
     | MethodRecord
     | TrainRecord

@@ -9,6 +9,7 @@ from ctl_jax import compute
 from ctl_jax.errors import UserError
 from ctl_jax.records._columns import add_fields, column, derived
 from ctl_jax.records._computed import Computed
+from ctl_jax.records._prepared import RungRecord
 
 PURPOSES = tuple(field.name for field in dataclasses.fields(compute.Ledger))
 # What a trial that lost spent on the search.
@@ -124,7 +125,7 @@ def trial(best: TrialRecord, lost: Sequence[TrialRecord]) -> str:
     return best.id
 
 
-def searched(trial: TrialRecord) -> int:
+def searched(trial: TrialRecord | RungRecord) -> int:
     """Returns the FLOPs of a trial that are of the search where it lost."""
     return sum(getattr(trial.ledger, purpose) for purpose in SEARCHED)
 
@@ -135,8 +136,8 @@ def full_method(trial: TrialRecord) -> str:
     return f"{trial.method}: {chosen}" if chosen else trial.method
 
 
-def rank(trial: TrialRecord) -> tuple[bool, float, float, str]:
-    """Returns a sort key that puts better trials first; no two trials are equal.
+def rank(trial: TrialRecord | RungRecord) -> tuple[bool, float, float, str]:
+    """Returns a sort key that puts better trials, or rungs, first; no two are equal.
 
     Best is the highest `dev`. At a tie none or the smaller learning rate is better, then the
     smaller id. A diverged trial is behind all others.

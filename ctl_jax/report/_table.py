@@ -26,6 +26,7 @@ from ctl_jax.records import (
     PretrainRecord,
     PruneRecord,
     RecalibrateRecord,
+    RungRecord,
     RunRecord,
     RunTask,
     TaskRecord,
@@ -35,7 +36,15 @@ from ctl_jax.records import (
 from ctl_jax.report._budgets import Axis, axis
 
 # Of steps that trials may share.
-Prepared = PruneRecord | RecalibrateRecord | ExtractRecord | HeadRecord | LookRecord | AdaptRecord
+Prepared = (
+    PruneRecord
+    | RecalibrateRecord
+    | ExtractRecord
+    | HeadRecord
+    | LookRecord
+    | AdaptRecord
+    | RungRecord
+)
 
 # What must agree between the run records of one workdir. Versions and devices may change when a
 # run is continued elsewhere, and data sets that were missing may have arrived.

@@ -239,3 +239,28 @@ def test_in_which_phase_it_was_is_no_matter(clock, caught):
     memory.newest = lambda like: asked.append(like(1)) or memory.saved[20]
     start = Keeper(memory, TOTAL, every_s=9).resume(lambda phase: f"phase {phase}")
     assert (start.step, start.phase, asked) == (20, 1, ["phase 1"])
+
+
+def test_another_step_goes_on_where_a_training_was_left(clock):
+    """With its evaluations, also that of where it was left."""
+    evaluate = Evaluations({5: 0.5, 10: 0.7, 15: 0.6})
+    options = {"every_s": 60, "evaluate": evaluate, "evaluate_every": 5, "keep_best": True}
+    first = Keeper(None, TOTAL, until=10, **options)
+    train(first, clock, stop=10)
+    left = first.left()
+    assert (left.step, left.notes["best"]) == (10, Dev(10, 0.7, None))
+    second = Keeper(None, TOTAL, until=17, begin=lambda like: left, **options)
+    assert second.resume(None).step == 10
+    train(second, clock, start=10, stop=17)
+    assert second.dev == [Dev(5, 0.5, None), Dev(10, 0.7, None), Dev(15, 0.6, None)]
+    assert second.best.dev.step == 10
+    assert evaluate.asked == [5, 10, 15]
+
+
+def test_what_was_saved_where_a_training_is_left_is_there(clock):
+    """It was stopped after that; and its own checkpoint counts more than where it began."""
+    memory = Memory()
+    memory.save(Checkpoint(now(10), None, {"dev": [], "best": None}))
+    keeper = Keeper(memory, TOTAL, every_s=60, until=10, begin=pytest.fail)
+    assert keeper.resume(None).step == 10
+    assert keeper.left().step == 10

@@ -59,6 +59,26 @@ def test_every_snapshot_leads_to_the_same_end(fit, whole, device_bytes):
         assert again.steps == result.steps
 
 
+@pytest.mark.parametrize("until", [1, 5, 12, 17, 30])
+def test_a_training_that_is_left_is_gone_on_with_to_the_same_end(fit, whole, until):
+    """Its log has no line for where it was left."""
+    snapshots = {}
+    result = fit(until=until, on_chunk=lambda step, now: snapshots.update({step: now()}))
+    assert result.steps == max(snapshots) == min(until, 17)
+    assert [e.step for e in result.history] == [e for e in (5, 10, 15, 17) if e <= until]
+    again = fit(start=snapshots[result.steps])
+    chex.assert_trees_all_equal(again.variables, whole[0].variables)
+    assert [e[:3] for e in again.history] == [e[:3] for e in whole[0].history]
+
+
+def test_a_loss_that_is_not_finite_is_seen_where_a_training_is_left(step, variables, split):
+    leg = finetune.Leg(step, RECIPE, Hyper(1e30, 100, 0, 3))
+    result = finetune.fit(
+        [leg], variables, *split, batch_size=8, seed=0, log_every=LOG_EVERY, until=4
+    )
+    assert (result.steps, result.diverged, result.history) == (4, True, ())
+
+
 def test_a_snapshot_says_where_it_is(whole):
     _, snapshots = whole
     for step, snapshot in snapshots.items():

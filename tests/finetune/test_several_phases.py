@@ -121,6 +121,16 @@ def test_it_goes_on_from_its_checkpoint(legs, fit, whole, variables, at, tmp_pat
     assert again.steps == TOTAL
 
 
+@pytest.mark.parametrize("until", [3, FIRST, 9])
+def test_it_is_left_and_gone_on_with_in_any_phase(legs, fit, whole, until):
+    snapshots = {}
+    part = fit(legs, until=until, on_chunk=lambda at, now: snapshots.update({at: now()}))
+    assert part.steps == max(snapshots) == until
+    again = fit(legs, start=snapshots[until])
+    chex.assert_trees_all_equal(again.variables, whole[0].variables)
+    assert [entry[:3] for entry in again.history] == [entry[:3] for entry in whole[0].history]
+
+
 def test_no_phase_after_a_loss_that_is_not_finite(legs, fit):
     first = legs[0]._replace(hyper=Hyper(1e38, FIRST, 0, 3))
     result = fit([first, legs[1]])

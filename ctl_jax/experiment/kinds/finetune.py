@@ -1,5 +1,6 @@
 """One finetuning on one task: a trial."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +9,8 @@ from typing import Any
 import jax
 
 from ctl_jax import data, finetune, interrupts, models, pruning, records
-from ctl_jax.experiment import build, ensembles
+from ctl_jax.compute import Ledger
+from ctl_jax.experiment import build, ensembles, rungs
 from ctl_jax.experiment.checkpointing import Dev, Keeper, kept
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import prune, shorten
@@ -55,16 +57,18 @@ def flops(step: Step, place: Workspace) -> int:
         return 0
     updates = total_updates(stretches)
     counts, forward = params["task"]["examples"], stretches[-1].cost.forward
-    evaluations = evaluations_before_end(updates, params["finetune"]["evaluate_every"]) + 1
+    begun, every = rungs.begun(step), params["finetune"]["evaluate_every"]
+    evaluations = evaluations_between(begun, updates - 1, every) + 1
     forwards = evaluations * counts["dev"] + counts["dev_test"]
     if is_ensemble(step):
         forwards += counts["dev"] + counts["dev_test"]
-    return spent_by(stretches, updates) + forward * forwards
+    added = spent_by(stretches, updates) - spent_by(stretches, begun)
+    return added + rungs.maps_again(step, stretches) + forward * forwards
 
 
-def evaluations_before_end(updates: int, every: int) -> int:
-    """How many of a training's updates but its last are multiples of `every`."""
-    return (updates - 1) // every if every else 0
+def evaluations_between(begun: int, updates: int, every: int) -> int:
+    """How many of the updates after the first `begun` are multiples of `every`."""
+    return updates // every - begun // every if every else 0
 
 
 def shapes(step: Step, place: Workspace) -> Tree:
@@ -103,30 +107,13 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
     task = place.loader.load(info.spec, image_size=step.params["image_size"])
     stretches = plan(step, place)
-    settings = step.params["finetune"]
-    evaluate: Evaluate = functools.partial(_evaluate, step, place, task)
-    logits = ensembles.Logits(
-        place.module, step.params["model"]["preprocess"], settings["compute_dtype"], task
-    )
-    if is_ensemble(step):
-        evaluate = logits.score
-    keeping = kept(
-        job,
-        place,
-        total_updates(stretches),
-        look_every=min(settings["log_every"], LOOK_EVERY),
-        evaluate=functools.partial(evaluate, "dev"),
-        evaluate_every=settings["evaluate_every"],
-        keep_best=settings["report"] == "best",
-    )
-    with keeping as keeper:
+    evaluate, logits = evaluator(step, place, task)
+    with keeper_of(step, place, job, stretches, evaluate) as keeper:
         result, before_s = train(step, place, task, stretches, keeper)
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        own, of_maps = spent_by(stretches, result.steps), spent_on_maps(stretches, result.steps)
-        ledger = place.charge(step.inputs.get("weights"), done=True) + searched(step, place)
-        ledger = ledger.add("extract", of_maps).add("train", own - of_maps)
+        ledger = charged(step, place, stretches, result.steps) + searched(step, place)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
         reported_step, variables = result.steps, result.variables
@@ -143,15 +130,18 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
             about["notes"] = {**about["notes"], _WEIGHT: found.weight}
             members = 2 if 0 < found.weight < 1 else 1
             about |= {name: members * about[name] for name in ("params", "forward_flops")}
+    own = spent_by(stretches, result.steps) + ledger.validate
+    own += rungs.maps_again(step, stretches) - rungs.before(step, stretches, keeper, dev_flops)
     trial = records.TrialRecord(
         **about,
         steps=result.steps,
         reported_step=reported_step,
         spent_flops=spent(ledger),
-        own_flops=own + ledger.validate,
+        own_flops=own,
         **scores,
         diverged=result.diverged,
-        ledger=ledger,
+        # What a search spent on rungs is no part of the trial's budget.
+        ledger=ledger.add("search", rungs.searched(step, stretches)),
         wall_s=before_s + time.monotonic() - began,
     )
     lines: list[records.Record] = [
@@ -162,6 +152,49 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     ]
     multi_label = task.splits["train"].labels.ndim == 2
     return Output(lines, _model(step, place, variables, multi_label))
+
+
+def evaluator(step: Step, place: Workspace, task: data.Task) -> tuple[Evaluate, ensembles.Logits]:
+    """What scores a trial's network on a split; and what averages logits, of which it is a part."""
+    logits = ensembles.Logits(
+        place.module,
+        step.params["model"]["preprocess"],
+        step.params["finetune"]["compute_dtype"],
+        task,
+    )
+    if is_ensemble(step):
+        return logits.score, logits
+    return functools.partial(_evaluate, step, place, task), logits
+
+
+def keeper_of(
+    step: Step,
+    place: Workspace,
+    job: Job,
+    stretches: list[Stretch],
+    evaluate: Evaluate,
+    until: int | None = None,
+) -> contextlib.AbstractContextManager[Keeper]:
+    """The keeper of a trial's training, perhaps of a part of it; see `Keeper`."""
+    settings, before = step.params["finetune"], step.inputs.get(rungs.RUNG)
+    return kept(
+        job,
+        place,
+        total_updates(stretches),
+        until=until,
+        begin=functools.partial(rungs.read, before, place) if before else None,
+        look_every=min(settings["log_every"], LOOK_EVERY),
+        evaluate=functools.partial(evaluate, "dev"),
+        evaluate_every=settings["evaluate_every"],
+        keep_best=settings["report"] == "best",
+    )
+
+
+def charged(step: Step, place: Workspace, stretches: list[Stretch], updates: int) -> Ledger:
+    """What the first updates of a trial cost, with all that they rest on."""
+    of_maps = spent_on_maps(stretches, updates)
+    ledger = place.charge(step.inputs.get("weights"), done=True).add("extract", of_maps)
+    return ledger.add("train", spent_by(stretches, updates) - of_maps)
 
 
 def _fitted(step: Step, place: Workspace) -> Output:
@@ -262,7 +295,12 @@ _random = jax.jit(models.init, static_argnums=(0, 2))
 
 
 def train(
-    step: Step, place: Workspace, task: data.Task, stretches: list[Stretch], keeper: Keeper
+    step: Step,
+    place: Workspace,
+    task: data.Task,
+    stretches: list[Stretch],
+    keeper: Keeper,
+    until: int | None = None,
 ) -> tuple[finetune.FitResult, float]:
     """A training, of a trial or before one, and how many seconds of it were spent before this call.
 
@@ -272,6 +310,7 @@ def train(
       task: whose training images.
       stretches: from `plan`.
       keeper: of the training.
+      until: updates after which it is left.
     """
     params, settings = step.params, step.params["finetune"]
     if params["start"] == "random":
@@ -332,6 +371,7 @@ def train(
             on_log=lambda entry: place.show(entry.step),
             start=start,
             on_chunk=keeper,
+            until=until,
         )
     return result, start.wall_s if start else 0.0
 

@@ -51,6 +51,9 @@ class Plan(Protocol):
     def wanted(self, point: Point, finished: Finished) -> list[Step]:
         """What a point wants so far: its trial, or what has to be done before that is known."""
 
+    def updates(self, trial: Step) -> int:
+        """How many updates the training of a trial makes, without what is done before it."""
+
     def trial(
         self, point: Point, weights: Step | None = None, finished: Finished | None = None
     ) -> Step:
