@@ -21,7 +21,7 @@ setuptools.setup(
     package_data={
         "ctl_jax.data": ["nevis22/*.csv"],
         "ctl_jax.experiment.auto": ["prior.json"],
-        "ctl_jax.report": ["*.html"],
+        "ctl_jax.report": ["*.css", "*.html", "*.js"],
         "ctl_jax": ["py.typed"],
     },
     install_requires=[
@@ -43,6 +43,8 @@ setuptools.setup(
         # Comes with jax; named since its version is part of the key of compiled programs.
         "jaxlib>=0.10",
         "jinja2>=3.1",
+        # Comes with jinja2.
+        "markupsafe>=2.1",
         "matplotlib>=3.9",
         "ml-collections>=1.1",
         # Comes with jax; weights may be bfloat16.
@@ -56,6 +58,8 @@ setuptools.setup(
         # What `ctl_jax.report.load` gives.
         "pandas>=3.0",
         "pillow>=11",
+        # The charts of report.html, which holds its script.
+        "plotly>=6",
         "pyarrow>=17",
         # For launch/gke.py.
         "pyyaml>=6",
@@ -75,7 +79,10 @@ setuptools.setup(
             "hypothesis>=6.100",
             # Kubernetes' own schemas, for launch/gke.py.
             "kubernetes-validate>=1.34",
+            # The report's page in a browser; the first has axe-core, the second drives chromium.
+            "axe-playwright-python>=0.1.4",
             "mypy>=1.18",
+            "playwright>=1.50",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             # Comes with TFDS, whose downloads the tests stand in for.

@@ -1,4 +1,4 @@
-"""The HTML page: self-contained, without scripts, readable where there is no network."""
+"""The HTML page: self-contained, so that it opens where there is no network."""
 
 import base64
 import functools
@@ -9,26 +9,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
+import markupsafe
+import plotly.offline
 
 from ctl_jax import formatting
 from ctl_jax.formatting import DASH, si
 from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import _choices, _html_tables, aggregate, figures, frontier, spending
+from ctl_jax.report import _charts, _choices, _html_tables, aggregate, frontier, spending
 from ctl_jax.report._budgets import labels, units
 from ctl_jax.report._html_tables import grid, percent, relative_grid
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, Mean, task_curves, values
-from ctl_jax.report.gallery import (
-    FIGURES,
-    Results,
-    choice_figure,
-    task_figure,
-    training_figure,
-)
+from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_figure
 
 # Of more values of a setting there is no table of which won.
 _MOST_VALUES = 12
+# Figures that the page has as charts.
+_DRAWN = ("mean_over_tasks", "relative_to_dense")
 
 
 def render(results: Results, images: Mapping[str, bytes]) -> str:
@@ -39,7 +37,13 @@ def render(results: Results, images: Mapping[str, bytes]) -> str:
       images: figures as PNG, by name.
     """
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
-    return _template().render(_view(results, images), images=encoded)
+    return _template().render(
+        _view(results, images),
+        images=encoded,
+        css=_file("page.css"),
+        script=_file("page.js"),
+        plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()),
+    )
 
 
 @functools.cache
@@ -51,8 +55,13 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    source = importlib.resources.files("ctl_jax.report").joinpath("template.html")
-    return environment.from_string(source.read_text(encoding="utf-8"))
+    return environment.from_string(_file("template.html"))
+
+
+@functools.cache
+def _file(name: str) -> markupsafe.Markup:
+    source = importlib.resources.files("ctl_jax.report").joinpath(name)
+    return markupsafe.Markup(source.read_text(encoding="utf-8"))
 
 
 def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
@@ -83,9 +92,15 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "diverged": [_trial(trial) for trial in diverged],
         "without_number": sum(row["dev_test"] is None for row in rows),
         "facts": _facts(run, table),
-        "colours": {method: style.colour for method, style in figures.styles(methods).items()},
+        "drawn": {each["name"]: each for each in _charts.methods(methods)},
+        "charts": _charts.data(results) if results.values else None,
+        "has_means": any(mean.points for mean in at_budget.values()),
         "dense": DENSE in methods,
-        "figures": [(f.name, f.alt.format(metric=metric)) for f in FIGURES if f.name in images],
+        "figures": [
+            (f.name, f.alt.format(metric=metric))
+            for f in FIGURES
+            if f.name in images and f.name not in _DRAWN
+        ],
         "sentences": [*_sentences(methods, at_budget), *filter(None, [told])],
         "leaders": _leaders(results),
         "versus": _versus(compared),
@@ -297,7 +312,6 @@ def _task(table: Table, rows: Sequence[Mapping[str, Any]], task: RunTask) -> dic
         "chance": formatting.metric(aggregate.chance(task)),
         "examples": [DASH if number is None else f"{number:,}" for number in examples],
         "metric": aggregate.metric(task),
-        "figure": task_figure(task.name),
         "grid": grid(table.methods, columns, table.seeds),
         "any": bool(curves),
     }
@@ -338,36 +352,22 @@ def _won(name: str, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
 
 def _ledger(table: Table) -> dict[str, Any]:
     """The ledger's lines; the last one is the total."""
-    spent, seconds = spending.ledger(table), spending.wall_seconds(table)
-    lines = [(method, spent[method], formatting.duration(seconds[method])) for method in spent]
-    if table.pretrain:
-        once = {**dict.fromkeys(PURPOSES, 0), "pretrain": table.pretrain.flops}
-        lines.append(("pretraining, shared by the methods", once, DASH))
-    total_s = sum(seconds.values())
-    if table.paces:
-        pace_s = sum(pace.wall_s for pace in table.paces)
-        once = {**dict.fromkeys(PURPOSES, 0), "search": sum(pace.flops for pace in table.paces)}
-        lines.append(
-            ("measuring this device, for budgets in seconds", once, formatting.duration(pace_s))
-        )
-        total_s += pace_s
-    if table.evaluations:
-        test_s = sum(test.wall_s for test in table.evaluations.values())
-        flops = sum(test.flops for test in table.evaluations.values())
-        once = {**dict.fromkeys(PURPOSES, 0), "validate": flops}
-        lines.append(("evaluating the best models on test", once, formatting.duration(test_s)))
-        total_s += test_s
-    totals = {purpose: sum(by[purpose] for _, by, _ in lines) for purpose in PURPOSES}
-    lines.append(("total", totals, formatting.duration(total_s)))
+    lines = spending.lines(table)
+    total = spending.Line(
+        "total",
+        {purpose: sum(line.flops[purpose] for line in lines) for purpose in PURPOSES},
+        {"all": sum(sum(line.seconds.values()) for line in lines)},
+    )
     return {
         "head": PURPOSES,
         "body": [
-            (
-                name,
-                [si(by[purpose]) for purpose in PURPOSES],
-                si(sum(by.values())),
-                wall,
-            )
-            for name, by, wall in lines
+            {
+                "name": line.name,
+                "numbers": [si(line.flops[purpose]) for purpose in PURPOSES],
+                "sum": si(sum(line.flops.values())),
+                "seconds": sum(line.seconds.values()),
+                "wall": formatting.duration(sum(line.seconds.values())) if line.seconds else DASH,
+            }
+            for line in [*lines, total]
         ],
     }

@@ -21,7 +21,7 @@ from ctl_jax.report.aggregate import DENSE, Point
 # without their yellow, which is too light for a line; in its place Tol's wine ("Colour Schemes",
 # 2021), from a palette for the same purpose. Black is dense, the baseline.
 _BLACK = "#000000"
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", ":")
 
@@ -63,9 +63,9 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     others = [method for method in methods if method != DENSE]
     chosen = {
         method: Style(
-            _COLOURS[index % len(_COLOURS)],
+            COLOURS[index % len(COLOURS)],
             _MARKERS[index % len(_MARKERS)],
-            _DASHES[index // len(_COLOURS) % len(_DASHES)],
+            _DASHES[index // len(COLOURS) % len(_DASHES)],
         )
         for index, method in enumerate(others)
     }
@@ -154,7 +154,7 @@ def training(
             beside.plot(
                 list(scores),
                 list(scores.values()),
-                color=_COLOURS[0],
+                color=COLOURS[0],
                 marker="o",
                 markersize=4,
                 label=f"{metric} (dev)",
@@ -201,13 +201,13 @@ def expectations(
         others = [point for point in points if not point.is_chosen]
         chosen = [point for point in points if point.is_chosen]
         _expected(axes, others, "expected", color="#999999", marker="o")
-        _expected(axes, chosen, "chosen", color=_COLOURS[3], marker="*", markersize=11, zorder=4)
+        _expected(axes, chosen, "chosen", color=COLOURS[3], marker="*", markersize=11, zorder=4)
         if seen := [(point.flops, point.score) for point in points if point.is_seen]:
             x, y = zip(*seen, strict=True)
             axes.plot(
                 x,
                 y,
-                color=_COLOURS[0],
+                color=COLOURS[0],
                 marker="o",
                 markersize=16,
                 markerfacecolor="none",

@@ -21,7 +21,7 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
     Returns:
       Method to purpose to FLOPs, for every method of the run.
     """
-    won = {records.winner(trials).id for trials in searches(table).values()}
+    won = _won_searches(table)
     totals = {method: dict.fromkeys(PURPOSES, 0) for method in table.methods}
     for trial in table.trials:
         total, spent = totals[trial.method], trial.ledger.as_dict()
@@ -29,6 +29,11 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
             lost = purpose in SEARCHED and trial.id not in won
             total["search" if lost else purpose] += spent[purpose]
     return totals
+
+
+def _won_searches(table: Table) -> set[str]:
+    """Ids of the trials that won a search that is complete."""
+    return {records.winner(trials).id for trials in searches(table).values()}
 
 
 class Sharing(NamedTuple):
@@ -106,15 +111,59 @@ def saturated(table: Table) -> dict[str, str]:
     return {method: found[method] for method in table.methods if method in found}
 
 
-def wall_seconds(table: Table) -> dict[str, float]:
-    """The summed wall-clock time of each method's trials in seconds.
+# What seconds went to: trials that won their search, those that lost, and the rest.
+PARTS = ("chosen trials", "search", "other")
+
+
+def wall_seconds(table: Table) -> dict[str, dict[str, float]]:
+    """The wall-clock time of each method's trials in seconds, by part: see `PARTS`.
 
     What trials share is not in here: see `sharing`.
     """
-    totals = dict.fromkeys(table.methods, 0.0)
+    won = _won_searches(table)
+    totals = {method: dict.fromkeys(PARTS, 0.0) for method in table.methods}
     for trial in table.trials:
-        totals[trial.method] += trial.wall_s
+        totals[trial.method][PARTS[0] if trial.id in won else PARTS[1]] += trial.wall_s
     return totals
+
+
+class Line(NamedTuple):
+    """A line of the ledger.
+
+    Attributes:
+      name: a method, or what was done for all of them.
+      flops: by purpose.
+      seconds: wall-clock time by part: see `PARTS`; empty where it is not known.
+    """
+
+    name: str
+    flops: dict[str, int]
+    seconds: dict[str, float]
+
+
+def lines(table: Table) -> list[Line]:
+    """Everything that a run spent: the lines of its methods, then of what served all of them."""
+
+    def once(name: str, purpose: str, flops: int, seconds: dict[str, float]) -> Line:
+        return Line(name, {**dict.fromkeys(PURPOSES, 0), purpose: flops}, seconds)
+
+    seconds = wall_seconds(table)
+    found = [Line(method, flops, seconds[method]) for method, flops in ledger(table).items()]
+    if table.pretrain:
+        flops = table.pretrain.flops
+        found.append(once("pretraining, shared by the methods", "pretrain", flops, {}))
+    if table.paces:
+        flops = sum(pace.flops for pace in table.paces)
+        wall_s = sum(pace.wall_s for pace in table.paces)
+        name = "measuring this device, for budgets in seconds"
+        found.append(once(name, "search", flops, {PARTS[1]: wall_s}))
+    if table.evaluations:
+        tests = table.evaluations.values()
+        flops, wall_s = sum(test.flops for test in tests), sum(test.wall_s for test in tests)
+        found.append(
+            once("evaluating the best models on test", "validate", flops, {PARTS[2]: wall_s})
+        )
+    return found
 
 
 def learning_rates(table: Table) -> dict[str, dict[float, int]]:

@@ -1,0 +1,151 @@
+"""What the page's charts draw, as plain values for its script: scores by budget, and the ledger."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctl_jax import formatting
+from ctl_jax.records import PURPOSES, RunTask
+from ctl_jax.report import aggregate, figures, spending
+from ctl_jax.report._budgets import labels
+from ctl_jax.report._table import Table
+from ctl_jax.report.aggregate import DENSE, Mean, Point
+from ctl_jax.report.gallery import Results
+
+# A number, its spread over seeds (None of one) and how many seeds; None where there is none.
+_Numbers = list[list[list[float | None] | None]]  # by method and budget
+
+# Digits that are kept: more than anybody sees.
+_DIGITS = 5
+_SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "<": "triangle-left",
+    ">": "triangle-right",
+}
+# What is too dark on a dark page, and what is drawn instead.
+_ON_DARK = {"#000000": "#f2f4f8", "#0072B2": "#3c9be0", "#882255": "#e0609a"}
+_DASHES = {"-": "solid", "--": "dash", ":": "dot"}
+
+
+def data(results: Results) -> dict[str, Any]:
+    """Everything that the charts and the table of results show.
+
+    Args:
+      results: what the page shows.
+    """
+    table = results.table
+    index = {task.name: place for place, task in enumerate(table.tasks)}
+    return {
+        "methods": methods(table.methods),
+        "budgets": _budgets(table),
+        "groups": [
+            {
+                "index": place,
+                "by": scores.group.by,
+                "name": scores.group.name,
+                "metric": aggregate.metric_name(
+                    table.tasks[index[name]] for name in scores.group.tasks
+                ),
+                "tasks": [index[name] for name in scores.group.tasks],
+                **_curves(scores.macro, table),
+            }
+            for place, scores in enumerate(results.scores)
+        ],
+        "tasks": [_task(results, task) for task in table.tasks],
+        "ledger": _ledger(table),
+    }
+
+
+def methods(names: Sequence[str]) -> list[dict[str, str]]:
+    """How each method is drawn: name, colours on light and on dark, dash, symbol."""
+    return [
+        {
+            "name": name,
+            "light": style.colour,
+            "dark": _ON_DARK.get(style.colour, style.colour),
+            "dash": _DASHES[style.dash],
+            "symbol": _SYMBOLS[style.marker],
+        }
+        for name, style in ((name, figures.styles(names)[name]) for name in names)
+    ]
+
+
+def _budgets(table: Table) -> list[dict[str, Any]]:
+    in_flops = all(name.endswith(" flops") for name in table.budgets)
+    return [
+        # Budgets in FLOPs need no unit on an axis of FLOPs.
+        {"label": label, "tick": formatting.si(flops or 0) if in_flops else label, "flops": flops}
+        for label, flops in zip(labels(table.budgets), table.budgets.values(), strict=True)
+    ]
+
+
+def _curves(at_budget: Mapping[str, Mean], table: Table) -> dict[str, _Numbers]:
+    return {
+        "points": _numbers([mean.points for mean in at_budget.values()], table),
+        "relative": _numbers([mean.relative for mean in at_budget.values()], table),
+    }
+
+
+def _numbers(columns: Sequence[Mapping[str, Point]], table: Table) -> _Numbers:
+    return [[_number(points.get(method)) for points in columns] for method in table.methods]
+
+
+def _number(point: Point | None) -> list[float | None] | None:
+    if point is None:
+        return None
+    std = None if point.std is None else round(point.std, _DIGITS)
+    return [round(point.mean, _DIGITS), std, point.seeds]
+
+
+def _task(results: Results, task: RunTask) -> dict[str, Any]:
+    table, found = results.table, results.values
+    curves = aggregate.task_curves(found, task.name)
+    # Each method against dense alone: others may lack results that it has.
+    relative: list[dict[str, Point]] = [{} for _ in table.budgets]
+    if DENSE in curves:
+        for method in curves:
+            pair = aggregate.means(found, [task.name], list({DENSE: 0, method: 0}), table.budgets)
+            for column, mean in zip(relative, pair.values(), strict=True):
+                column.update(mean.relative)
+    points = [
+        {method: curve[budget] for method, curve in curves.items() if budget in curve}
+        for budget in table.budgets
+    ]
+    return {
+        "title": task.title,
+        "domain": task.domain,
+        "year": task.year,
+        "metric": aggregate.metric(task),
+        "chance": aggregate.chance(task),
+        "points": _numbers(points, table),
+        "relative": _numbers(relative, table),
+    }
+
+
+def _ledger(table: Table) -> dict[str, Any]:
+    place = {method: index for index, method in enumerate(table.methods)}
+    lines = [
+        {
+            "name": line.name,
+            "method": place.get(line.name),
+            "flops": {purpose: flops for purpose, flops in line.flops.items() if flops},
+            "seconds": {part: round(s, 3) for part, s in line.seconds.items() if s},
+        }
+        for line in spending.lines(table)
+    ]
+    if (steps := spending.sharing(table)).steps:
+        seconds = {"other": round(steps.wall_s, 3)}
+        name = "steps that trials share"
+        lines.append({"name": name, "method": None, "flops": {}, "seconds": seconds})
+    return {
+        "purposes": {
+            "flops": dict(zip(PURPOSES, figures.COLOURS, strict=False)),
+            "seconds": dict(zip(spending.PARTS, figures.COLOURS, strict=False)),
+        },
+        "lines": lines,
+    }

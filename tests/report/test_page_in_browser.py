@@ -1,0 +1,219 @@
+"""The page in a browser: charts, toggles, tables, keyboard, phone, dark, print; chromium only."""
+
+import shutil
+
+import pytest
+
+from ctl_jax import report
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+
+METHODS = ["dense", "filters@0.5", "filters@0.75", "scratch"]
+# Names of the traces of every chart that is drawn now.
+TRACES = """() => [...document.querySelectorAll('.plot')].filter((plot) => plot.data)
+    .map((plot) => [plot.dataset.chart, plot.data.map((trace) => trace.name)])"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def _write(records, folder):
+    """A report with two domains, a task that is missing, and trials that diverged."""
+    records[0]["missing"] = [{"name": "cars", "title": "Cars", "reason": "no folder"}]
+    records[0]["tasks"][0]["domain"] = "satellite"
+    for record in records:
+        if record["type"] == "trial" and record["task"] == "digits":
+            record["domain"] = "satellite"
+            if record["learning_rate"] == 0.3:
+                record.update(diverged=True, dev=None, dev_test=None)
+    report.write(records, folder)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def report_file(make_records, tmp_path_factory):
+    return _write(make_records(), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def open_page(browser, report_file):
+    """Opens the page, offline; whatever the browser complains of fails the test."""
+    contexts, complaints = [], []
+
+    def opened(file=report_file, width=1200, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_offline(True)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on(
+            "request",
+            lambda request: request.url.startswith("file:") or complaints.append(request.url),
+        )
+        tab.goto(file.as_uri())
+        tab.locator(".plot").first.scroll_into_view_if_needed()
+        tab.wait_for_selector(".plot .main-svg")
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _draw_all(tab):
+    """Scrolls past every chart, since one is drawn when it comes near."""
+    for plot in tab.query_selector_all(".plot:visible"):
+        plot.scroll_into_view_if_needed()
+        tab.wait_for_function("(plot) => !stale.has(plot)", arg=plot)
+
+
+def _column(tab, table, number):
+    return tab.locator(f"{table} tbody tr > *:nth-child({number})").all_inner_texts()
+
+
+def test_toggles_act_on_every_chart(open_page):
+    tab = open_page()
+    _draw_all(tab)
+    charts = [chart for chart, _ in tab.evaluate(TRACES)]
+    # Two domains, which have a chart each.
+    assert charts == ["mean", "mean", "group", "group", "task", "task", "task", "ledger"]
+    tab.locator("input[name=method][value='3']").uncheck()
+    _draw_all(tab)
+    for chart, names in tab.evaluate(TRACES):
+        if chart != "ledger":
+            assert set(names) <= set(METHODS[:3])
+            assert len(names) >= 2
+    rows = tab.evaluate("() => document.querySelector('[data-chart=ledger]').data[0].y")
+    assert rows == ["pretraining, shared by the methods", *METHODS[2::-1]]
+    tab.click("#none")
+    _draw_all(tab)
+    assert all(not names for chart, names in tab.evaluate(TRACES) if chart != "ledger")
+    tab.click("#all")
+    _draw_all(tab)
+    shown = [names for chart, names in tab.evaluate(TRACES) if chart != "ledger"]
+    assert shown == [METHODS, METHODS[1:], *[METHODS] * 5]
+
+
+def test_views_axes_and_domains(open_page):
+    tab = open_page()
+    first = (
+        "() => { const {data, layout} = document.querySelector('.plot'); return [data, layout]; }"
+    )
+    data, layout = tab.evaluate(first)
+    score = data[0]["y"]
+    assert layout["xaxis"]["type"] == "log"
+    tab.select_option("[name=view]", "error")
+    tab.select_option("[name=axis]", "linear")
+    data, layout = tab.evaluate(first)
+    assert data[0]["y"] == pytest.approx([1 - y for y in score])
+    assert layout["xaxis"]["type"] == "linear"
+    tab.select_option("[name=view]", "relative")
+    data, _ = tab.evaluate(first)
+    assert [trace["name"] for trace in data] == METHODS[1:]
+    tab.select_option("[name=view]", "score")
+    tab.select_option("[name=group]", label="domain satellite (1)")
+    data, _ = tab.evaluate(first)
+    assert data[0]["y"] != score
+    assert tab.locator("section.task[data-index]:visible h3").all_text_contents() == [
+        "Task of digits (satellite, single_label, 2022)"
+    ]
+    assert set(_column(tab, "#results", 1)) == {"Task of digits"}
+
+
+def test_the_ledger_in_flops_and_in_seconds(open_page):
+    tab = open_page()
+    _draw_all(tab)
+    ledger = "() => document.querySelector('[data-chart=ledger]').data.map((t) => [t.name, t.x])"
+    flops = dict(tab.evaluate(ledger))
+    assert set(flops) == {"train", "validate", "search", "prune", "pretrain"}
+    tab.select_option("#unit", "seconds")
+    assert set(dict(tab.evaluate(ledger))) == {"chosen trials", "search"}
+
+
+def test_tables_sort_and_filter_by_keyboard(open_page):
+    tab = open_page()
+    head = tab.locator("#results thead th", has_text="Score")
+    head.locator("button").focus()
+    tab.keyboard.press("Enter")
+    scores = _column(tab, "#results", 6)
+    assert scores == sorted(scores)
+    assert head.get_attribute("aria-sort") == "ascending"
+    tab.keyboard.press("Space")
+    assert _column(tab, "#results", 6) == scores[::-1]
+    assert head.get_attribute("aria-sort") == "descending"
+    assert (
+        tab.locator("#results [aria-sort=ascending], #results [aria-sort=descending]").count() == 1
+    )
+    tab.locator(".filter input[aria-label*='Results']").fill("scratch glyphs")
+    assert set(_column(tab, "#results", 4)) == {"scratch"}
+    assert "3 of 3 rows" in tab.locator(".filter output").all_inner_texts()
+    # By size, not by letters: 1.6 TFLOP is the largest.
+    tab.locator("#results thead th", has_text="Budget").locator("button").click()
+    assert _column(tab, "#results", 5) == ["100 GFLOP", "400 GFLOP", "1.6 TFLOP"]
+    # The sum stays below.
+    ledger = tab.locator("table", has=tab.get_by_text("Wall time of trials"))
+    ledger.locator("button", has_text="Sum").click()
+    assert ledger.locator("tr").last.inner_text().startswith("total")
+
+
+def test_the_arrow_keys_say_the_points_of_a_chart(open_page):
+    tab = open_page()
+    tab.locator(".plot").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#said").inner_text().startswith("dense , 100 GFLOP")
+    tab.keyboard.press("ArrowDown")
+    assert tab.locator("#said").inner_text().startswith("filters@0.5 , 100 GFLOP")
+    assert tab.locator(".plot .hoverlayer .hovertext").first.is_visible()
+
+
+def test_axe_finds_nothing_serious_in_light_and_dark(open_page, make_records, tmp_path):
+    # Of every kind of thing one is enough: axe looks at each.
+    axes = {"methods": METHODS[:2], "budgets": (10**11, 4 * 10**11), "seeds": (0,)}
+    tab = open_page(
+        _write(make_records(tasks=("digits", "glyphs"), **axes), tmp_path), color_scheme="dark"
+    )
+    tab.evaluate(
+        "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+    )
+    back = "() => getComputedStyle(document.body).backgroundColor"
+    dark = tab.evaluate(back)
+    for rules in (None, {"runOnly": ["color-contrast"]}):
+        _draw_all(tab)
+        found = axe.Axe().run(tab, options=rules).response["violations"]
+        assert [
+            (each["id"], [node["html"] for node in each["nodes"]][:3])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ] == []
+        tab.click("#theme")
+        assert tab.evaluate(back) != dark or rules
+
+
+def test_a_phone_scrolls_in_one_direction(open_page):
+    tab = open_page(width=390)
+    _draw_all(tab)
+    width = tab.evaluate("() => document.documentElement.scrollWidth")
+    assert width == 390
+    # Wide tables scroll in themselves, also by keyboard.
+    assert tab.locator(".scroll[tabindex='0']").count() > 0
+
+
+def test_print_has_every_chart_in_light(open_page):
+    tab = open_page(color_scheme="dark")
+    tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    state = """() => [...document.querySelectorAll('.plot')]
+        .map((plot) => [plot.layout?.width, plot.layout?.font.color])"""
+    assert {tuple(each) for each in tab.evaluate(state)} == {(640, "#000")}
+    tab.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(state)[0] != [640, "#000"]
