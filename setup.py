@@ -67,7 +67,7 @@ setuptools.setup(
         "safetensors>=0.5",
         "scikit-learn>=1.5",
         # Comes with jax.
-        "scipy>=1.13",
+        "scipy>=1.15",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={

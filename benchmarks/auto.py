@@ -25,7 +25,7 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import steps
 from ctl_jax.experiment.auto import expectation
 from ctl_jax.experiment.kinds import look
-from ctl_jax.report import frontier
+from ctl_jax.report.statistics import mean_interval
 
 AUTO = "auto"
 BUDGETS = "5e10,1e11,2.5e11,5e11,1.5e12,5e12"
@@ -146,7 +146,7 @@ def _row(scores: Scores, budget: str, tasks: Sequence[str]) -> Iterator[str]:
         hindsight = {task: best_of_task(scores, budget, task) for task in tasks}
         yield f"{statistics.fmean(hindsight.values()):.3f}"
         ratios = [auto[task] / hindsight[task] for task in tasks]
-        yield frontier.interval(ratios).shown
+        yield mean_interval(ratios).shown
     else:
         yield from ["", "", "", ""]
     for method in PLAIN:

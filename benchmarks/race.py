@@ -22,6 +22,7 @@ from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.report import frontier
 from ctl_jax.report.aggregate import values
+from ctl_jax.report.statistics import mean_interval
 
 Row = Mapping[str, Any]
 
@@ -125,7 +126,7 @@ def _means(
         for budget, by_method in columns.items():
             shown = formatting.DASH
             if method in by_method:
-                shown = frontier.interval(by_method[method]).shown
+                shown = mean_interval(by_method[method]).shown
                 shown = f"**{shown}**" if method == leaders[budget].method else shown
             cells.append(shown)
         grid.append([f"`{method}`", *cells])

@@ -1,10 +1,12 @@
 """Tables of method by budget, as the page's template takes them."""
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import formatting
 from ctl_jax.report.aggregate import DENSE, Mean, Point, Scores, error
+from ctl_jax.report.frontier import Leader
 
 Row = dict[str, Any]
 # What is made of each point before it is shown.
@@ -17,51 +19,64 @@ def grid(
     seeds: Sequence[int],
     *,
     lower_is_better: bool = False,
+    leaders: Sequence[Leader | None] = (),
 ) -> list[Row]:
     """Rows of method by budget; marks the best of a column and what dense is better than.
+
+    The best is in bold only where its leader says that all others can be told from it.
 
     Args:
       methods: the run's methods.
       columns: for each budget the points by method; methods may be absent.
       seeds: the run's seeds, so that a cell with fewer says so.
       lower_is_better: whether the numbers are errors.
+      leaders: for each budget the best method, with the intervals of all; none without intervals.
     """
     best_of = min if lower_is_better else max
     sign = -1 if lower_is_better else 1
     rows = []
     for method in methods:
         cells = []
-        for points in columns:
+        for points, leader in itertools.zip_longest(columns, leaders):
             point = points.get(method)
-            cell = _empty()
-            if point is not None:
-                cell["value"] = formatting.metric(point.mean)
-                cell["spread"] = "" if point.std is None else f"± {point.std:.3f}"
-                if point.seeds < len(seeds):
-                    cell["note"] = f"{point.seeds} of {len(seeds)} seeds"
-                cell["best"] = point.mean == best_of(other.mean for other in points.values())
-                cell["below"] = DENSE in points and sign * point.mean < sign * points[DENSE].mean
-            cells.append(cell)
+            if point is None:
+                cells.append(cell())
+                continue
+            cells.append(
+                cell(
+                    formatting.metric(point.mean),
+                    interval=leader.scores[method].ends if leader else "",
+                    spread="" if point.std is None else f"± {point.std:.3f}",
+                    note=f"{point.seeds} of {len(seeds)} seeds" if point.seeds < len(seeds) else "",
+                    top=point.mean == best_of(other.mean for other in points.values()),
+                    best=leader is not None and leader.method == method and leader.others == (),
+                    below=DENSE in points and sign * point.mean < sign * points[DENSE].mean,
+                )
+            )
         rows.append({"method": method, "cells": cells})
     return rows
 
 
-def relative_grid(methods: Sequence[str], columns: Sequence[Mean]) -> list[Row]:
+def relative_grid(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> list[Row]:
     """Rows of the improvement over dense, method by budget."""
     rows = []
     for method in methods:
         cells = []
-        for mean in columns:
+        for mean in at_budget.values():
             point = mean.relative.get(method)
-            cell = _empty()
-            if point is not None:
-                cell["value"] = percent(point.mean)
-                cell["spread"] = "" if point.std is None else f"± {100 * point.std:.1f}"
-                cell["note"] = f"better on {mean.better[method]} of {len(mean.tasks)}"
-                top = max(other.mean for other in mean.relative.values())
-                cell["best"] = point.mean == top and point.mean > 0
-                cell["below"] = point.mean < 0
-            cells.append(cell)
+            if point is None:
+                cells.append(cell())
+                continue
+            top = max(other.mean for other in mean.relative.values())
+            cells.append(
+                cell(
+                    percent(point.mean),
+                    spread="" if point.std is None else f"± {100 * point.std:.1f}",
+                    note=f"better on {mean.better[method]} of {len(mean.tasks)}",
+                    top=point.mean == top and point.mean > 0,
+                    below=point.mean < 0,
+                )
+            )
         rows.append({"method": method, "cells": cells})
     return [row for row in rows if row["method"] != DENSE]
 
@@ -71,8 +86,36 @@ def percent(fraction: float) -> str:
     return formatting.percent(fraction).replace("-", formatting.MINUS)
 
 
-def _empty() -> Row:
-    return {"value": formatting.DASH, "spread": "", "note": "", "best": False, "below": False}
+def cell(
+    value: str = formatting.DASH,
+    *,
+    interval: str = "",
+    spread: str = "",
+    note: str = "",
+    top: bool = False,
+    best: bool = False,
+    below: bool = False,
+) -> Row:
+    """What the template shows of a number.
+
+    Args:
+      value: the number.
+      interval: below it.
+      spread: below that.
+      note: below all.
+      top: whether it is the best of its column: underlined.
+      best: whether an interval says so: bold.
+      below: whether the baseline is better: marked.
+    """
+    return {
+        "value": value,
+        "interval": interval,
+        "spread": spread,
+        "note": note,
+        "top": top,
+        "best": best,
+        "below": below,
+    }
 
 
 def group_views(
@@ -96,10 +139,10 @@ def group_views(
         columns = [_points(means[budget], change) for budget in budgets]
         rows = grid(methods, columns, seeds, lower_is_better=change is error)
         for row in rows:
-            for cell, budget in zip(row["cells"], budgets, strict=True):
+            for shown, budget in zip(row["cells"], budgets, strict=True):
                 # A mean over fewer tasks than its neighbour is not to be compared with it.
                 if 0 < len(means[budget].tasks) < tasks:
-                    cell["note"] = f"{len(means[budget].tasks)} of {tasks} tasks"
+                    shown["note"] = f"{len(means[budget].tasks)} of {tasks} tasks"
         return {"name": name, "count": _tasks(tasks), "rows": rows}
 
     whole = found[0]

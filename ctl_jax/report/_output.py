@@ -5,28 +5,39 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ctl_jax import files
-from ctl_jax.report import aggregate
+from ctl_jax.errors import UserError
+from ctl_jax.report import _comparison_tables, aggregate
 from ctl_jax.report._results import rows, to_csv
-from ctl_jax.report._table import read
-from ctl_jax.report.aggregate import values
+from ctl_jax.report._table import Table, read
+from ctl_jax.report.aggregate import DENSE, Values, values
+from ctl_jax.report.comparisons import Comparisons, compare
 
 
-def write(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str]) -> list[files.Path]:
-    """Writes `results.csv`, `means.csv`, `missing.csv`, `report.html` and `figures/*.png`.
+def write(
+    lines: Iterable[Mapping[str, Any]],
+    workdir: str | os.PathLike[str],
+    baseline: str | None = None,
+) -> list[files.Path]:
+    """Writes tables, `report.html` and `figures/*.png`.
 
     `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
-    year), method and budget, `missing.csv` one a task of the stream that there was no data for. The
-    same records, in any order, give the same bytes. Each file appears whole or not at all.
+    year), method and budget, `comparisons.csv` one a method and budget against the baseline,
+    `curves.csv` one a method over all budgets, `missing.csv` one a task of the stream that there
+    was no data for. The same records, in any order, give the same bytes. Each file appears whole or
+    not at all.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
       workdir: folder of the run, local or `gs://bucket/path`; made where it does not exist.
+      baseline: the method that others are compared with; None is dense, or the first of a run
+        without it.
 
     Returns:
       The paths of the files, in the order above.
 
     Raises:
-      UserError: the records are incomplete or contradict each other.
+      UserError: the records are incomplete or contradict each other, or the run has no method of
+        the baseline's name.
     """
     # A plan draws nothing, and packages that draw are a seventh of the time that a command takes to
     # start.
@@ -36,13 +47,16 @@ def write(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str]) -
     result_rows = rows(table)
     found = values(result_rows)
     scores = aggregate.scores(table, found, values(result_rows, "dev_test_top5"))
-    results = gallery.Results(table, result_rows, found, scores)
+    compared = _compare(table, found, baseline)
+    results = gallery.Results(table, result_rows, found, scores, compared)
     images = gallery.draw_all(results)
 
     folder = files.path(workdir)
     contents = {
         "results.csv": to_csv(result_rows).encode(),
         "means.csv": aggregate.means_csv(scores, table).encode(),
+        "comparisons.csv": _comparison_tables.at_csv(compared, table.budgets).encode(),
+        "curves.csv": _comparison_tables.curves_csv(compared).encode(),
         "missing.csv": aggregate.missing_csv(table.missing).encode(),
         # The config may name folders that are not UTF-8.
         "report.html": _page.render(results, images).encode(errors="backslashreplace"),
@@ -50,3 +64,12 @@ def write(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str]) -
     }
     files.at_once(lambda name: files.write_bytes(folder / name, contents[name]), contents)
     return [folder / name for name in contents]
+
+
+def _compare(table: Table, found: Values, baseline: str | None) -> Comparisons | None:
+    if baseline is not None and baseline not in table.methods:
+        raise UserError(f"baseline {baseline!r}: expected one of {', '.join(table.methods)}")
+    if len(table.methods) < 2:
+        return None
+    default = DENSE if DENSE in table.methods else table.methods[0]
+    return compare(found, table.task_names, table.methods, table.budgets, baseline or default)

@@ -15,12 +15,23 @@ import plotly.offline
 from ctl_jax import formatting
 from ctl_jax.formatting import DASH, si
 from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
-from ctl_jax.report import _charts, _choices, _html_tables, aggregate, frontier, spending
-from ctl_jax.report._budgets import labels, units
-from ctl_jax.report._html_tables import grid, percent, relative_grid
+from ctl_jax.report import (
+    _charts,
+    _choices,
+    _comparison_tables,
+    _html_tables,
+    aggregate,
+    frontier,
+    spending,
+)
+from ctl_jax.report._budgets import Axis, labels, units
+from ctl_jax.report._comparison_tables import caveats, headline
+from ctl_jax.report._html_tables import grid, relative_grid
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import facts, of_table
-from ctl_jax.report.aggregate import DENSE, Mean, task_curves, values
+from ctl_jax.report.aggregate import DENSE, task_curves, values
+from ctl_jax.report.comparisons import Comparisons
+from ctl_jax.report.frontier import Leader, at_budget
 from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_figure
 
 # Of more values of a setting there is no table of which won.
@@ -70,10 +81,12 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
     run = table.run
     if run is None:
         return {"run": None}
-    methods, budgets, at_budget = table.methods, table.budgets, results.scores[0].macro
+    methods, budgets, macro = table.methods, table.budgets, results.scores[0].macro
     metric = aggregate.metric_name(table.tasks)
     compared = frontier.versus(rows, table.task_names, methods, budgets)
     told = frontier.crossover(compared)
+    leaders = frontier.frontier(results.values, table.task_names, methods, budgets)
+    said = headline(methods, macro, _best_on_dev(results), leaders, results.compared)
     trials_left, rows_left = spending.unfinished(table)
     diverged = spending.diverged(table)
     found_in = [(task, formatting.data_notes(task.notes, task.passed_over)) for task in table.tasks]
@@ -94,19 +107,26 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "facts": _facts(run, table),
         "drawn": {each["name"]: each for each in _charts.methods(methods)},
         "charts": _charts.data(results) if results.values else None,
-        "has_means": any(mean.points for mean in at_budget.values()),
+        "has_means": any(mean.points for mean in macro.values()),
         "dense": DENSE in methods,
         "figures": [
             (f.name, f.alt.format(metric=metric))
             for f in FIGURES
             if f.name in images and f.name not in _DRAWN
         ],
-        "sentences": [*_sentences(methods, at_budget), *filter(None, [told])],
-        "leaders": _leaders(results),
+        "sentences": [*said, *([(told, False)] if told else [])],
+        "caveats": caveats(results.compared, len(table.tasks), len(table.seeds)),
+        "leaders": _leaders(leaders),
         "versus": _versus(compared),
-        "mean_tasks": [len(at_budget[budget].tasks) for budget in budgets],
-        "mean_grid": grid(methods, [at_budget[b].points for b in budgets], table.seeds),
-        "relative_grid": relative_grid(methods, [at_budget[b] for b in budgets]),
+        "mean_tasks": [len(macro[budget].tasks) for budget in budgets],
+        "mean_grid": grid(
+            methods,
+            [macro[b].points for b in budgets],
+            table.seeds,
+            leaders=[leaders.get(b) for b in budgets],
+        ),
+        "relative_grid": relative_grid(methods, macro),
+        "compared": _compared(results.compared, methods, budgets),
         "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),
         "best": [
             (each.task.title, training_figure(each.task.name), facts(each, run.model))
@@ -171,39 +191,19 @@ def _find(config: Mapping[str, Any], key: str) -> Iterator[str]:
             yield str(value)
 
 
-def _sentences(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> Iterator[str]:
-    """The headline: who wins where compute is scarce and plentiful, and who loses."""
-    known = {budget: mean for budget, mean in at_budget.items() if mean.points}
-    budgets, with_points = list(at_budget), list(known)
-    for budget in dict.fromkeys(with_points[:1] + with_points[-1:]):
-        mean = known[budget]
-        best = max(methods, key=lambda method: mean.points[method].mean)
-        where = {budgets[0]: "smallest", budgets[-1]: "largest"}.get(budget)
-        place = f"the {where} budget" if where and len(budgets) > 1 else "the budget"
-        gain = mean.relative.get(best)
-        change = "" if gain is None else f", {percent(gain.mean)} relative to dense"
-        yield (
-            f"At {place} ({_label(budget)}) {best} is best: "
-            f"{formatting.metric(mean.points[best].mean)}{change}."
-        )
-    for method in methods:
-        lost = {
-            budget: mean.relative[method].mean
-            for budget, mean in known.items()
-            if method in mean.relative and mean.relative[method].mean < 0
-        }
-        if lost:
-            worst = min(lost, key=lost.__getitem__)
-            yield (
-                f"{method} is below dense at {len(lost)} of {len(known)} budgets, "
-                f"at worst {percent(lost[worst])} ({_label(worst)})."
-            )
+def _best_on_dev(results: Results) -> dict[str, str]:
+    """The method of the highest mean on dev, by budget that has one."""
+    table, dev = results.table, values(results.rows, "dev")
+    found = {b: at_budget(dev, table.task_names, table.methods, b) for b in table.budgets}
+    return {
+        budget: max(by_method, key=lambda method: statistics.fmean(by_method[method]))
+        for budget, by_method in found.items()
+        if by_method
+    }
 
 
-def _leaders(results: Results) -> list[tuple[str, ...]]:
+def _leaders(leaders: Mapping[str, Leader]) -> list[tuple[str, ...]]:
     """The best method at each budget: budget, method, mean, tasks, what is no worse."""
-    table = results.table
-    found = frontier.frontier(results.values, table.task_names, table.methods, table.budgets)
     return [
         (
             _label(budget),
@@ -212,8 +212,25 @@ def _leaders(results: Results) -> list[tuple[str, ...]]:
             str(best.tasks),
             DASH if not best.others else ", ".join(best.others),
         )
-        for budget, best in found.items()
+        for budget, best in leaders.items()
     ]
+
+
+def _compared(
+    compared: Comparisons | None, methods: Sequence[str], budgets: Axis
+) -> dict[str, Any] | None:
+    """What the template shows of methods against a baseline; None where nothing compares them."""
+    if compared is None or not compared.at:
+        return None
+    return {
+        "baseline": compared.baseline,
+        "difference": _comparison_tables.difference_rows(compared, methods, budgets),
+        "improvement": _comparison_tables.improvement_rows(compared, methods, budgets),
+        "saving": _comparison_tables.saving_rows(compared, methods, budgets),
+        "curves": _comparison_tables.curve_rows(compared),
+        "is_tested": any(each.p is not None for each in compared.at.values()),
+        "is_fitted": any(curve.asymptote for curve in compared.curves.values()),
+    }
 
 
 def _versus(compared: Mapping[str, frontier.Versus]) -> list[tuple[str, ...]]:

@@ -75,10 +75,14 @@ def values(rows: Iterable[Mapping[str, Any]], column: str = "dev_test") -> Value
     return found
 
 
+def mean_of(by_seed: Mapping[int, float]) -> float:
+    """The mean over seeds."""
+    return statistics.fmean(by_seed.values())
+
+
 def point(by_seed: Mapping[int, float]) -> Point:
     """The mean over seeds and its spread."""
-    numbers = list(by_seed.values())
-    return Point(statistics.fmean(numbers), _std(numbers), len(numbers))
+    return Point(mean_of(by_seed), _std(list(by_seed.values())), len(by_seed))
 
 
 def task_curves(found: Values, task: str) -> dict[str, dict[str, Point]]:
@@ -135,7 +139,7 @@ def _mean_at(
         return Mean((), {}, {}, {})
     weight = None if weights is None else [weights[task] for task in tasks]
     level = {
-        m: statistics.fmean([point(at_budget[t][m]).mean for t in tasks], weight) for m in methods
+        m: statistics.fmean([mean_of(at_budget[t][m]) for t in tasks], weight) for m in methods
     }
     # A seed counts where all these tasks have it; then its mean is over the same tasks too.
     by_seed = {m: _seed_means([at_budget[t][m] for t in tasks], weight) for m in methods}
@@ -152,7 +156,7 @@ def _mean_at(
         ratio = (level[m] - level[DENSE]) / level[DENSE]
         relative[m] = Point(ratio, _std(list(seeds.values())), min(count[m], count[DENSE]))
     better = {
-        m: sum(point(at_budget[t][m]).mean > point(at_budget[t][DENSE]).mean for t in tasks)
+        m: sum(mean_of(at_budget[t][m]) > mean_of(at_budget[t][DENSE]) for t in tasks)
         for m in others
     }
     return Mean(tasks, points, relative, better)

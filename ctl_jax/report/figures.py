@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLo
 from ctl_jax import formatting
 from ctl_jax.report._budgets import Axis, labels
 from ctl_jax.report.aggregate import DENSE, Point
+from ctl_jax.report.comparisons import Ranks
 
 # Okabe and Ito, "Color Universal Design" (2008), which people with any colour vision tell apart;
 # without their yellow, which is too light for a line; in its place Tol's wine ("Colour Schemes",
@@ -161,6 +162,57 @@ def training(
             )
             beside.set_ylabel(f"{metric} (dev)")
         return png(figure, axes)
+
+
+def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) -> bytes:
+    """Draws average ranks, a line a budget, each with its critical difference.
+
+    After the diagrams of Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets,
+    2006: what a bar joins cannot be told apart.
+
+    Args:
+      title: title of the figure.
+      by_budget: average ranks, with a critical difference.
+      methods: the run's methods, which fix colours.
+
+    Returns:
+      A PNG.
+    """
+    chosen = styles(methods)
+    with canvas(title) as (figure, axes):
+        for row, found in enumerate(by_budget.values()):
+            for method, rank in found.ranks.items():
+                style = chosen[method]
+                axes.plot(
+                    rank,
+                    row,
+                    color=style.colour,
+                    marker=style.marker,
+                    linestyle="none",
+                    markeredgecolor="white",
+                    markeredgewidth=0.7,
+                    label="" if row else method.replace("$", r"\$"),
+                )
+            for number, (low, high) in enumerate(_joined(found)):
+                place = row + 0.22 + 0.09 * number
+                axes.plot([low, high], [place, place], color=_BLACK, linewidth=2.4)
+        axes.set_yticks(range(len(by_budget)), labels(by_budget))
+        axes.set_ylim(len(by_budget) - 0.3, -0.4)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("average rank, 1 the best (a bar joins what cannot be told apart)")
+        return png(figure, axes)
+
+
+def _joined(found: Ranks) -> list[tuple[float, float]]:
+    """The widest ranges of ranks that are within the critical difference."""
+    apart = found.critical_difference or 0.0
+    ranks = sorted(found.ranks.values())
+    ranges: list[tuple[float, float]] = []
+    for low in ranks:
+        high = max(rank for rank in ranks if rank <= low + apart)
+        if high > low and (not ranges or high > ranges[-1][1]):
+            ranges.append((low, high))
+    return ranges
 
 
 class Expectation(NamedTuple):

@@ -3,62 +3,13 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ctl_jax import formatting
 from ctl_jax.report._budgets import labels
-from ctl_jax.report.aggregate import Values, means, point, values
-
-_LEVEL = 0.95
-_RESAMPLES = 9999
-
-
-class Interval(NamedTuple):
-    """A mean over tasks and its 95% interval; both ends are None of fewer than two tasks."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def shown(self) -> str:
-        """As people read it: `0.812 (0.780 to 0.840)`."""
-        if self.low is None or self.high is None:
-            return formatting.metric(self.mean)
-        low, high = map(formatting.metric, (self.low, self.high))
-        return f"{formatting.metric(self.mean)} ({low} to {high})"
-
-
-def interval(numbers: Sequence[float]) -> Interval:
-    """The mean over tasks with its interval by the bootstrap over tasks.
-
-    It is bias-corrected and accelerated (Efron, Better bootstrap confidence intervals, 1987), and
-    the same for the same numbers. A task's number should be its mean over seeds: how much seeds
-    vary is then part of how much tasks vary. Of fewer than about six tasks it is too narrow.
-
-    Args:
-      numbers: one a task, at least one.
-    """
-    mean = statistics.fmean(numbers)
-    if len(numbers) < 2:
-        return Interval(mean)
-    least, most = min(numbers), max(numbers)
-    # Where nothing varies but the last digits, the bootstrap divides by zero.
-    if most - least < 1e-9:
-        return Interval(mean, least, most)
-    # A second's import, which few commands need.
-    import scipy.stats
-
-    found = scipy.stats.bootstrap(
-        (np.asarray(numbers, np.float64),),
-        np.mean,
-        confidence_level=_LEVEL,
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+from ctl_jax.report.aggregate import Values, mean_of, values
+from ctl_jax.report.statistics import Interval, mean_intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +18,21 @@ class Leader:
 
     Attributes:
       method: its name.
-      score: its mean over these tasks.
+      scores: the mean over these tasks, by method.
       tasks: how many they are.
       others: methods that cannot be told from it: the interval of the paired difference holds
         zero. None of one task, which tells no interval.
     """
 
     method: str
-    score: Interval
+    scores: dict[str, Interval]
     tasks: int
     others: tuple[str, ...] | None
+
+    @property
+    def score(self) -> Interval:
+        """Its own mean."""
+        return self.scores[self.method]
 
 
 def frontier(
@@ -100,12 +56,15 @@ def frontier(
 
 
 def _leader(best: str, by_method: Mapping[str, Sequence[float]]) -> Leader:
-    score, tasks = interval(by_method[best]), len(by_method[best])
-    if tasks == 1:
-        return Leader(best, score, tasks, None)
-    behind = {method: _difference(by_method[best], by_method[method]) for method in by_method}
-    others = (m for m, difference in behind.items() if m != best and (difference.low or 0) <= 0)
-    return Leader(best, score, tasks, tuple(others))
+    scores = np.array(list(by_method.values())).T
+    behind = np.array(by_method[best])[:, None] - scores
+    found = mean_intervals(np.concatenate([scores, behind], axis=1))
+    means, differences = (
+        dict(zip(by_method, part, strict=True))
+        for part in (found[: len(by_method)], found[len(by_method) :])
+    )
+    others = tuple(m for m, each in differences.items() if m != best and (each.low or 0) <= 0)
+    return Leader(best, means, len(scores), others if len(scores) > 1 else None)
 
 
 def at_budget(
@@ -116,14 +75,12 @@ def at_budget(
     The tasks are those that all of these methods have; empty where there are none.
     """
     present = [m for m in methods if any(budget in found.get(t, {}).get(m, {}) for t in tasks)]
-    shared = means(found, tasks, present, [budget])[budget].tasks if present else ()
-    if not shared:
-        return {}
-    return {m: [point(found[task][m][budget]).mean for task in shared] for m in present}
+    shared = [t for t in tasks if all(budget in found.get(t, {}).get(m, {}) for m in present)]
+    return {m: [mean_of(found[t][m][budget]) for t in shared] for m in present if shared}
 
 
 def _difference(one: Sequence[float], other: Sequence[float]) -> Interval:
-    return interval([a - b for a, b in zip(one, other, strict=True)])
+    return mean_intervals(np.subtract(one, other)[:, None])[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,11 +162,13 @@ def crossover(found: Mapping[str, Versus]) -> str:
 def _ends(difference: Interval) -> tuple[float, float]:
     """Both ends of an interval; of one task, which has none, the difference itself."""
     low, high = difference.low, difference.high
-    return (difference.mean, difference.mean) if low is None or high is None else (low, high)
+    return (
+        (difference.estimate, difference.estimate) if low is None or high is None else (low, high)
+    )
 
 
 def _compared(found: Versus, budget: str) -> str:
-    number = f"{found.difference.mean:+.3f}"
+    number = f"{found.difference.estimate:+.3f}"
     if found.difference.low is None:
         number += ", of one task, which tells no interval"
     else:

@@ -14,6 +14,7 @@ from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
 from ctl_jax.report.aggregate import Mean, Point, Values, task_curves
+from ctl_jax.report.comparisons import Comparisons
 
 
 class Results(NamedTuple):
@@ -24,12 +25,14 @@ class Results(NamedTuple):
       rows: the rows of `results.csv`.
       values: `dev_test` of the rows, from `aggregate.values`.
       scores: of all tasks, and of groups of them, from `aggregate.scores`.
+      compared: methods against a baseline; None of fewer than two methods.
     """
 
     table: Table
     rows: Sequence[Mapping[str, Any]]
     values: Values
     scores: Sequence[aggregate.Scores]
+    compared: Comparisons | None
 
 
 # Makes a PNG; None where there are no numbers for it.
@@ -112,6 +115,17 @@ def relative_to_dense(results: Results) -> bytes | None:
     return figures.relative(title, metric, curves, table.methods, table.budgets)
 
 
+@figure("Average rank of each method at each training budget; the numbers are in comparisons.csv")
+def average_ranks(results: Results) -> bytes | None:
+    ranks = results.compared.ranks if results.compared else {}
+    shown = {b: each for b, each in ranks.items() if each.critical_difference is not None}
+    if not shown:
+        return None
+    counts = sorted({each.tasks for each in shown.values()})
+    title = f"Average rank over {_range(counts)} tasks"
+    return figures.ranks(title, shown, results.table.methods)
+
+
 def task_figure(task: str) -> str:
     """The name of a task's figure."""
     return f"task_{task}"
@@ -184,6 +198,9 @@ def _curves(
 
 def _task_counts(at_budget: Mapping[str, Mean]) -> str:
     """Over how many tasks the means are, a range where budgets differ."""
-    counts = sorted({len(mean.tasks) for mean in at_budget.values() if mean.tasks})
-    number = formatting.DASH.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    number = _range(sorted({len(mean.tasks) for mean in at_budget.values() if mean.tasks}))
     return f"{number} task" if number == "1" else f"{number} tasks"
+
+
+def _range(counts: Sequence[int]) -> str:
+    return formatting.DASH.join(map(str, dict.fromkeys([counts[0], counts[-1]])))

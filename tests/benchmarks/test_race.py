@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ctl_jax.errors import UserError
-from ctl_jax.report import frontier
+from ctl_jax.report.statistics import mean_interval
 
 PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "race.py"
 SPEC = importlib.util.spec_from_file_location("race", PATH)
@@ -37,7 +37,7 @@ ROWS = [
 def test_tables_have_each_method_at_each_budget():
     groups = race.groups_of(ROWS, ["near=a,b"])
     text = race.render(ROWS, groups)
-    best = frontier.interval([0.5, 0.6, 0.8]).shown
+    best = mean_interval([0.5, 0.6, 0.8]).shown
     assert f"| `probe` | **{best}** | \N{EN DASH} |" in text
     assert "| tasks | 3 | 3 |" in text
     assert f"| 100 GFLOP | `probe` | {best} |  |" in text

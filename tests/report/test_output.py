@@ -21,6 +21,8 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
     assert names == [
         "results.csv",
         "means.csv",
+        "comparisons.csv",
+        "curves.csv",
         "missing.csv",
         "report.html",
         "figures/mean_over_tasks.png",
@@ -34,7 +36,7 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
     assert _bytes(report.write(records, tmp_path / "b")) == _bytes(paths)
     assert _bytes(report.write(records, tmp_path / "a")) == _bytes(paths)
     assert _bytes(report.write(records, f"{bucket}/run")) == _bytes(paths)
-    for path in paths[4:]:
+    for path in paths[6:]:
         with Image.open(path) as image:
             image.verify()
             assert image.size == (1024, 704)
@@ -49,10 +51,11 @@ def test_names_of_folders_that_are_not_utf8(make_records, tmp_path):
 
 def test_no_records_give_a_header_and_a_page(tmp_path):
     paths = report.write([], tmp_path)
-    names = ["results.csv", "means.csv", "missing.csv", "report.html"]
+    names = ["results.csv", "means.csv", "comparisons.csv", "curves.csv", "missing.csv"]
+    names.append("report.html")
     assert [path.name for path in paths] == names
     assert paths[0].read_text().splitlines()[0].startswith("variant,task,dataset,domain,method")
-    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:3])
+    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:5])
 
 
 def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):

@@ -14,6 +14,7 @@ from ctl_jax.report.aggregate import means, values
 GROUPINGS = ("metric", "domain", "year")
 # Data, the charting library, and the page's own.
 SCRIPTS = 3
+BEST = ("td", "best")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -24,6 +25,8 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.stack, self.tags, self.ids, self.links, self.text = [], [], [], [], []
         self.charts = []
+        # What is in bold: words of the text, and numbers of tables.
+        self.bold, self.best = [], []
         self.feed(source)
         self.close()
         assert self.stack == []
@@ -41,14 +44,18 @@ class Page(html.parser.HTMLParser):
             if name in ("src", "href"):
                 self.links.append(value)
         if tag not in VOID:
-            self.stack.append(tag)
+            self.stack.append("td.best" if (tag, dict(attrs).get("class")) == BEST else tag)
 
     def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
+        assert self.stack.pop().partition(".")[0] == tag
 
     def handle_data(self, data):
         if not self.stack or self.stack[-1] not in ("style", "script"):
             self.text.append(data)
+        if self.stack[-1:] == ["b"]:
+            self.bold.append(data)
+        if self.stack[-1:] == ["td.best"]:
+            self.best.append(data.strip())
 
 
 @pytest.fixture
@@ -101,11 +108,45 @@ def test_the_best_method_is_in_the_headline(make_records, page):
     records = make_records()
     for record in records:
         if record["type"] == "trial":
-            record["dev_test"] = 0.75 if record["method"] == "filters@0.5" else 0.5
-    assert (
-        "At the smallest budget (100 GFLOP) filters@0.5 is best: 0.750, +50.0%"
-        in page(records).text
+            record["dev"] = record["dev_test"] = 0.75 if record["method"] == "filters@0.5" else 0.5
+    got = page(records)
+    said = (
+        "At the smallest budget (100 GFLOP) filters@0.5 is best on dev, with 0.750 (0.750 to "
+        "0.750) on dev_test: +0.250 (+0.250 to +0.250) against dense, +50.0% relative to dense."
     )
+    assert said in got.text
+    assert said in got.bold
+
+
+def test_dev_chooses_the_headline(make_records, page):
+    records = make_records()
+    for record in records:
+        if record["type"] == "trial":
+            record["dev"] = 0.75 if record["method"] == "filters@0.5" else 0.5
+            record["dev_test"] = 0.75 if record["method"] == "scratch" else 0.5
+    assert "At the smallest budget (100 GFLOP) filters@0.5 is best on dev, with 0.500" in (
+        page(records).text
+    )
+
+
+def test_a_headline_is_bold_only_where_its_interval_excludes_zero(make_records, page):
+    """Better on the mean, and not on every task: nothing that may be shouted."""
+    records = make_records()
+    gains = {"digits": 0.3, "glyphs": -0.1, "textures": 0.05}
+    for record in records:
+        if record["type"] == "trial":
+            gain = gains[record["task"]] if record["method"] == "filters@0.5" else 0
+            gain -= 0.2 if record["method"] in ("filters@0.75", "scratch") else 0
+            record["dev"] = record["dev_test"] = 0.5 + gain
+    got = page(records)
+    said = "At the smallest budget (100 GFLOP) filters@0.5 is best on dev"
+    assert said in got.text
+    assert not [words for words in got.bold if words.startswith("At the")]
+    found = re.search(r"\+0\.083 \((\S)\S+ to (\S)\S+\) against dense", got.text)
+    assert found
+    assert found.groups() == ("\N{MINUS SIGN}", "+")
+    # Nor is a number of a table: dense cannot be told from the best.
+    assert "+0.083" not in got.best
 
 
 def test_what_is_below_dense_is_marked(make_records, page):
@@ -115,15 +156,17 @@ def test_what_is_below_dense_is_marked(make_records, page):
         if record["type"] == "trial":
             record["dev_test"] = levels[record["method"]]
     text = page(records).text
-    # Scratch alone, at three budgets: in the mean, in the improvement, in each of three tasks, in
-    # the mean weighted by examples; and as errors, in the mean and weighted.
+    # Scratch alone, at three budgets: in the mean, in the improvement, in the difference to dense,
+    # in each of three tasks, in the mean weighted by examples; and as errors, in the mean and
+    # weighted.
     mark = "\N{BLACK DOWN-POINTING TRIANGLE}"
-    assert text.count(f"0.250 {mark}") == 3 * 5
+    assert text.count(f" 0.250 {mark}") == 3 * 5
+    assert text.count(f"\N{MINUS SIGN}0.250 {mark}") == 3
     assert text.count(f"0.750 {mark}") == 3 * 2
     assert text.count(f"\N{MINUS SIGN}50.0% {mark}") == 3
     # Top-5 accuracy has noise of its own.
     rest = text[: text.index("Top-5")] + text[text.index("What was run") :]
-    assert len(re.findall(rf"\d%? {mark}", rest)) == 3 * 8
+    assert len(re.findall(rf"\d%? {mark}", rest)) == 3 * 9
     assert (
         "scratch is below dense at 3 of 3 budgets, at worst \N{MINUS SIGN}50.0% (100 GFLOP)" in text
     )
@@ -215,7 +258,7 @@ def test_without_dense_the_comparison_is_left_out_with_a_sentence(make_records, 
 
 def test_one_seed_is_said_to_have_no_spread(make_records, page):
     got = page(make_records(seeds=(0,)))
-    assert "One seed" in got.text
+    assert "One seed: how much another seed would change is not known." in got.text
     assert "\N{PLUS-MINUS SIGN}" not in got.text
 
 
@@ -315,7 +358,7 @@ def test_budgets_in_epochs(make_records, page):
     got = page(records)
     assert "At the smallest budget (4 epochs)" in got.text
     assert "Budgets in epochs. What an epoch of dense training" in got.text
-    assert got.text.count("Method 4 epochs 16 epochs 64 epochs") == 3 + 3
+    assert got.text.count("Method 4 epochs 16 epochs 64 epochs") == 3 + 3 + 3
     # Steps in the mean over tasks of an epoch's FLOPs: 4/3 of what they were.
     assert f"{int(10**11 * 4 / 3 // 4e9)} \N{EN DASH}" in got.text
 
