@@ -7,7 +7,7 @@ results.csv is compared byte for byte with that of one worker that was left alon
 last bit, and what is left in the folder is looked at; then the next run begins in a new folder. The
 parent imports everything and only forks, so that a worker is at work within seconds. The moments
 are drawn from the time that a run of one worker takes, so that kills fall into pretraining,
-pruning, both phases of trials, the writing of models, and the report.
+pruning, rungs of the search, both phases of trials, the writing of models, and the report.
 """
 
 import argparse
@@ -40,7 +40,8 @@ def get_config():
     config.budgets.min_flops = config.budgets.max_flops = 1e8
     config.budgets.num = 1
     config.finetune.batch_size = 8
-    config.finetune.learning_rates = (0.02, 0.1)
+    config.finetune.learning_rates = (0.02, 0.05, 0.1)
+    config.strategy = "halving"
     config.finetune.log_every = 2
     config.finetune.evaluate_every = 6
     config.finetune.report = "best"

@@ -1,5 +1,6 @@
 """The configs for one's own images through the whole command: weights, a small model, its card."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -127,3 +128,35 @@ def test_what_cannot_be_done_is_one_line(images, tmp_path, capsys, config, flags
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ctl_jax: ")
     assert expected in line
+
+
+def test_nevis_as_its_authors_ran_it(tmp_path):
+    """Of a tiny network and few steps; the search by rungs."""
+    config = f"--config={CONFIGS}/nevis_reference.py:variant=digits,setting="
+    small = [
+        *("--config.data.dirs=", "--config.data.image_size=16", "--config.budgets.amounts=20steps"),
+        *("--config.finetune.evaluate_every=5", "--config.finetune.log_every=5", *NETWORK[1:]),
+    ]
+    searched = [*small, "--config.finetune.trials=4", "--config.strategy=halving"]
+    assert main.main(["ctl_jax", f"{config}full", f"--workdir={tmp_path}", *searched]) == 0
+    lines = map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines())
+    made = {kind: [] for kind in ("run", "rung", "trial", "train")}
+    for line in lines:
+        made.get(line["type"], []).append(line)
+    assert len(made["rung"]) == 4 + 2
+    (trial,) = made["trial"]
+    assert (trial["batch_size"], trial["steps"]) == (16, 20)
+    assert 0 < trial["label_smoothing"] < 0.3
+    # A warm-up of seven epochs is longer than that.
+    rates = [line["learning_rate"] for line in made["train"]]
+    assert rates == pytest.approx(
+        [trial["learning_rate"] * share for share in (0.25, 0.5, 0.75, 1)]
+    )
+    plan = [f"{config}cheap", f"--workdir={tmp_path}", *small, "--plan"]
+    assert main.main(["ctl_jax", *plan]) == 0
+
+
+def test_an_unknown_setting_of_nevis_is_named(tmp_path, capsys):
+    config = f"--config={CONFIGS}/nevis_reference.py:setting=free"
+    assert main.main(["ctl_jax", config, f"--workdir={tmp_path}"]) == 2
+    assert "setting=free: expected one of full, cheap" in capsys.readouterr().err

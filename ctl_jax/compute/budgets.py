@@ -18,11 +18,13 @@ class Pace:
 
     Attributes:
       dense_epoch_flops: FLOPs of one epoch of dense training on the task's train split.
+      dense_step_flops: FLOPs of one step of it.
       flops_per_second: measures what the method's training does on this device. Called only by
         units that are measured.
     """
 
     dense_epoch_flops: float
+    dense_step_flops: float
     flops_per_second: Callable[[], float]
 
 
@@ -75,6 +77,11 @@ def _flops(amount: float, pace: Pace) -> float:
 @unit("epochs", "What an epoch of dense training on the task's train split costs.")
 def _epochs(amount: float, pace: Pace) -> float:
     return amount * pace.dense_epoch_flops
+
+
+@unit("steps", "What a step of dense training on the task costs.")
+def _steps(amount: float, pace: Pace) -> float:
+    return amount * pace.dense_step_flops
 
 
 @unit("seconds", "What a second of the method's own training does on this device.", measured=True)

@@ -164,7 +164,8 @@ class Plan:
             speed = record.flops_per_second
             # So that it is still wanted once it is done.
             found[answer.PACE] = measuring
-        return budget.flops(Pace(self._dense_epoch(point.task), lambda: speed)), found
+        task, step = point.task, self._dense_step(point.task)
+        return budget.flops(Pace(self._dense_epoch(task), step, lambda: speed)), found
 
     def trial(
         self, point: Point, weights: Step | None = None, finished: Finished | None = None
@@ -457,11 +458,14 @@ class Plan:
 
     def _dense_epoch(self, task: TaskInfo) -> float:
         """FLOPs of an epoch of training the whole network."""
-        batch_size = self.batch_size(task)
-        cost = self.cost(Method(), task.num_classes, batch_size)
+        return task.examples["train"] / self.batch_size(task) * self._dense_step(task)
+
+    def _dense_step(self, task: TaskInfo) -> int:
+        """FLOPs of a step of training the whole network."""
+        cost = self.cost(Method(), task.num_classes, self.batch_size(task))
         assert cost is not None
         assert cost.step is not None
-        return task.examples["train"] / batch_size * cost.step
+        return cost.step
 
     def _check(self, point: Point, step: Step) -> None:
         """Raises a UserError where a training can make less than one update, or too many."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax.compute.budgets import UNITS, Budget, Pace, unit
 from ctl_jax.errors import UserError
 
-PACE = Pace(dense_epoch_flops=1e12, flops_per_second=lambda: 5e10)
+PACE = Pace(dense_epoch_flops=1e12, dense_step_flops=4e9, flops_per_second=lambda: 5e10)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ PACE = Pace(dense_epoch_flops=1e12, flops_per_second=lambda: 5e10)
         ("1e-7 epoch", Budget(1e-7, "epochs"), "1e-07 epochs"),
         ("2e1epochs", Budget(20, "epochs"), "20 epochs"),
         ("1e16", Budget(10**16), "1e+16 flops"),
+        ("50_000steps", Budget(5e4, "steps"), "50000 steps"),
         ("30 seconds", Budget(30, "seconds"), "30 seconds"),
     ],
 )
@@ -52,7 +53,10 @@ def test_a_text_is_read_back_and_equal_budgets_have_one(amount, name):
         ("1e400 seconds", r"budget of inf seconds: .* at most 1e\+30"),
         ("0.5", r"budget of 0\.5 flops: expected a whole number"),
         ("2 epoch s", "expected an amount and a unit"),
-        ("2 days", "budget of 2 'days': unknown unit; expected one of flops, epochs, seconds"),
+        (
+            "2 days",
+            "budget of 2 'days': unknown unit; expected one of flops, epochs, steps, seconds",
+        ),
     ],
 )
 def test_what_is_no_budget_is_one_line(text, expected):
@@ -67,6 +71,7 @@ def test_what_is_no_budget_is_one_line(text, expected):
         (Budget(4e9), 4 * 10**9),
         (Budget(1e30), int(1e30)),
         (Budget(2, "epochs"), 2 * 10**12),
+        (Budget(50, "steps"), 200 * 10**9),
         (Budget(30, "seconds"), 1500 * 10**9),
     ],
 )
@@ -77,7 +82,7 @@ def test_what_a_budget_pays_for(budget, flops):
 @given(st.integers(1, 10**3), st.integers(1, 10**12))
 def test_tenths_of_an_epoch_pay_for_as_many_steps(tenths, step):
     """Rounding may not cost a step where an epoch has ten."""
-    paid = Budget(tenths / 10, "epochs").flops(Pace(10.0 * step, flops_per_second=lambda: 1.0))
+    paid = Budget(tenths / 10, "epochs").flops(Pace(10.0 * step, step, lambda: 1.0))
     assert paid // step == tenths
 
 
@@ -88,7 +93,7 @@ def test_only_what_is_measured_asks_for_the_device(name):
         return 1.0
 
     asked = []
-    Budget(3, name).flops(Pace(1e9, measure))
+    Budget(3, name).flops(Pace(1e9, 1e7, measure))
     assert bool(asked) == UNITS[name].measured
     assert re.fullmatch("[a-z_]+s", name)
     assert UNITS[name].sentence.endswith(".")

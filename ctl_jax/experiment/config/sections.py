@@ -289,7 +289,10 @@ class Config:
         rules.SEEDS,
     )
     strategy: str = key(
-        "grid", "How trials are chosen; grid runs every combination.", rules.STRATEGY
+        "grid",
+        "How trials are chosen: grid runs all settings of the search; halving trains all of them a "
+        "little and goes on with the better half, again and again.",
+        rules.STRATEGY,
     )
     keep_models: str = key(
         "none",
