@@ -146,7 +146,7 @@ def cases(plan: Plan, given: argparse.Namespace) -> Iterator[Case]:
         method = dataclasses.replace(method, tuning=tunings.parse(method.name, "probe@ridge"))
         point = strategies.Point(task, method, BUDGET, SEED, None, None, 0.0)
         wish = plan.wish(point, int(BUDGET.amount))
-        fixed = stretches.spent(plan.place.charge(wish.start, done=False))
+        fixed = stretches.spent(plan.place.charge(wish.start, wish.task["name"], done=False))
         counts = {split: task.examples[split] for split in TEST}
         counts["train"] = _most(task, candidate, given)
         steps = {split: list(head.shards(wish, split, n).values()) for split, n in counts.items()}

@@ -1,13 +1,14 @@
 """Policies of which trained models stay in a run's folder."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ctl_jax import records
 from ctl_jax.experiment.kinds import evaluate
 from ctl_jax.experiment.kinds.look import TRAINED
-from ctl_jax.experiment.steps import Finished, Step, Strategy
+from ctl_jax.experiment.methods import parse_method
+from ctl_jax.experiment.steps import Done, Finished, Step, Strategy, pending
 
 TRIAL = "finetune"
 
@@ -65,18 +66,48 @@ def is_so_far(trial: Step) -> bool:
     return bool(trial.params.get("auto", {}).get("so_far"))
 
 
-def ranks(trials: Iterable[Step], finished: Finished) -> dict[str, Any]:
-    """The rank of the best finished trial of each task, by the task's name.
+Search = tuple[str, str, str, int]
 
-    Of those of `auto` that a later one takes the place of, none.
+
+def learners_search(trial: Step) -> Search | None:
+    """Which search of a learner a trial is of, whose best network later tasks may start from."""
+    params = trial.params
+    is_trained = trial.kind == TRIAL and params.get("phases")
+    if not is_trained or not parse_method(params["method"]).learner:
+        return None
+    return params["task"]["name"], params["method"], params["budget"], params["seed"]
+
+
+def ranks(trials: Iterable[Step], finished: Finished) -> dict[str | Search, Any]:
+    """The rank of the best finished trial of each task, and of each search of a learner.
+
+    By the task's name, and by `learners_search`. Of the trials of `auto` that a later one takes the
+    place of, none.
     """
-    found: dict[str, Any] = {}
+    found: dict[str | Search, Any] = {}
     for step in counted(trials):
         if step in finished:
-            record = _result(finished, step)
-            rank = records.rank(record)
-            found[record.task] = min(rank, found.get(record.task, rank))
+            add_rank(found, step, _result(finished, step))
     return found
+
+
+def add_rank(found: dict[str | Search, Any], trial: Step, record: records.TrialRecord) -> None:
+    """Adds a finished trial to `ranks`."""
+    rank = records.rank(record)
+    for key in (record.task, learners_search(trial)):
+        if key is not None:
+            found[key] = min(rank, found.get(key, rank))
+
+
+def superseded(wanted: Mapping[str, Step], finished: Done) -> set[str]:
+    """Ids of trials whose models no task can start from any more: others won their searches."""
+    there = [wanted[id] for id in finished.products if id in wanted]
+    searches = {step.id: search for step in there if (search := learners_search(step))}
+    if not searches:
+        return set()
+    over = {searches[step.id] for step in there if step.keep and step.id in searches}
+    _, needed = pending(wanted, finished)
+    return {id for id, search in searches.items() if search in over} - needed
 
 
 def _result(finished: Finished, trial: Step) -> records.TrialRecord:

@@ -1,16 +1,22 @@
 """Finetuning methods: what their names mean, and the one name of each.
 
-A name is NETWORK ("@" COUNT "stages")? ("@" SIZE "px")? ("+" TUNING)?, at least the first or the
-last of them: `dense`, `scratch`, `filters@0.5`, `dense@48px`, `dense@2stages+probe`,
+A name is (LEARNER ":")? NETWORK ("@" COUNT "stages")? ("@" SIZE "px")? ("+" TUNING)?, at least one
+of the three capitalised: `dense`, `scratch`, `filters@0.5`, `dense@48px`, `dense@2stages+probe`,
 `filters@0.5+head_bn`, `dense+freeze@2`, `probe` (a tuning alone is that of `dense`). A cut may name
 a criterion, an allocation and corrections, in any order, `filters@0.5:taylor:isomorphic:lsq:bn`;
 `scratch:filters@0.5` has the widths of a cut and random weights. The tunings are in tunings.py.
+
+A learner says from which earlier task of the stream each task starts, see learners/: `previous`,
+`dynamic:filters@0.5`, `previous:auto`. Without one each task starts from what it would without the
+others: `pretrained:filters@0.5` is `filters@0.5`, and `independent:filters@0.5` is
+`scratch:filters@0.5`.
 """
 
 import dataclasses
 import difflib
+import functools
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from ctl_jax.errors import UserError
 from ctl_jax.experiment import tunings
@@ -22,7 +28,13 @@ _CUT = re.compile(rf"({'|'.join(SCOPES)}) *@ *({_NUMBER})((?: *: *\w+)*)")
 _SIZE = re.compile(r"(.*?) *@ *([0-9]+) *px")
 _STAGES = re.compile(r"(.*?) *@ *([0-9]+) *stages?")
 _STARTS = ("dense", "scratch")
+Start = Literal["pretrained", "random"]
+# What stands where a learner's name does, of methods whose tasks have nothing to do with another.
+_ALONE: dict[str, Start] = {"pretrained": "pretrained", "independent": "random"}
 _UNIFORM, _LSQ, _STATISTICS = "uniform", "lsq", "bn"
+
+# Learners by name; filled by experiment.learners, which rests on this module.
+LEARNERS: dict[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +76,22 @@ class Method:
       tuning: which phases follow, with its arguments.
       image_size: side of the images in pixels; 0 is that of the config.
       stages: the first ones of the network, which alone are used; 0 is all.
+      learner: a key of `LEARNERS`: from which earlier task each one starts; "" is from none.
     """
 
-    start: Literal["pretrained", "random"] = "pretrained"
+    start: Start = "pretrained"
     cut: Cut | None = None
     tuning: tunings.Tuning = tunings.FULL
     image_size: int = 0
     stages: int = 0
+    learner: str = ""
 
     @property
     def name(self) -> str:
         """The same for equal methods, however they were written."""
+        if self.learner:
+            alone = self.alone.name
+            return self.learner if alone == _STARTS[0] else f"{self.learner}:{alone}"
         whole = "scratch" if self.start == "random" else "dense"
         network = whole
         if self.cut:
@@ -89,6 +106,11 @@ class Method:
         if network == "dense" and self.tuning.name in tunings.SHORT:
             return self.tuning.text
         return f"{network}+{self.tuning.text}"
+
+    @property
+    def alone(self) -> "Method":
+        """The same without its learner."""
+        return dataclasses.replace(self, learner="")
 
     @property
     def is_auto(self) -> bool:
@@ -112,6 +134,7 @@ class Method:
         return self.tuning.phases(network)
 
 
+@functools.cache
 def parse_method(name: str) -> Method:
     """Reads a method's name.
 
@@ -121,7 +144,7 @@ def parse_method(name: str) -> Method:
         dropped, in that scope of `pruning.SCOPES`, see above for more); then perhaps
         `@2stages`, the first of the network's stages alone, `@48px`, the size of the images, and
         `+TUNING`. A ratio may be any decimal number: .5, 0.50 and 5e-1 are
-        0.5.
+        0.5. In front of all that a learner, `previous:`, which may also stand alone.
 
     Returns:
       The method.
@@ -129,6 +152,9 @@ def parse_method(name: str) -> Method:
     Raises:
       UserError: the name is not one of these, or the ratio is outside (0, 1).
     """
+    learner, _, rest = (part.strip() for part in name.partition(":"))
+    if learner in LEARNERS or learner in _ALONE:
+        return _learnt(name.strip(), learner, parse_method(rest or _STARTS[0]))
     before, plus, tuning = (part.strip() for part in name.partition("+"))
     if not plus and before.partition("@")[0].strip() in tunings.TUNINGS:
         before, plus, tuning = "dense", "+", before
@@ -158,6 +184,23 @@ def parse_method(name: str) -> Method:
         int(size[2]) if size else 0,
         int(stages[2]) if stages else 0,
     )
+
+
+def _learnt(name: str, learner: str, method: Method) -> Method:
+    """A method with a learner.
+
+    Raises:
+      UserError: it has one already, or it is of another start than the learner.
+    """
+    start: Start = _ALONE.get(learner, method.start)
+    if method.learner or (method.start != start and method.start == "random"):
+        raise UserError(
+            f"config.methods: {name!r}: two that say what a task starts from; expected one"
+        )
+    if method.is_auto and start == "random":
+        raise UserError(f"config.methods: {name!r}: auto starts from pretrained weights")
+    alone = dataclasses.replace(method, start=start)
+    return alone if learner in _ALONE else dataclasses.replace(alone, learner=learner)
 
 
 def _read_cut(name: str, match: re.Match[str]) -> Cut:
@@ -198,7 +241,7 @@ def _read_cut(name: str, match: re.Match[str]) -> Cut:
 
 
 def _expected(name: str) -> str:
-    forms = (*_STARTS, *tunings.SHORT, *(f"{scope}@RATIO" for scope in SCOPES))
+    forms = (*_STARTS, *tunings.SHORT, *(f"{scope}@RATIO" for scope in SCOPES), *LEARNERS)
     lower = {form.lower(): form for form in forms}
     close = [lower[each] for each in difflib.get_close_matches(name.strip().lower(), lower, n=1)]
     hint = f"; did you mean {close[0]!r}?" if close and close[0] != name.strip() else ""

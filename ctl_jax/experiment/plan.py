@@ -12,12 +12,24 @@ from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError, naming
-from ctl_jax.experiment import build, searches, strategies, stretches, tunings
+from ctl_jax.experiment import build, chains, searches, stretches, tunings
 from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.kept_models import keeping
-from ctl_jax.experiment.kinds import adapt, head, pace, pretrain, prune, recalibrate, shorten
+from ctl_jax.experiment.kinds import (
+    adapt,
+    finetune,
+    head,
+    neighbours,
+    pace,
+    pretrain,
+    prune,
+    recalibrate,
+    regrow,
+    shorten,
+)
+from ctl_jax.experiment.learners import Begin
 from ctl_jax.experiment.method_costs import MethodCost
 from ctl_jax.experiment.methods import Method, parse_method
 from ctl_jax.experiment.steps import Finished, Step, Strategy
@@ -48,6 +60,8 @@ class Plan:
       budgets: in order.
       pretraining: makes the weights where none are given; None where not needed.
       weights_id: hash of the weights that were given; None where none were.
+      only_seed: of its trials, in the plan of one task for a learner, see chains.py.
+      begin: what its only task starts from, in such a plan; None: as methods say.
     """
 
     place: Workspace
@@ -57,6 +71,8 @@ class Plan:
     budgets: tuple[Budget, ...]
     pretraining: Step | None
     weights_id: str | None
+    only_seed: int | None = None
+    begin: Begin | None = None
 
     @property
     def config(self) -> Config:
@@ -66,8 +82,12 @@ class Plan:
     @functools.cached_property
     def strategy(self) -> Strategy:
         """Which steps the run wants, with what is to be kept of them."""
-        made = strategies.make(self.config.strategy, self)
-        return keeping(made, self.config.keep_models)
+        return keeping(chains.over_stream(self), self.config.keep_models)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of trials, in order."""
+        return self.config.seeds if self.only_seed is None else (self.only_seed,)
 
     @property
     def is_measured(self) -> bool:
@@ -77,7 +97,7 @@ class Plan:
 
     def points(self) -> list[Point]:
         """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
-        axes = (self.tasks, self.methods.values(), self.budgets, self.config.seeds)
+        axes = (self.tasks, self.methods.values(), self.budgets, self.seeds)
         return [
             Point(task, method, budget, seed, *setting)
             for task, method, budget, seed in itertools.product(*axes)
@@ -98,6 +118,11 @@ class Plan:
         """Images per batch where no list of sizes is tried."""
         return searches.batch_size(self.config.finetune, task.examples["train"])
 
+    @property
+    def inherited(self) -> Step | None:
+        """What makes the network that a learner starts its only task from; None: no task before."""
+        return self.begin.weights if self.begin else None
+
     def _shortened(self, method: Method) -> Step | None:
         """What makes the first stages alone, where a method has no more, of its start.
 
@@ -105,13 +130,34 @@ class Plan:
           UserError: the network does not have more.
         """
         start = self.pretraining if method.start == "pretrained" else None
+        if self.inherited and not method.learner:
+            # A network that `auto` may choose: the learner's own is whole.
+            start = self.inherited
         if not method.stages:
             return start
         network = self._network(dataclasses.replace(method, image_size=0))
         return self.place.once(
-            ("shortened", method.stages, method.start),
+            ("shortened", method.stages, method.start, start and start.id),
             lambda: shorten.make(method.stages, network, start),
         )
+
+    def _is_trained(self, method: Method) -> bool:
+        """Whether a method starts from weights that are not random."""
+        return method.start == "pretrained" or self.inherited is not None
+
+    def _was_cut(self, method: Method) -> bool:
+        """Whether a method starts from a network of its own that was cut for an earlier task."""
+        inherits = self.inherited is not None and bool(method.learner)
+        return inherits and self.config.learner.cut == "once"
+
+    def _uncut(self, method: Method, network: Mapping[str, Any]) -> Step | None:
+        """What makes the weights that a method starts from, before it cuts them."""
+        start = self._shortened(method)
+        if not self.inherited or not method.learner:
+            return start
+        if method.cut and not self._was_cut(method) and self.config.learner.restore:
+            return regrow.make(self.inherited, start, network)
+        return self.inherited
 
     def start(
         self, method: Method, task: TaskInfo | None = None, seed: int | None = None
@@ -124,14 +170,14 @@ class Plan:
             step says no more than which widths it leaves.
           seed: of the trial, for a cut that is drawn.
         """
-        start, cut = self._shortened(method), method.cut
-        if cut is None:
+        cut, network = method.cut, self._network(dataclasses.replace(method, image_size=0))
+        start = self._uncut(method, network)
+        if cut is None or self._was_cut(method):
             return start
         criterion = cut.criterion or self.config.pruning.criterion
         settings = {"criterion": criterion, "round_to": build.round_to(self.config.pruning)}
         of_task: dict[str, Any] = {}
-        network = self._network(dataclasses.replace(method, image_size=0))
-        if method.start == "pretrained" and criterion not in pruning.ZERO_SHOT and task:
+        if self._is_trained(method) and criterion not in pruning.ZERO_SHOT and task:
             of_task = {"task": task.identity, "seed": seed}
             network = self._network(method)
         elif cut.criterion == _DRAWN and seed is not None:
@@ -188,7 +234,7 @@ class Plan:
         if isinstance(measured, Step):
             return measured
         amount, found = measured
-        inputs = _weights(start) | found
+        inputs = _weights(start) | found | self._chosen_by()
         if prepared := self._prepared(point, amount, start):
             inputs["weights"] = prepared
         trial = self._trial(point, amount, inputs)
@@ -211,7 +257,7 @@ class Plan:
             start = self.start(point.method, point.task, point.seed)
             return self._wish(point, phase, self._corrected(point, budget_flops, start))
 
-        of_point = (point.task.spec.name, point.seed, point.method)
+        of_point = (point.task.spec.name, point.seed, point.method, self.origin)
         return self.place.once(("wish", *of_point, budget_flops), make)
 
     def answer(
@@ -225,9 +271,57 @@ class Plan:
           inputs: what it starts from, as "weights", and what it was chosen by.
           chosen: plain values that say so; what was "spent" before, where it makes steps.
         """
-        trial = self._trial(point, budget_flops, inputs)
-        params = {**trial.params, "method": tunings.AUTO, "auto": chosen}
+        trial = self._trial(point, budget_flops, {**inputs, **self._chosen_by()})
+        (name,) = {m.name for m in self.methods.values() if m.is_auto}
+        params = {**trial.params, "method": name, "auto": chosen}
         return dataclasses.replace(trial, params=params)
+
+    @property
+    def origin(self) -> str:
+        """What tells plans of one task apart that start it from different networks."""
+        return self.inherited.id if self.inherited else ""
+
+    def _chosen_by(self) -> dict[str, Step]:
+        """The inputs of a trial by which a learner chose what it starts from."""
+        looks = self.begin.chosen_by if self.begin else ()
+        return {f"{finetune.CHOSEN_BY}/{number}": look for number, look in enumerate(looks)}
+
+    def on(
+        self,
+        task: TaskInfo,
+        method: Method,
+        seed: int,
+        budget: Budget,
+        begin: Begin,
+    ) -> "Plan":
+        """The plan of one task and method for a learner, which has said what they start from."""
+        return dataclasses.replace(
+            self,
+            tasks=(task,),
+            methods={method.name: method},
+            only_seed=seed,
+            budgets=(budget,),
+            begin=begin,
+        )
+
+    def compare(self, finished: Finished) -> Step:
+        """How good the features are of what the plan of one task starts from.
+
+        Returns:
+          A step of kinds/neighbours.py; or what has to be done before.
+        """
+        (task,), (method,), (seed,) = self.tasks, self.methods.values(), self.seeds
+        network = Method() if method.is_auto else method
+        start = self.start(network, task, seed)
+        if start is not None and _is_open(method) and start not in finished:
+            return start
+        return neighbours.make(
+            task.identity,
+            self._network(network),
+            start,
+            seed=seed,
+            compute_dtype=self._settings["compute_dtype"],
+        )
 
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
@@ -236,7 +330,7 @@ class Plan:
     def _corrected(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
         """What a method starts from, after a cut perhaps corrected."""
         method = point.method
-        if method.cut and method.start == "pretrained":
+        if method.cut and self._is_trained(method) and not self._was_cut(method):
             assert start is not None
             # Not unasked: statistics of few images make features of real sets worse, not better.
             if method.cut.lsq or method.cut.statistics:
@@ -251,7 +345,7 @@ class Plan:
             if phase.solver == SGD:
                 between.append(number)
                 continue
-            if method.start == "random":
+            if not self._is_trained(method):
                 raise UserError(
                     f"config.methods: {method.name!r} fits a head to a network of random weights; "
                     "expected pretrained ones"
@@ -268,7 +362,8 @@ class Plan:
         phase, shares = phases[number], sum(phase.share for phase in phases)
         wish = self._wish(point, phase, start)
         share = int(budget_flops * sum(phase.share for phase in phases[: number + 1]) / shares)
-        left = share - stretches.spent(self.place.charge(start, done=False))
+        before = self.place.charge(start, point.task.spec.name, done=False)
+        left = share - stretches.spent(before)
         of_point = (point.task.spec.name, point.seed, point.method)
         key = (*of_point, number, budget_flops, start and start.id)
         images = self.place.once(("images", *key), lambda: head.affordable(wish, left, self.place))
@@ -324,7 +419,7 @@ class Plan:
         params = {
             "task": task.identity,
             "method": method.name,
-            "start": method.start,
+            "start": "inherited" if self.inherited else method.start,
             "phases": self._phases_after_head(method),
             "budget": str(budget),
             "budget_flops": budget_flops,
@@ -401,7 +496,13 @@ class Plan:
             build.stages(self.place.network, variables),
             ["/".join(key.key for key in path) for path, _ in paths],
         )
-        return method.phases(network)
+        phases = method.phases(network)
+        if method.learner and any(phase.ensemble for phase in phases):
+            raise UserError(
+                f"config.methods: {method.name!r} leaves two networks; expected one that the next "
+                f"task can start from"
+            )
+        return phases
 
     @functools.cached_property
     def _model(self) -> dict[str, Any]:
@@ -498,7 +599,8 @@ class Plan:
         """A budget as the config has it."""
         if self.config.budgets.amounts:
             return f"config.budgets.amounts='{budget}'"
-        key = ("min_flops", "max_flops")[end] if budget == self.budgets[end] else "num"
+        is_end = budget == budgets(self.config.budgets)[end]
+        key = ("min_flops", "max_flops")[end] if is_end else "num"
         return f"config.budgets.{key}={budget.amount:.4g}"
 
 

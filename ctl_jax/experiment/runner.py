@@ -13,12 +13,20 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import cards, printing, run_records, steps
+from ctl_jax.experiment import cards, chains, printing, run_records, steps
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.finished import Finished
 from ctl_jax.experiment.jobs import jobs, pause
-from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far, ranks
+from ctl_jax.experiment.kept_models import (
+    TRIAL,
+    add_rank,
+    counted,
+    is_so_far,
+    learners_search,
+    ranks,
+    superseded,
+)
 from ctl_jax.experiment.kinds import rung
 from ctl_jax.experiment.plan import Plan, make_plan
 from ctl_jax.experiment.progress import Progress
@@ -233,7 +241,9 @@ class _Tally:
         self._plan, self._progress = plan, progress
         self._done: set[str] = set()
         self._trials = 0
-        self._best: dict[str, Any] = {}
+        self._best: dict[Any, Any] = {}
+        learning = any(method.learner for method in plan.methods.values())
+        self._ranked = learning or plan.config.keep_models == "best"
 
     def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:
         """Sees what is wanted now, and what others have done meanwhile."""
@@ -244,23 +254,27 @@ class _Tally:
         self._trials, self._done = len(trials), {s.id for s in trials if s.id not in left}
         done = sum(flops(step) for id, step in wanted.items() if id not in left)
         self._progress.set(done, done + sum(map(flops, left.values())))
-        if self._plan.config.keep_models == "best":
-            self._best = ranks(trials, finished)
+        self._best = ranks(trials, finished) if self._ranked else {}
+        if self._plan.config.keep_models != "all":
+            self._plan.place.store.settle_models(finished, go=superseded(wanted, finished))
 
     def keeps(self, claim: Claim, output: steps.Output) -> bool:
         """Whether a step's model is needed, or may turn out to be the best of its task."""
         record = output.records[-1]
         if claim.needed or not isinstance(record, records.TrialRecord):
             return claim.needed
-        if self._plan.config.keep_models != "best" or record.diverged:
+        if record.diverged or not self._ranked:
             return False
-        best = self._best.get(record.task)
-        return best is None or records.rank(record) < best
+        # Those that may turn out to be asked for; of a learner, that a task may start from.
+        of_task = [record.task] if self._plan.config.keep_models == "best" else []
+        keys = [*of_task, *filter(None, [learners_search(claim.step)])]
+        return any(k not in self._best or records.rank(record) < self._best[k] for k in keys)
 
     def is_provisional(self, claim: Claim) -> bool:
         """Whether a model stays only as long as it is the best of its task."""
-        best = self._plan.config.keep_models == "best"
-        return best and (claim.step.keep or not claim.needed)
+        if self._plan.config.keep_models == "best":
+            return claim.step.keep or not claim.needed
+        return not claim.needed
 
     def done(self, step: Step, record: records.Record) -> None:
         """This worker has done a step."""
@@ -269,8 +283,7 @@ class _Tally:
             self._done.add(step.id)
             number = f"[{len(self._done)}/{self._trials}] "
             if not is_so_far(step):
-                rank = records.rank(record)
-                self._best[record.task] = min(rank, self._best.get(record.task, rank))
+                add_rank(self._best, step, record)
         line = printing.outcome(record)
         self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
 
@@ -306,7 +319,7 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
             finished,
             stay=needed if mode == "all" else (),
             # What was the best before, or was kept in case it would be; and what diverged.
-            go=wanted.keys() - needed if mode != "none" else (),
+            go=(wanted.keys() if mode != "none" else superseded(wanted, finished)) - needed,
         )
     plain = [records.to_json(line) for line in lines]
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
@@ -336,7 +349,7 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
             yield record
     yield from run_records.method_records(plan)
     said: set[str] = set()
-    yield from _undecided(plan, finished)
+    yield from chains.undecided(plan, finished)
     # A search by rungs has its trial at last.
     rungs = (step for step in wanted.values() if step.kind == rung.KIND and step not in finished)
     yield from map(run_records.pending_record, rungs)
@@ -356,32 +369,15 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
             yield record
 
 
-def _undecided(plan: Plan, finished: Finished) -> Iterator[records.PendingRecord]:
-    """The trials of `auto` that are not done: of most is not known yet what they are."""
-    for point in plan.points():
-        if not point.method.is_auto:
-            continue
-        last = plan.wanted(point, finished)[-1]
-        if last.kind != TRIAL or last not in finished:
-            yield records.PendingRecord(
-                id=last.id,
-                task=point.task.spec.name,
-                method=point.method.name,
-                budget=str(point.budget),
-                seed=point.seed,
-                learning_rate=None,
-            )
-
-
 def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
-    """The trials; of those of `auto` the last one that is done, of each task, budget and seed."""
+    """The trials; of those of `auto` the last one that is done, of each search."""
     there = {step.id for step in counted(trials)}
     last: dict[Any, Step] = {}
     for step in trials:
         is_candidate = step.id in there or is_so_far(step)
         if "auto" in step.params and step in finished and is_candidate:
             params = step.params
-            key = (params["task"]["name"], params["budget"], params["seed"])
+            key = (params["task"]["name"], params["method"], params["budget"], params["seed"])
             if key not in last or is_so_far(last[key]):
                 last[key] = step
     stay = {step.id for step in last.values()}

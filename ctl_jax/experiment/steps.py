@@ -51,6 +51,31 @@ class Step:
         return dataclasses.replace(self, keep=True)
 
 
+def nearest(step: Step, kind: str) -> Step | None:
+    """The nearest step of a kind that a step's weights go back to; None where there is none."""
+    start = step.inputs.get("weights")
+    while start is not None and start.kind != kind:
+        start = start.inputs.get("weights")
+    return start
+
+
+def trained_on(step: Step | None, but: str = "") -> str | None:
+    """The name of the task that a step's weights were trained on last, for its own sake.
+
+    Args:
+      step: that makes them; None where they are given.
+      but: name of a task that does not count.
+
+    Returns:
+      None where they are pretrained, or random.
+    """
+    while step is not None:
+        if step.kind in ("finetune", "adapt") and (name := step.params["task"]["name"]) != but:
+            return name
+        step = step.inputs.get("weights")
+    return None
+
+
 def content_id(content: Json) -> str:
     """A short hash of plain values: the same on every machine and in every process."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -58,15 +83,22 @@ def content_id(content: Json) -> str:
 
 
 def to_json(step: Step) -> Json:
-    """The step as plain values, for another process."""
-    inputs = {name: to_json(each) for name, each in step.inputs.items()}
-    return {"kind": step.kind, "params": dict(step.params), "inputs": inputs, "keep": step.keep}
+    """The step as plain values, for another process, behind all that it depends on, each once."""
+    content = []
+    for each in closure([step]).values():
+        inputs = {name: start.id for name, start in each.inputs.items()}
+        about = {"id": each.id, "kind": each.kind, "params": dict(each.params)}
+        content.append({**about, "inputs": inputs, "keep": each.keep})
+    return content
 
 
 def from_json(content: Json) -> Step:
     """The step that `to_json` was given."""
-    inputs = {name: from_json(each) for name, each in content["inputs"].items()}
-    return Step(content["kind"], content["params"], inputs, content["keep"])
+    found: dict[str, Step] = {}
+    for each in content:
+        inputs = {name: found[id] for name, id in each["inputs"].items()}
+        step = found[each["id"]] = Step(each["kind"], each["params"], inputs, each["keep"])
+    return step
 
 
 class Finished(Protocol):

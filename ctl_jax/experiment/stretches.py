@@ -42,7 +42,8 @@ def plan(step: Step, place: Workspace) -> list[Stretch]:
     phases = [phase_of(each) for each in params["phases"]]
     shares = sum(phase.share for phase in phases)
     # As much as what it starts from may have cost: how much it did is known only later.
-    before = spent(place.charge(start, done=False)) + params.get("auto", {}).get("spent", 0)
+    before = spent(place.charge(start, params["task"]["name"], done=False))
+    before += params.get("auto", {}).get("spent", 0)
     left = budget = max(0, params["budget_flops"] - before)
     stretches = []
     batch_size, size = params["finetune"]["batch_size"], params["image_size"]

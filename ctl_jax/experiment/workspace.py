@@ -172,15 +172,18 @@ class Workspace:
         assert record is not None
         return record
 
-    def charge(self, start: Step | None, *, done: bool) -> Ledger:
+    def charge(self, start: Step | None, task: str, *, done: bool) -> Ledger:
         """What a trial that starts from a step's product is charged for it, as if it were alone.
 
         Args:
           start: the step, whose own start counts too; weights that are trained cost nothing here.
+          task: the trial's; what was done for one before it costs nothing here, either.
           done: whether the steps are, so that their records tell what was not known before.
         """
         ledger = Ledger()
         while start is not None and (charge := KINDS[start.kind].charge) is not None:
+            if start.params.get("task", {}).get("name", task) != task:
+                break
             ledger += charge(start, self, self.result(start) if done else None)
             start = start.inputs.get("weights")
         return ledger
@@ -299,6 +302,15 @@ class Workspace:
             ("forward", image_size, self._architecture(start, head, image_size)),
             lambda: forward_flops(self.module, self.headed(start, head, image_size), image_size),
         )
+
+    def architecture(self, start: Step | None) -> Any:
+        """What tells the network of a step's variables from others, whatever its head."""
+
+        def described() -> Any:
+            leaves = flatten_dict(self.shapes(start)["params"], sep="/").items()
+            return tuple((p, leaf.shape) for p, leaf in leaves if not p.startswith("head/"))
+
+        return self.once(("widths", start.id if start else _WHOLE), described)
 
     def _architecture(self, start: Step | None, head: str, image_size: int) -> Any:
         def described() -> Any:

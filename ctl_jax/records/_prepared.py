@@ -54,6 +54,58 @@ class ShortenRecord(Computed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RegrowRecord(Computed):
+    """A trained network with the channels again that were cut from it.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task that it was trained on.
+        params: Its parameters, with a head of one output.
+    """
+
+    type: ClassVar[str] = "regrow"
+
+    id: str
+    task: str
+    params: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeighboursRecord(Computed):
+    """How good the features of a network are on a task, by k nearest neighbours.
+
+    Attributes:
+        id: Of the step.
+        task: Name of the task.
+        source: Name of the task that the network was trained on last; None of a pretrained one.
+        neighbours: How many count.
+        examples: Training images whose neighbours are looked for.
+        dev_examples: Images of dev that are predicted.
+        image_size: Side of the square images, in pixels.
+        features: Numbers of an image.
+        metric: What the score is: "accuracy" or "mAP".
+        dev: The score.
+        flops: What the features and the distances cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "neighbours"
+
+    id: str
+    task: str
+    source: str | None
+    neighbours: int
+    examples: int
+    dev_examples: int
+    image_size: int
+    features: int = positive()
+    metric: str
+    dev: float
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RecalibrateRecord(Computed):
     """What images of a task put right in a pruned network before it is used.
 

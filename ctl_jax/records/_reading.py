@@ -10,8 +10,10 @@ from ctl_jax.records._prepared import (
     ExtractRecord,
     HeadRecord,
     LookRecord,
+    NeighboursRecord,
     PruneRecord,
     RecalibrateRecord,
+    RegrowRecord,
     RungRecord,
     ShortenRecord,
 )
@@ -36,6 +38,8 @@ Record = (
     | PretrainRecord
     | PruneRecord
     | ShortenRecord
+    | RegrowRecord
+    | NeighboursRecord
     | RecalibrateRecord
     | ExtractRecord
     | HeadRecord

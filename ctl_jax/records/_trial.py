@@ -35,6 +35,12 @@ class TrialRecord(Computed):
             the method that it is, and "heads", the ids of heads that were fitted, by their methods.
         own_flops: FLOPs that the step of the trial computed itself, the rest of `ledger` being of
             steps that it may share; None where it computed all of them.
+        start_task: Name of the task whose network it started from; None where it started from
+            pretrained or random weights.
+        candidates: What a learner chose that by: scores on dev of the features of each candidate,
+            by the name of the task that it was trained on, "" being the pretrained network.
+        choice_flops: FLOPs of that choice, which all trials of a search share; neither in `ledger`
+            nor in `spent_flops`.
         diverged: Whether the loss stopped being finite; such a trial loses to any other.
         ledger: Every FLOP it cost, by purpose.
         wall_s: Seconds it took.
@@ -92,6 +98,9 @@ class TrialRecord(Computed):
     diverged: bool
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     own_flops: int | None = None
+    start_task: str | None = None
+    candidates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    choice_flops: int = 0
     ledger: compute.Ledger
     wall_s: float
 
@@ -107,12 +116,13 @@ def validate_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
 
 
 @derived(
-    "training, features and evaluations of the trials that lost; of `auto`, what it looked at",
+    "training, features and evaluations of the trials that lost, and of a learner's choice of what "
+    "they start from; of `auto`, what it looked at",
     unit="FLOP",
     after="validate_flops",
 )
 def search_flops(best: TrialRecord, lost: Sequence[TrialRecord]) -> int:
-    return best.ledger.search + sum(searched(trial) for trial in lost)
+    return best.choice_flops + best.ledger.search + sum(searched(trial) for trial in lost)
 
 
 @derived("features of the images that a head was fitted on, of `spent_flops`", unit="FLOP")

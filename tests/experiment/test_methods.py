@@ -73,11 +73,32 @@ from ctl_jax.pruning import SCOPES
             Method(cut=Cut("channels", 0.5), tuning=Tuning("linear_probe")),
             "channels@0.5+linear_probe",
         ),
+        ("previous", Method(learner="previous"), "previous"),
+        ("previous : dense", Method(learner="previous"), "previous"),
+        (
+            "dynamic:filters@.5+head_bn",
+            Method(cut=Cut("filters", 0.5), tuning=Tuning("head_bn"), learner="dynamic"),
+            "dynamic:filters@0.5+head_bn",
+        ),
+        ("dynamic@domain:probe", Method(tuning=Tuning("probe"), learner="dynamic@domain"), None),
+        (
+            "previous:scratch:filters@0.5",
+            Method("random", Cut("filters", 0.5), learner="previous"),
+            None,
+        ),
+        ("previous:auto", Method(tuning=Tuning("auto"), learner="previous"), None),
+        (
+            "pretrained:filters@0.5:taylor",
+            Method(cut=Cut("filters", 0.5, "taylor")),
+            "filters@0.5:taylor",
+        ),
+        ("independent", Method("random"), "scratch"),
+        ("independent:filters@0.5", Method("random", Cut("filters", 0.5)), "scratch:filters@0.5"),
     ],
 )
 def test_reads_a_name(name, method, canonical):
     assert parse_method(name) == method
-    assert method.name == canonical
+    assert method.name == (canonical or name)
     assert method.pretrained == (method.start == "pretrained")
 
 

@@ -29,7 +29,7 @@ def test_a_row_is_of_the_winner_and_of_those_that_lost(make_trial):
     assert list(row) == [column.name for column in records.COLUMNS]
     assert (row["trial"], row["dev"], row["error"]) == ("a", 0.5, 0.25)
     assert row["validate_flops"] == best.ledger.validate
-    assert row["search_flops"] == best.ledger.search + sum(
+    assert row["search_flops"] == best.choice_flops + best.ledger.search + sum(
         t.ledger.train + t.ledger.extract + t.ledger.validate + t.ledger.search for t in lost
     )
     assert records.row(make_trial(dev_test=None), [])["error"] is None

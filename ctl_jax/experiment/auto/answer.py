@@ -55,6 +55,10 @@ class Plan(candidates.Costs, Protocol):
         """A budget as the config has it."""
 
     @property
+    def origin(self) -> str:
+        """What tells plans of one task apart that start it from different networks."""
+
+    @property
     def config(self) -> Config: ...
 
 
@@ -193,7 +197,8 @@ def _of_task(case: Case) -> list[Candidate]:
         found = []
         for candidate in plan.candidates():
             start = _wish(case, candidate.method).start
-            fixed = stretches.spent(plan.place.charge(start, done=False))
+            before = plan.place.charge(start, point.task.spec.name, done=False)
+            fixed = stretches.spent(before)
             found.append(candidate._replace(fixed_flops=fixed))
         _check(case, look.setting_of(_look(case, found, None, found[0].method, 0), 1))
         return found
@@ -236,7 +241,7 @@ def _look(
     speeds = case.slowness, case.fit_slowness, *(each.slowness for each in found)
     key = (case.budget_flops, before and before.id, method, images, speeds, tuple(paced))
     return case.plan.place.once(
-        ("look", case.point.task.spec.name, case.point.seed, *key),
+        ("look", case.point.task.spec.name, case.point.seed, case.plan.origin, *key),
         lambda: look.make(
             case.budget_flops,
             case.epoch_flops,

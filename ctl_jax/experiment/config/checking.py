@@ -59,7 +59,8 @@ def validate(config: ml_collections.ConfigDict) -> Config:
         if key.canonical is not None:
             given[name] = key.canonical(given[name])
     checked = _section(Config, given)
-    for rule in (_check_tasks, _check_crops, _check_search, _check_evaluations, _check_weights):
+    rules = (_check_tasks, _check_crops, _check_search, _check_evaluations, _check_weights)
+    for rule in (*rules, _check_learner):
         rule(checked)
     budgets(checked.budgets)
     return checked
@@ -272,3 +273,22 @@ def _check_weights(config: Config) -> None:
             f"config.weights='': expected a file or folder (or a config.pretrain.task), since "
             f"{needing[0]!r} starts from pretrained weights"
         )
+
+
+def _check_learner(config: Config) -> None:
+    """Sees whether learners can do as the config says."""
+    learning = [method for method in map(parse_method, config.methods) if method.learner]
+    if not config.learner.restore:
+        return
+    if config.learner.cut != "every":
+        raise UserError(
+            "config.learner.restore=True: expected config.learner.cut='every', since channels come "
+            "back before the next cut"
+        )
+    for method in learning:
+        if method.cut and (not method.pretrained or method.cut.lsq):
+            reason = "corrects for them" if method.pretrained else "has no pretrained network"
+            raise UserError(
+                f"config.learner.restore=True: {method.name!r} {reason}; expected methods whose "
+                f"channels can come back from a pretrained network"
+            )

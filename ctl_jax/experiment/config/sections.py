@@ -138,6 +138,23 @@ class Pruning:
 
 
 @dataclasses.dataclass(frozen=True)
+class Learner:
+    """What methods with a learner in front (previous:filters@0.5) carry on to the next task."""
+
+    cut: str = key(
+        "once",
+        "When they cut: once, before the first task that a network is trained on, or before every "
+        "task.",
+        rules.one_of(("once", "every")),
+    )
+    restore: bool = key(
+        False,
+        "Whether channels that were cut come back from the pretrained network before the next cut, "
+        "where they cut before every task; otherwise each task cuts from what is left.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Budgets:
     """Training compute of a trial: a range of FLOPs, or a list of amounts."""
 
@@ -275,11 +292,13 @@ class Config:
         "How each task is learnt: dense, scratch, filters@RATIO, channels@RATIO or all@RATIO, "
         "perhaps of its first stages alone, at a size of images, as in dense@2stages@48px, and "
         "+TUNING; or a tuning alone, such as probe; or auto, which finds what is best for the "
-        "budget, within the budget.",
+        "budget, within the budget. With a learner in front, as in previous:filters@0.5, tasks "
+        "start from what was learnt on those before them.",
         rules.METHODS,
         canonical=rules.canonical_methods,
     )
     pruning: Pruning = Pruning()
+    learner: Learner = Learner()
     budgets: Budgets = Budgets()
     finetune: Finetune = Finetune()
     checkpoint: Checkpoint = Checkpoint()

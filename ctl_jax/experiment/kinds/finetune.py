@@ -17,7 +17,7 @@ from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
 from ctl_jax.experiment.kinds.look import heads_tried, searched
 from ctl_jax.experiment.method_costs import MethodCost
-from ctl_jax.experiment.steps import Kind, Output, Step, register
+from ctl_jax.experiment.steps import Kind, Output, Step, nearest, register, trained_on
 from ctl_jax.experiment.stretches import (
     Stretch,
     half,
@@ -40,6 +40,8 @@ from ctl_jax.trees import Tree
 # What a trial's record says of how good it is; null where it diverged, and top-5 accuracy also for
 # multi-label tasks and for fewer than five classes.
 SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
+# Of a trial's inputs: the steps by which a learner chose what it starts from.
+CHOSEN_BY = "chosen_by"
 # In a record's notes: how much the trained network counts in an ensemble.
 _WEIGHT = "ensemble"
 # The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
@@ -193,7 +195,8 @@ def keeper_of(
 def charged(step: Step, place: Workspace, stretches: list[Stretch], updates: int) -> Ledger:
     """What the first updates of a trial cost, with all that they rest on."""
     of_maps = spent_on_maps(stretches, updates)
-    ledger = place.charge(step.inputs.get("weights"), done=True).add("extract", of_maps)
+    ledger = place.charge(step.inputs.get("weights"), step.params["task"]["name"], done=True)
+    ledger = ledger.add("extract", of_maps)
     return ledger.add("train", spent_by(stretches, updates) - of_maps)
 
 
@@ -204,7 +207,8 @@ def _fitted(step: Step, place: Workspace) -> Output:
     examples = step.params["task"]["examples"]
     # By a whole forward pass, as for those that are trained.
     forward = head_cost(step, place).forward
-    ledger = place.charge(start, done=True) + searched(step, place)
+    ledger = place.charge(start, step.params["task"]["name"], done=True)
+    ledger += searched(step, place)
     ledger = ledger.add("validate", forward * (examples["dev"] + examples["dev_test"]))
     trial = records.TrialRecord(
         **describe(step, place),
@@ -240,11 +244,14 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
     """What a trial's record says of it beforehand."""
     params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
     stretches = plan(step, place)
-    cut = _before(step, "prune")
+    cut, adapted = nearest(step, "prune"), nearest(step, "adapt")
     of_cut = {} if cut is None else cut.params
     cost = stretches[-1].cost if stretches else head_cost(step, place)
     head = step.inputs.get("weights")
-    trained = bool(stretches) or _before(step, "adapt") is not None
+    # Not on a task before it, whose network it starts from.
+    trained = bool(stretches) or (
+        adapted is not None and adapted.params["task"]["name"] == spec.name
+    )
     fitted: Mapping[str, Any] = {}
     notes: Mapping[str, Any] = {}
     if head is not None and head.kind == "head":
@@ -274,6 +281,7 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
         "solver": fitted.get("solver"),
         "examples": fitted.get("images"),
         "notes": notes,
+        **_choice(step, place),
         "seed": params["seed"],
         "flops_per_step": mean_step(stretches) if stretches else None,
         "forward_flops": cost.forward,
@@ -282,12 +290,20 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
     }
 
 
-def _before(step: Step, kind: str) -> Step | None:
-    """The nearest step of a kind that its weights go back to; None where there is none."""
-    start = step.inputs.get("weights")
-    while start is not None and start.kind != kind:
-        start = start.inputs.get("weights")
-    return start
+def _choice(step: Step, place: Workspace) -> dict[str, Any]:
+    """What a trial's record says of what it started from, and of how that was chosen."""
+    task, scores, spent_on_it = step.params["task"]["name"], dict[str, float](), 0
+    for name, look in step.inputs.items():
+        if name.startswith(f"{CHOSEN_BY}/"):
+            record = place.result(look)
+            assert isinstance(record, records.NeighboursRecord)
+            scores[record.source or ""] = record.dev
+            spent_on_it += record.flops
+    return {
+        "start_task": trained_on(step.inputs.get("weights"), but=task),
+        "candidates": scores,
+        "choice_flops": spent_on_it,
+    }
 
 
 # Otherwise each trial from random weights would trace the network again.
@@ -316,9 +332,9 @@ def train(
     if params["start"] == "random":
         key = jax.random.key(params["seed"])
         variables = _random(place.module, key, place.config.data.image_size)
-        if (short := _before(step, "shorten")) is not None:
+        if (short := nearest(step, "shorten")) is not None:
             variables = shorten.without_later(short, place, variables)
-        if (cut := _before(step, "prune")) is not None:
+        if (cut := nearest(step, "prune")) is not None:
             groups = prune.groups_of(cut, place)
             variables = pruning.prune(variables, groups, prune.kept(cut, place))
     else:
@@ -414,12 +430,11 @@ def _model(
     step: Step, place: Workspace, variables: Tree, multi_label: bool
 ) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
-    params, cut = step.params, _before(step, "prune")
-    name = params["task"]["name"]
+    params, name = step.params, step.params["task"]["name"]
 
     def make() -> models.Model:
         # Of a group, one process alone comes here, and reads the folder.
-        pruned: Any = None if cut is None else place.store.result(cut.id)
+        keep = prune.of_whole(step, place)
         return build.as_model(
             place.network,
             variables,
@@ -427,7 +442,7 @@ def _model(
             params["finetune"]["compute_dtype"],
             classes=place.tasks[name].class_names,
             num_outputs=params["task"]["num_classes"],
-            keep="" if pruned is None else pruned.keep,
+            keep="" if keep is None else keep.to_json(),
             multi_label=multi_label,
             notes={"step": step.id, "task": name, "method": params["method"]},
         )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctl_jax import pruning, records
+from ctl_jax import models, pruning, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment import build
 from ctl_jax.experiment.methods import Cut
@@ -74,16 +74,16 @@ def flops(step: Step, place: Workspace) -> int:
         return importance_flops(
             place.module,
             traced(step, place, side, count),
-            place.shapes(step.inputs.get("weights")),
+            shapes_cut(step, place),
             jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32),
             labels,
             criterion=criterion,
             num_classes=classes,
         )
 
-    network = _shortened(step)
+    network = _architecture(step, place)
     of_task = params["image_size"], task["num_classes"], multi_label
-    key = ("importance", criterion, count, *of_task, network and network.id)
+    key = ("importance", criterion, count, *of_task, network)
     return place.once(key, counted)
 
 
@@ -94,8 +94,7 @@ def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledge
 
 def shapes(step: Step, place: Workspace) -> Tree:
     """Of the network that is left; no weights are needed."""
-    whole = place.shapes(step.inputs.get("weights"))
-    return pruning.prune(whole, groups_of(step, place), planned(step, place))
+    return pruning.prune(shapes_cut(step, place), groups_of(step, place), planned(step, place))
 
 
 def run(step: Step, place: Workspace, job: Any) -> Output:
@@ -127,7 +126,7 @@ def restore(step: Step, place: Workspace) -> Tree:
     """Cuts the input's variables as the record says."""
     record: Any = place.store.result(step.id)
     keep = pruning.Keep.from_json(record.keep)
-    variables = place.local_variables(step.inputs.get("weights"))
+    variables = _one_output(step, place, place.local_variables(step.inputs.get("weights")))
     return pruning.prune(variables, groups_of(step, place), keep)
 
 
@@ -167,10 +166,51 @@ def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
     ]
 
 
-def _shortened(step: Step) -> Step | None:
-    """What makes the network that is cut, where that is not the whole one."""
+def of_whole(step: Step, place: Workspace) -> pruning.Keep | None:
+    """Which channels of the whole network a step's weights still have, after all cuts before it.
+
+    None where there were none. In this process alone, which reads the folder.
+    """
+    keep, start = None, step.inputs.get("weights")
+    # What was regrown has all of them again, whatever was cut before.
+    while start is not None and start.kind != "regrow":
+        if start.kind == "prune":
+            record: Any = place.store.result(start.id)
+            before = pruning.Keep.from_json(record.keep)
+            keep = before if keep is None else before.compose(keep)
+        start = start.inputs.get("weights")
+    return keep
+
+
+def shapes_cut(step: Step, place: Workspace) -> Tree:
+    """Shapes of the variables that are cut."""
+    shapes = place.shapes(step.inputs.get("weights"))
+    return jax.eval_shape(lambda tree: _one_output(step, place, tree), shapes)
+
+
+def variables_cut(step: Step, place: Workspace) -> Tree:
+    """The variables that are cut."""
+    return _one_output(step, place, place.variables(step.inputs.get("weights")))
+
+
+def _one_output(step: Step, place: Workspace, variables: Tree) -> Tree:
+    """Variables that are cut, with a head like that of all networks without a task.
+
+    Those of a trial have its task's head.
+    """
     start = step.inputs.get("weights")
-    return start if start is not None and start.kind == "shorten" else None
+    if start is None or start.kind not in ("finetune", "adapt"):
+        return variables
+    return models.new_head(place.module, variables, 1, step.params["image_size"])
+
+
+def _architecture(step: Step, place: Workspace) -> Any:
+    """What tells the network that is cut from others; None of the whole one."""
+    start = step.inputs.get("weights")
+    if start is None or start.kind == "pretrain":
+        return None
+    found = place.architecture(start)
+    return None if found == place.architecture(None) else found
 
 
 def groups_of(step: Step, place: Workspace) -> pruning.Groups:
@@ -180,12 +220,12 @@ def groups_of(step: Step, place: Workspace) -> pruning.Groups:
 
 def traced(step: Step, place: Workspace, image_size: int, images: int) -> pruning.Groups:
     """The same as a program of a batch of images of this size."""
-    network, batch_size = _shortened(step), min(images, 2)
+    network, batch_size = _architecture(step, place), min(images, 2)
     if network is None and batch_size > 1 and image_size == place.config.data.image_size:
         return place.groups
     return place.once(
-        ("groups", image_size, batch_size, network and network.id),
-        lambda: build.trace_groups(place.module, place.shapes(network), image_size, batch_size),
+        ("groups", image_size, batch_size, network),
+        lambda: build.trace_groups(place.module, shapes_cut(step, place), image_size, batch_size),
     )
 
 
@@ -195,9 +235,11 @@ def _images(step: Step) -> int:
 
 def _scores(step: Step, place: Workspace) -> Mapping[str, Any]:
     params, start = step.params, step.inputs.get("weights")
-    if params["weights"] is None and (start is None or (_shortened(step) and not start.inputs)):
+    if params["weights"] is None and (
+        start is None or (start.kind == "shorten" and not start.inputs)
+    ):
         return _equal_scores(step, place)
-    variables, seed = place.variables(start), params.get("seed", 0)
+    variables, seed = variables_cut(step, place), params.get("seed", 0)
     normalise = _normalise(step)
     if "task" not in params:
         criterion = params["criterion"]

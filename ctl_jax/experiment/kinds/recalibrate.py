@@ -66,12 +66,12 @@ def flops(step: Step, place: Workspace) -> int:
     params, cut = step.params, step.inputs["weights"]
     total, size, images = 0, params["image_size"], params["images"]
     if params["lsq"]:
-        whole = place.shapes(cut.inputs.get("weights"))
+        whole = prune.shapes_cut(cut, place)
         batch = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
         keep = prune.planned(cut, place)
         # Of networks of the same widths the same, and of each image.
         of_batch, solutions = place.once(
-            ("correction", size, *(len(kept) for kept in keep.values())),
+            ("correction", size, *keep.sizes.values(), *(len(kept) for kept in keep.values())),
             lambda: pruning.correction_flops(prune.traced(cut, place, size, 2), whole, keep, batch),
         )
         total += images * of_batch // 2 + solutions
@@ -136,7 +136,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
 
 def _corrected(step: Step, place: Workspace, images: np.ndarray) -> pruning.Correction:
     cut = step.inputs["weights"]
-    whole = place.variables(cut.inputs.get("weights"))
+    whole = prune.variables_cut(cut, place)
     preprocess = models.Preprocess.parse(step.params["model"]["preprocess"])
 
     def batches() -> Iterator[jax.Array]:

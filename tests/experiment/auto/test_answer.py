@@ -242,6 +242,7 @@ def test_training_is_tried_beside_the_head(case, dev, is_taken):
     plan, candidates = made.plan, {each.method: each for each in made.plan.candidates()}
     cut = plan.place.charge(
         plan.wish(made.point._replace(method=parse_method("filters@0.5:lsq+probe")), 10**10).start,
+        made.point.task.spec.name,
         done=False,
     )
     features = 300 * (

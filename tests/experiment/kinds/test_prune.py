@@ -7,6 +7,7 @@ import pytest
 from ctl_jax import models, pruning
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment.kinds import prune
+from ctl_jax.experiment.steps import Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.workspace import Workspace
 
@@ -67,7 +68,7 @@ def test_how_many_channels_stay_is_known_without_weights(cut):
     assert prune.flops(step, place) == 0
 
 
-def test_a_cut_of_a_cut_network_starts_from_its_input(cut):
+def test_a_cut_is_of_its_input(cut):
     step, place, _ = cut("filters@0.5")
     seen = []
 
@@ -77,7 +78,7 @@ def test_a_cut_of_a_cut_network_starts_from_its_input(cut):
             return place.given
 
     other = Place(place.config, place.loader, place.store)
-    source = prune.make(prune.Cut("all", 0.5), {"criterion": "l2", "round_to": 1}, {}, None)
+    source = Step("pretrain", {})
     inputs = type(step)(step.kind, step.params, {"weights": source})
     place.store.save(inputs.id, place.store.load(step.id))
     chex.assert_trees_all_equal_structs(prune.restore(inputs, other), place.variables(step))

@@ -27,7 +27,7 @@ def test_what_is_left_is_as_it_was(config, make_plan, tmp_path):
         for name in left[kind].keys() - {"head"}:
             chex.assert_trees_all_equal(left[kind][name], whole[kind][name])
     assert not np.any(left["params"]["head"]["kernel"])
-    assert place.charge(step, done=False) == Ledger()
+    assert place.charge(step, "digits", done=False) == Ledger()
     assert place.flops(step) == 0
     cost = plan.cost(plan.methods["dense@1stages"], 10)
     assert cost.forward < place.forward(None, 10, 16)
