@@ -3,70 +3,96 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import formatting
 from ctl_jax.formatting import DASH
-from ctl_jax.report import statistics
 from ctl_jax.report._budgets import Axis, labels
 from ctl_jax.report._html_tables import Row, cell, percent
-from ctl_jax.report.aggregate import Mean
+from ctl_jax.report._table import Table
+from ctl_jax.report.aggregate import DENSE, Mean, values
 from ctl_jax.report.comparisons import Comparisons, Curve
-from ctl_jax.report.frontier import Leader
-from ctl_jax.report.statistics import Interval
+from ctl_jax.report.frontier import Leader, at_budget
+from ctl_jax.report.statistics import TESTED_TASKS, Interval
 
 # Places on the axis of log10 FLOPs that differ by less are one.
 _NEAR = 1e-6
 
 
+def best_on_dev(table: Table, found_rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The method of the highest mean on dev, by budget that has one."""
+    dev = values(found_rows, "dev")
+    found = {b: at_budget(dev, table.task_names, table.methods, b) for b in table.budgets}
+    return {
+        budget: max(by_method, key=lambda method: statistics.fmean(by_method[method]))
+        for budget, by_method in found.items()
+        if by_method
+    }
+
+
+def ends(at_budget: Mapping[str, Mean]) -> list[str]:
+    """The smallest and the largest of the budgets that have a mean over tasks."""
+    known = [budget for budget, mean in at_budget.items() if mean.points]
+    return list(dict.fromkeys(known[:1] + known[-1:]))
+
+
 def headline(
-    methods: Sequence[str],
     at_budget: Mapping[str, Mean],
     chosen: Mapping[str, str],
     leaders: Mapping[str, Leader],
-    compared: Comparisons | None,
+    compared: Comparisons,
 ) -> Iterator[tuple[str, bool]]:
-    """Sentences of who wins where compute is scarce and plentiful, and who loses.
+    """Sentences of who wins where compute is scarce and where it is plentiful.
 
     Args:
-      methods: the run's methods.
       at_budget: means over tasks.
       chosen: the method that is best on dev, by budget: dev_test, which is shown, chose nothing.
       leaders: by budget; their intervals are of the same means.
-      compared: methods against the baseline; None of a single method.
+      compared: methods against the baseline.
 
     Returns:
       Each with whether it may be shown in bold: its interval excludes zero.
     """
-    known = [budget for budget in chosen if at_budget[budget].points]
     budgets = list(at_budget)
-    for budget in dict.fromkeys(known[:1] + known[-1:]):
+    for budget in ends(at_budget):
         method, mean = chosen[budget], at_budget[budget]
         where = {budgets[0]: "smallest", budgets[-1]: "largest"}.get(budget)
         place = f"the {where} budget" if where and len(budgets) > 1 else "the budget"
         said = f"At {place} ({_label(budget)}) {method} is best on dev"
         said += f", with {leaders[budget].scores[method].shown} on dev_test"
-        found = compared and compared.at.get((method, budget))
-        if compared and found:
+        found = compared.at.get((method, budget))
+        if found:
             said += f": {signed(found.difference)} against {compared.baseline}"
             if method in mean.relative:
                 said += f", {percent(mean.relative[method].mean)} relative to dense"
             said += _saved(compared, method, budget)
         yield f"{said}.", bool(found and found.difference.excludes_zero)
+
+
+def losses(
+    methods: Sequence[str], at_budget: Mapping[str, Mean], compared: Comparisons
+) -> Iterator[str]:
+    """Sentences of the methods that are below dense, and whether an interval says so."""
+    known = {budget: mean for budget, mean in at_budget.items() if mean.points}
     for method in methods:
         lost = {
-            budget: at_budget[budget].relative[method].mean
-            for budget in known
-            if method in at_budget[budget].relative and at_budget[budget].relative[method].mean < 0
+            budget: mean.relative[method].mean
+            for budget, mean in known.items()
+            if method in mean.relative and mean.relative[method].mean < 0
         }
-        if lost:
-            worst = min(lost, key=lost.__getitem__)
-            yield (
-                f"{method} is below dense at {len(lost)} of {len(known)} budgets, "
-                f"at worst {percent(lost[worst])} ({_label(worst)}).",
-                False,
-            )
+        if not lost:
+            continue
+        worst = min(lost, key=lost.__getitem__)
+        said = (
+            f"{method} is below dense at {len(lost)} of {len(known)} budgets, "
+            f"at worst {percent(lost[worst])} ({_label(worst)})"
+        )
+        if compared.baseline == DENSE:
+            clear = sum(compared.at[method, budget].difference.excludes_zero for budget in lost)
+            said += f"; at {clear} of them the interval of the difference excludes zero"
+        yield f"{said}."
 
 
 def _saved(compared: Comparisons, method: str, budget: str) -> str:
@@ -75,11 +101,12 @@ def _saved(compared: Comparisons, method: str, budget: str) -> str:
     saving = curve.saving.get(budget) if curve else None
     if curve is None or saving is None or saving.high is None or saving.high > -_NEAR:
         return ""
-    value, ends = _saving(curve, budget)
-    return f"; it has the accuracy of {compared.baseline} there for {value} ({ends}) of the compute"
+    value, interval = _saving(curve, budget)
+    has = f"it has the accuracy of {compared.baseline} there"
+    return f"; {has} for {value} ({interval}) of the compute"
 
 
-def caveats(compared: Comparisons | None, tasks: int, seeds: int) -> list[str]:
+def caveats(compared: Comparisons, tasks: int, seeds: int) -> list[str]:
     """What cannot be said of a run of few seeds or tasks, in sentences."""
     said = []
     if seeds == 1:
@@ -89,7 +116,7 @@ def caveats(compared: Comparisons | None, tasks: int, seeds: int) -> list[str]:
         )
     if tasks == 1:
         said.append("One task tells no interval: nothing is known of other tasks.")
-    elif tasks < statistics.TESTED_TASKS and compared:
+    elif tasks < TESTED_TASKS and compared.at:
         few = ", and of fewer than about six the intervals are too narrow" if tasks < 6 else ""
         said.append(f"{tasks} tasks: fewer than ten are not tested for significance{few}.")
     return said
@@ -112,12 +139,12 @@ def difference_rows(
         found = compared.at.get((method, budget))
         if found is None:
             return cell()
-        value, _, ends = signed(found.difference).partition(" ")
+        value, _, interval = signed(found.difference).partition(" ")
         notes = [f"{found.wins} won, {found.ties} tied, {found.losses} lost"]
         notes += [] if found.p is None else [f"p {_p(found.p)}"]
         return cell(
             value,
-            interval=ends.strip("()"),
+            interval=interval.strip("()"),
             note="; ".join(notes),
             best=found.difference.excludes_zero,
             below=found.difference.excludes_zero and found.difference.estimate < 0,
@@ -136,8 +163,8 @@ def improvement_rows(
         if found is None:
             return cell()
         value, low, high = found.improvement
-        ends = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-        return cell(f"{value:.2f}", interval=ends)
+        interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+        return cell(f"{value:.2f}", interval=interval)
 
     return _rows(one, compared, methods, budgets)
 
@@ -149,8 +176,8 @@ def saving_rows(compared: Comparisons, methods: Sequence[str], budgets: Iterable
         curve = compared.curves.get(method)
         if curve is None or budget not in curve.saving:
             return cell()
-        value, ends = _saving(curve, budget)
-        return cell(value, interval=ends, best=curve.saving[budget].excludes_zero)
+        value, interval = _saving(curve, budget)
+        return cell(value, interval=interval, best=curve.saving[budget].excludes_zero)
 
     return _rows(one, compared, methods, budgets)
 
@@ -220,11 +247,10 @@ def _crossover(curve: Curve) -> str:
 
     side = "ahead" if curve.ahead_first else "behind"
     estimate, low, high = curve.crossover
-    ends = ""
-    if low is not None and high is not None and shown(low) != shown(high):
-        ends = f" ({shown(low)} to {shown(high)})"
     where = "at all budgets" if estimate > last + _NEAR else f"up to {shown(estimate)}"
-    return f"{side} {where}{ends}"
+    if low is None or high is None or shown(low) == shown(high):
+        return f"{side} {where}"
+    return f"{side} {where} ({shown(low)} to {shown(high)})"
 
 
 def _label(budget: str) -> str:
@@ -245,15 +271,14 @@ CURVE_COLUMNS = (
 )
 
 
-def at_csv(compared: Comparisons | None, budgets: Axis) -> str:
+def at_csv(compared: Comparisons, budgets: Axis) -> str:
     """comparisons.csv: a line a method and budget against the baseline.
 
     A compute ratio is inf where the baseline's accuracy is not reached, and an upper bound where it
     is the smallest budget's.
     """
     lines = []
-    for (method, budget), found in (compared.at if compared else {}).items():
-        assert compared is not None
+    for (method, budget), found in compared.at.items():
         curve, ranks = compared.curves.get(method), compared.ranks.get(budget)
         saving = curve.saving.get(budget) if curve else None
         last = max(curve.places.values()) - curve.places[budget] if curve and saving else 0.0
@@ -264,10 +289,10 @@ def at_csv(compared: Comparisons | None, budgets: Axis) -> str:
                 "budget": budget,
                 "budget_flops": budgets[budget],
                 **{name: getattr(found, name) for name in ("tasks", "seeds")},
-                **_ends("difference", found.difference),
+                **_three("difference", found.difference),
                 **{name: getattr(found, name) for name in ("wins", "ties", "losses")},
                 "p_holm": found.p,
-                **_ends("improvement", found.improvement),
+                **_three("improvement", found.improvement),
                 **_powers("compute_ratio", saving, last),
                 "average_rank": ranks.ranks.get(method) if ranks else None,
             }
@@ -275,7 +300,7 @@ def at_csv(compared: Comparisons | None, budgets: Axis) -> str:
     return _csv(AT_COLUMNS, lines)
 
 
-def curves_csv(compared: Comparisons | None) -> str:
+def curves_csv(compared: Comparisons) -> str:
     """curves.csv: a line a method, over all budgets.
 
     A crossover is inf where there is none up to the largest budget, and a tenth of the smallest
@@ -286,19 +311,18 @@ def curves_csv(compared: Comparisons | None) -> str:
             "method": method,
             "baseline": compared.baseline,
             "tasks": curve.tasks,
-            **_ends("area", curve.area),
-            **_ends("area_difference", curve.area_difference),
+            **_three("area", curve.area),
+            **_three("area_difference", curve.area_difference),
             "side_first": curve.crossover and ("ahead" if curve.ahead_first else "behind"),
             **_powers("crossover_flops", curve.crossover, max(curve.places.values())),
-            **_ends("asymptote", curve.asymptote),
+            **_three("asymptote", curve.asymptote),
         }
-        for method, curve in (compared.curves if compared else {}).items()
-        if compared
+        for method, curve in compared.curves.items()
     ]
     return _csv(CURVE_COLUMNS, lines)
 
 
-def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+def _three(name: str, interval: Interval | None) -> dict[str, float | None]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval or (None,) * 3, strict=True))
 
 
@@ -310,7 +334,7 @@ def _powers(name: str, interval: Interval | None, last: float) -> dict[str, floa
             return None
         return math.inf if value > last + _NEAR else 10**value
 
-    return {key: power(value) for key, value in _ends(name, interval).items()}
+    return {key: power(value) for key, value in _three(name, interval).items()}
 
 
 def _csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:

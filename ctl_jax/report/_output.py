@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ctl_jax import files
-from ctl_jax.errors import UserError
 from ctl_jax.report import _comparison_tables, aggregate
 from ctl_jax.report._results import rows, to_csv
-from ctl_jax.report._table import Table, read
-from ctl_jax.report.aggregate import DENSE, Values, values
-from ctl_jax.report.comparisons import Comparisons, compare
+from ctl_jax.report._table import read
+from ctl_jax.report.aggregate import values
+from ctl_jax.report.comparisons import baseline_of, compare
 
 
 def write(
@@ -47,7 +46,8 @@ def write(
     result_rows = rows(table)
     found = values(result_rows)
     scores = aggregate.scores(table, found, values(result_rows, "dev_test_top5"))
-    compared = _compare(table, found, baseline)
+    base = baseline_of(table.methods, baseline)
+    compared = compare(found, table.task_names, table.methods, table.budgets, base)
     results = gallery.Results(table, result_rows, found, scores, compared)
     images = gallery.draw_all(results)
 
@@ -64,12 +64,3 @@ def write(
     }
     files.at_once(lambda name: files.write_bytes(folder / name, contents[name]), contents)
     return [folder / name for name in contents]
-
-
-def _compare(table: Table, found: Values, baseline: str | None) -> Comparisons | None:
-    if baseline is not None and baseline not in table.methods:
-        raise UserError(f"baseline {baseline!r}: expected one of {', '.join(table.methods)}")
-    if len(table.methods) < 2:
-        return None
-    default = DENSE if DENSE in table.methods else table.methods[0]
-    return compare(found, table.task_names, table.methods, table.budgets, baseline or default)

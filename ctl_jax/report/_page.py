@@ -25,13 +25,13 @@ from ctl_jax.report import (
     spending,
 )
 from ctl_jax.report._budgets import Axis, labels, units
-from ctl_jax.report._comparison_tables import caveats, headline
+from ctl_jax.report._comparison_tables import best_on_dev, caveats, headline, losses
 from ctl_jax.report._html_tables import grid, relative_grid
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, task_curves, values
 from ctl_jax.report.comparisons import Comparisons
-from ctl_jax.report.frontier import Leader, at_budget
+from ctl_jax.report.frontier import Leader
 from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_figure
 
 # Of more values of a setting there is no table of which won.
@@ -86,7 +86,10 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
     compared = frontier.versus(rows, table.task_names, methods, budgets)
     told = frontier.crossover(compared)
     leaders = frontier.frontier(results.values, table.task_names, methods, budgets)
-    said = headline(methods, macro, _best_on_dev(results), leaders, results.compared)
+    said = [
+        *headline(macro, best_on_dev(table, rows), leaders, results.compared),
+        *((sentence, False) for sentence in losses(methods, macro, results.compared)),
+    ]
     trials_left, rows_left = spending.unfinished(table)
     diverged = spending.diverged(table)
     found_in = [(task, formatting.data_notes(task.notes, task.passed_over)) for task in table.tasks]
@@ -191,17 +194,6 @@ def _find(config: Mapping[str, Any], key: str) -> Iterator[str]:
             yield str(value)
 
 
-def _best_on_dev(results: Results) -> dict[str, str]:
-    """The method of the highest mean on dev, by budget that has one."""
-    table, dev = results.table, values(results.rows, "dev")
-    found = {b: at_budget(dev, table.task_names, table.methods, b) for b in table.budgets}
-    return {
-        budget: max(by_method, key=lambda method: statistics.fmean(by_method[method]))
-        for budget, by_method in found.items()
-        if by_method
-    }
-
-
 def _leaders(leaders: Mapping[str, Leader]) -> list[tuple[str, ...]]:
     """The best method at each budget: budget, method, mean, tasks, what is no worse."""
     return [
@@ -217,10 +209,10 @@ def _leaders(leaders: Mapping[str, Leader]) -> list[tuple[str, ...]]:
 
 
 def _compared(
-    compared: Comparisons | None, methods: Sequence[str], budgets: Axis
+    compared: Comparisons, methods: Sequence[str], budgets: Axis
 ) -> dict[str, Any] | None:
     """What the template shows of methods against a baseline; None where nothing compares them."""
-    if compared is None or not compared.at:
+    if not compared.at:
         return None
     return {
         "baseline": compared.baseline,

@@ -1,5 +1,6 @@
 """The results as a text table for the end of a run."""
 
+import dataclasses
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,24 +9,32 @@ from typing import Any
 from ctl_jax import formatting
 from ctl_jax.report import _choices, _winners, frontier, spending
 from ctl_jax.report._budgets import labels
+from ctl_jax.report._comparison_tables import best_on_dev, caveats, ends, headline
 from ctl_jax.report._results import rows
 from ctl_jax.report._table import Table, read
 from ctl_jax.report.aggregate import Mean, means, metric, values
+from ctl_jax.report.comparisons import baseline_of, compare
 
 _WIDTH = 80
 _COLUMNS = 4  # budgets side by side: what fits into the width
 
 
-def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] = "") -> str:
+def summary(
+    lines: Iterable[Mapping[str, Any]],
+    workdir: str | os.PathLike[str] = "",
+    baseline: str | None = None,
+) -> str:
     """The mean over tasks, method by budget, as lines of plain text.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
       workdir: folder of the run, where the best models are.
+      baseline: the method that others are compared with; None is dense, or the first of a run
+        without it.
 
     Returns:
-      A table, below it what is missing, unfinished or diverged, how `auto` chose, and the best
-      models where they were evaluated. No newline at the end.
+      A table, below it who is best with intervals, what is missing, unfinished or diverged, how
+      `auto` chose, and the best models where they were evaluated. No newline at the end.
 
     Raises:
       UserError: the records are incomplete or contradict each other.
@@ -45,9 +54,34 @@ def summary(lines: Iterable[Mapping[str, Any]], workdir: str | os.PathLike[str] 
     several = sum(metric(task) == "mAP" for task in table.tasks)
     if several:
         shown.append(f"Multi-label tasks, by mean average precision: {several}; others: accuracy.")
+    shown += _headline(table, found_rows, found, baseline)
     shown += _told(table, found_rows)
     shown += _warnings(table) + _choices.lines(table)
     return "\n".join(shown + _winners.lines(table, workdir))
+
+
+def _headline(
+    table: Table,
+    found_rows: Sequence[Mapping[str, Any]],
+    at_budget: Mapping[str, Mean],
+    baseline: str | None,
+) -> list[str]:
+    """Who is best at the smallest and the largest budget, and what cannot be said of that."""
+    base = baseline_of(table.methods, baseline)
+    best = best_on_dev(table, found_rows)
+    budgets = {budget: table.budgets[budget] for budget in ends(at_budget)}
+    compared_ones = list(dict.fromkeys([base, *(best[budget] for budget in budgets)]))
+    found = values(found_rows)
+    leaders = frontier.frontier(found, table.task_names, table.methods, budgets)
+    compared = compare(found, table.task_names, compared_ones, budgets, base)
+    # Two budgets are no curve.
+    compared = dataclasses.replace(compared, curves={})
+    # Terminals need not know more than ASCII.
+    sentences = [
+        s.replace(formatting.MINUS, "-") for s, _ in headline(at_budget, best, leaders, compared)
+    ]
+    sentences += caveats(compared, len(table.tasks), len(table.seeds)) if sentences else []
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, _WIDTH)]
 
 
 def _told(table: Table, found_rows: Sequence[Mapping[str, Any]]) -> list[str]:

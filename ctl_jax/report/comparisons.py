@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ctl_jax.errors import UserError
 from ctl_jax.report import statistics
 from ctl_jax.report._budgets import Axis
-from ctl_jax.report.aggregate import Values
+from ctl_jax.report.aggregate import DENSE, Values
 from ctl_jax.report.statistics import Array, Interval
 
 # An asymptote is fitted to at least as many budgets, by fewer resamples than there are otherwise.
@@ -101,6 +102,20 @@ class Comparisons:
     at: dict[tuple[str, str], Comparison]
     curves: dict[str, Curve]
     ranks: dict[str, Ranks]
+
+
+def baseline_of(methods: Sequence[str], asked: str | None) -> str:
+    """The method that others are compared with: the one asked for, or dense, or the first.
+
+    Returns:
+      One of the methods; "" where there is none.
+
+    Raises:
+      UserError: the run has no such method.
+    """
+    if asked is not None and asked not in methods:
+        raise UserError(f"baseline {asked!r}: expected one of {', '.join(methods)}")
+    return asked or (DENSE if DENSE in methods else next(iter(methods), ""))
 
 
 def compare(

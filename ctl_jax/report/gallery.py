@@ -25,14 +25,14 @@ class Results(NamedTuple):
       rows: the rows of `results.csv`.
       values: `dev_test` of the rows, from `aggregate.values`.
       scores: of all tasks, and of groups of them, from `aggregate.scores`.
-      compared: methods against a baseline; None of fewer than two methods.
+      compared: methods against a baseline.
     """
 
     table: Table
     rows: Sequence[Mapping[str, Any]]
     values: Values
     scores: Sequence[aggregate.Scores]
-    compared: Comparisons | None
+    compared: Comparisons
 
 
 # Makes a PNG; None where there are no numbers for it.
@@ -117,8 +117,8 @@ def relative_to_dense(results: Results) -> bytes | None:
 
 @figure("Average rank of each method at each training budget; the numbers are in comparisons.csv")
 def average_ranks(results: Results) -> bytes | None:
-    ranks = results.compared.ranks if results.compared else {}
-    shown = {b: each for b, each in ranks.items() if each.critical_difference is not None}
+    ranks = results.compared.ranks.items()
+    shown = {budget: each for budget, each in ranks if each.critical_difference is not None}
     if not shown:
         return None
     counts = sorted({each.tasks for each in shown.values()})

@@ -3,6 +3,7 @@
 import re
 
 from ctl_jax import report
+from ctl_jax.report.statistics import mean_interval
 
 
 def test_numbers_stand_in_columns(make_records):
@@ -27,7 +28,7 @@ def test_it_fits_into_80_characters_and_into_ascii(make_records):
     text = report.summary(make_records(budgets=budgets))
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("budget ") == 2
+    assert text.count("\nbudget ") == 2
 
 
 def test_what_is_wrong_is_said(make_records, pending):
@@ -38,6 +39,24 @@ def test_what_is_wrong_is_said(make_records, pending):
     assert "Missing tasks (1): cars" in text
     assert "Trials not done yet: 1 of 216 (rows held up: 1)" in text
     assert "Diverged trials: 1 of 215" in text
+
+
+def test_who_is_best_is_said_with_an_interval(make_records):
+    records = make_records(seeds=(0,))
+    gains = {"digits": 0.3, "glyphs": -0.1, "textures": 0.05}
+    for record in records:
+        if record["type"] == "trial":
+            gain = gains[record["task"]] if record["method"] == "filters@0.5" else 0
+            record["dev"] = record["dev_test"] = 0.5 + gain
+    said = " ".join(report.summary(records).split())
+    low, high = mean_interval([0.3, -0.1, 0.05])[1:]
+    assert (
+        "At the smallest budget (100 GFLOP) filters@0.5 is best on dev, with 0.583 "
+        f"({0.5 + low:.3f} to {0.5 + high:.3f}) on dev_test: +0.083 ({low:+.3f} to {high:+.3f}) "
+        "against dense, +16.7% relative to dense."
+    ) in said
+    assert "One seed: how much another seed would change is not known." in said
+    assert "against scratch" in report.summary(records, baseline="scratch")
 
 
 def test_no_dense_no_percent(make_records):

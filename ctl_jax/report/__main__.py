@@ -1,0 +1,84 @@
+"""Writes the report of a finished run again, or one that compares several.
+
+    python -m ctl_jax.report runs/quickstart
+    python -m ctl_jax.report runs/seeds0 runs/seeds1 --out=runs/both
+    python -m ctl_jax.report in21k=runs/a in1k=runs/b --baseline='dense (in1k)' --out=runs/weights
+
+Runs are put together: other seeds, methods, budgets and tasks stand beside each other. With a label
+a run's methods end with it, so that runs of other weights can be told apart.
+"""
+
+import sys
+
+from ctl_jax import startup, streams
+
+if __name__ == "__main__":
+    # Before the imports below, which look at the environment.
+    startup.prepare("ctl_jax.report", with_jax=False)
+
+import re
+from collections.abc import Sequence
+
+from ctl_jax import report
+from ctl_jax.report._loading import read_lines
+from ctl_jax.report._merging import merged
+
+_COMMAND = "ctl_jax.report"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reports what the command line says.
+
+    Returns:
+      The exit status: 0; 2 where the input is wrong, which is said in one line.
+    """
+    return startup.guarded(_COMMAND, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    given = _parser().parse_args(argv)
+    runs = [_split(run) for run in given.runs]
+    several = len(runs) > 1 or runs[0][0]
+    lines = [(label, read_lines(workdir)) for label, workdir in runs]
+    together = merged(lines) if several else lines[0][1]
+    shown = report.summary(together, "" if several else runs[0][1], given.baseline)
+    out = given.out or (None if several else runs[0][1])
+    for path in report.write(together, out, given.baseline) if out else ():
+        print(f"wrote {path}")
+    print(f"\n{shown}")
+    return 0
+
+
+def _split(run: str) -> tuple[str, str]:
+    """The label of a run, "" without one, and its folder."""
+    match = re.fullmatch(r"([\w.@:+-]+)=(.+)", run)
+    return (match[1], match[2]) if match else ("", run)
+
+
+def _parser() -> startup.Parser:
+    parser = startup.Parser(
+        prog=f"python -m {_COMMAND}",
+        description="Writes the report of a run again, or one that compares several runs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="[LABEL=]RUN",
+        help="the --workdir of a run; with a label its methods are told apart from other runs'",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where the report goes (default: the run's folder; of several runs it is not written)",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="METHOD",
+        help="the method that others are compared with (default: dense, or the first)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(streams.settle(main(sys.argv[1:]), printing=True))
