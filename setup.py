@@ -72,6 +72,8 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            # Has axe-core, which checks the report's page.
+            "axe-playwright-python>=0.1.4",
             # Libraries whose networks `ctl_jax.pruning` is tested on.
             "dm-haiku>=0.0.16",
             "equinox>=0.13",
@@ -79,9 +81,8 @@ setuptools.setup(
             "hypothesis>=6.100",
             # Kubernetes' own schemas, for launch/gke.py.
             "kubernetes-validate>=1.34",
-            # The report's page in a browser; the first has axe-core, the second drives chromium.
-            "axe-playwright-python>=0.1.4",
             "mypy>=1.18",
+            # Drives chromium.
             "playwright>=1.50",
             "pytest>=8.3",
             "pytest-xdist>=3.6",

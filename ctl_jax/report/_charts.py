@@ -144,8 +144,11 @@ def _ledger(table: Table) -> dict[str, Any]:
         lines.append({"name": name, "method": None, "flops": {}, "seconds": seconds})
     return {
         "purposes": {
-            "flops": dict(zip(PURPOSES, figures.COLOURS, strict=False)),
-            "seconds": dict(zip(spending.PARTS, figures.COLOURS, strict=False)),
+            unit: [
+                {"name": name, "colour": colour}
+                for name, colour in zip(names, figures.COLOURS, strict=False)
+            ]
+            for unit, names in (("flops", PURPOSES), ("seconds", spending.PARTS))
         },
         "lines": lines,
     }

@@ -90,11 +90,11 @@ function ledgerFigure() {
   const methods = new Set(chosen.methods);
   // The first line is on top, as in the table.
   const rows = lines.filter(({ method }) => method === null || methods.has(method)).reverse();
-  const traces = Object.keys(purposes[unit]).map((name) => ({
+  const traces = purposes[unit].map(({ name, colour }) => ({
     name, type: "bar", orientation: "h",
     x: rows.map((row) => row[unit][name] ?? 0),
     y: rows.map(({ name }) => escaped(name)),
-    marker: { color: purposes[unit][name] },
+    marker: { color: colour },
     hovertemplate: `<b>%{y}</b><br>${name}: %{x:.3~s}${unit === "flops" ? "FLOP" : " s"}<extra></extra>`,
   })).filter(({ x }) => x.some(Boolean));
   const title = unit === "flops" ? "FLOP" : "wall time (s)";
@@ -128,14 +128,15 @@ function draw(plot) {
   const style = getComputedStyle(root);
   const colour = (name) => printing ? { "--text": "#000", "--line": "#ddd" }[name] : style.getPropertyValue(name).trim();
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
-  const size = printing ? { width: 640, autosize: false } : { autosize: true };
+  // On paper two stand side by side, and bars alone.
+  const width = layout.barmode ? 660 : 330;
+  const size = printing ? { width, height: 280, autosize: false } : { height: 380, autosize: true };
   const base = {
-    height: 380, hovermode: "closest", showlegend: false, dragmode: false,
+    hovermode: "closest", showlegend: false, dragmode: false,
     margin: { l: 56, r: 12, t: 12, b: 48 }, ...size,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 13, color: colour("--text") },
   };
-  // `react` leaves no room for a chart that was sized for print, so it starts afresh.
   Plotly.react(plot, traces, { ...base, ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } },
     { responsive: true, displayModeBar: false });
 }

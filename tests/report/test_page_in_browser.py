@@ -214,6 +214,6 @@ def test_print_has_every_chart_in_light(open_page):
     tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     state = """() => [...document.querySelectorAll('.plot')]
         .map((plot) => [plot.layout?.width, plot.layout?.font.color])"""
-    assert {tuple(each) for each in tab.evaluate(state)} == {(640, "#000")}
+    assert {tuple(each) for each in tab.evaluate(state)} == {(330, "#000"), (660, "#000")}
     tab.evaluate("() => dispatchEvent(new Event('afterprint'))")
-    assert tab.evaluate(state)[0] != [640, "#000"]
+    assert tab.evaluate(state)[0] != [330, "#000"]
