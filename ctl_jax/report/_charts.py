@@ -9,9 +9,11 @@ from ctl_jax.report import aggregate, figures, spending
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report.aggregate import DENSE, Mean, Point
+from ctl_jax.report.frontier import Leader
 from ctl_jax.report.gallery import Results
 
-# A number, its spread over seeds (None of one) and how many seeds; None where there is none.
+# A number, its spread over seeds (None of one) and how many seeds, and where it has one the ends of
+# its interval over tasks; None where there is none.
 _Numbers = list[list[list[float | None] | None]]  # by method and budget
 
 # Digits that are kept: more than anybody sees.
@@ -32,33 +34,44 @@ _ON_DARK = {"#000000": "#f2f4f8", "#0072B2": "#3c9be0", "#882255": "#e0609a"}
 _DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 
 
-def data(results: Results) -> dict[str, Any]:
+def data(results: Results, leaders: Mapping[str, Leader]) -> dict[str, Any]:
     """Everything that the charts and the table of results show.
 
     Args:
       results: what the page shows.
+      leaders: the best method at each budget, with the intervals of all over all tasks.
     """
     table = results.table
-    index = {task.name: place for place, task in enumerate(table.tasks)}
+    groups = [_group(place, scores, table) for place, scores in enumerate(results.scores)]
+    _add_intervals(groups[0]["points"], table, leaders)
     return {
         "methods": methods(table.methods),
         "budgets": _budgets(table),
-        "groups": [
-            {
-                "index": place,
-                "by": scores.group.by,
-                "name": scores.group.name,
-                "metric": aggregate.metric_name(
-                    table.tasks[index[name]] for name in scores.group.tasks
-                ),
-                "tasks": [index[name] for name in scores.group.tasks],
-                **_curves(scores.macro, table),
-            }
-            for place, scores in enumerate(results.scores)
-        ],
+        "groups": groups,
         "tasks": [_task(results, task) for task in table.tasks],
         "ledger": _ledger(table),
     }
+
+
+def _group(place: int, scores: aggregate.Scores, table: Table) -> dict[str, Any]:
+    tasks = [i for i, task in enumerate(table.tasks) if task.name in set(scores.group.tasks)]
+    return {
+        "index": place,
+        "by": scores.group.by,
+        "name": scores.group.name,
+        "metric": aggregate.metric_name(table.tasks[i] for i in tasks),
+        "tasks": tasks,
+        **_curves(scores.macro, table),
+    }
+
+
+def _add_intervals(points: _Numbers, table: Table, leaders: Mapping[str, Leader]) -> None:
+    for method, of_method in zip(table.methods, points, strict=True):
+        for budget, point in zip(table.budgets, of_method, strict=True):
+            scores = leaders[budget].scores if point and budget in leaders else {}
+            interval = scores.get(method)
+            if point and interval and interval.low is not None and interval.high is not None:
+                point += [round(interval.low, _DIGITS), round(interval.high, _DIGITS)]
 
 
 def methods(names: Sequence[str]) -> list[dict[str, str]]:

@@ -17,13 +17,14 @@ def write(
     workdir: str | os.PathLike[str],
     baseline: str | None = None,
 ) -> list[files.Path]:
-    """Writes tables, `report.html` and `figures/*.png`.
+    """Writes tables, `report.html`, and what a paper takes: `figures/` and `tables/`.
 
     `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
     year), method and budget, `comparisons.csv` one a method and budget against the baseline,
     `curves.csv` one a method over all budgets, `missing.csv` one a task of the stream that there
-    was no data for. The same records, in any order, give the same bytes. Each file appears whole or
-    not at all.
+    was no data for. Figures are PNG, those of the whole run also PDF; `tables/` has the page's main
+    tables as CSV and LaTeX. The same records, in any order, give the same bytes. Each file appears
+    whole or not at all.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
@@ -40,7 +41,7 @@ def write(
     """
     # A plan draws nothing, and packages that draw are a seventh of the time that a command takes to
     # start.
-    from ctl_jax.report import _page, gallery
+    from ctl_jax.report import _page, _paper_tables, gallery
 
     table = read(lines)
     result_rows = rows(table)
@@ -50,6 +51,7 @@ def write(
     compared = compare(found, table.task_names, table.methods, table.budgets, base)
     results = gallery.Results(table, result_rows, found, scores, compared)
     images = gallery.draw_all(results)
+    view = _page.view(results, images.png)
 
     folder = files.path(workdir)
     contents = {
@@ -59,8 +61,10 @@ def write(
         "curves.csv": _comparison_tables.curves_csv(compared).encode(),
         "missing.csv": aggregate.missing_csv(table.missing).encode(),
         # The config may name folders that are not UTF-8.
-        "report.html": _page.render(results, images).encode(errors="backslashreplace"),
-        **{f"figures/{name}.png": image for name, image in images.items()},
+        "report.html": _page.render(view, images.png).encode(errors="backslashreplace"),
+        **{f"figures/{name}.png": image for name, image in images.png.items()},
+        **{f"figures/{name}.pdf": image for name, image in images.pdf.items()},
+        **{f"tables/{name}": text.encode() for name, text in _paper_tables.write_all(view).items()},
     }
     files.at_once(lambda name: files.write_bytes(folder / name, contents[name]), contents)
     return [folder / name for name in contents]

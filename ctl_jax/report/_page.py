@@ -40,16 +40,16 @@ _MOST_VALUES = 12
 _DRAWN = ("mean_over_tasks", "relative_to_dense")
 
 
-def render(results: Results, images: Mapping[str, bytes]) -> str:
+def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     """The page.
 
     Args:
-      results: what it shows.
+      view: what it shows, from `view`.
       images: figures as PNG, by name.
     """
     encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
     return _template().render(
-        _view(results, images),
+        view,
         images=encoded,
         css=_file("page.css"),
         script=_file("page.js"),
@@ -75,8 +75,13 @@ def _file(name: str) -> markupsafe.Markup:
     return markupsafe.Markup(source.read_text(encoding="utf-8"))
 
 
-def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
-    """Everything the template shows, as text where it is a number."""
+def view(results: Results, images: Collection[str]) -> dict[str, Any]:
+    """Everything that the page shows, as text where it is a number.
+
+    Args:
+      results: a run's.
+      images: names of the figures that there are.
+    """
     table, rows = results.table, results.rows
     run = table.run
     if run is None:
@@ -109,7 +114,7 @@ def _view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "without_number": sum(row["dev_test"] is None for row in rows),
         "facts": _facts(run, table),
         "drawn": {each["name"]: each for each in _charts.methods(methods)},
-        "charts": _charts.data(results) if results.values else None,
+        "charts": _charts.data(results, leaders) if results.values else None,
         "has_means": any(mean.points for mean in macro.values()),
         "dense": DENSE in methods,
         "figures": [

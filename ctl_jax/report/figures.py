@@ -1,4 +1,4 @@
-"""Figures as PNG bytes: the same records give the same bytes."""
+"""Figures, and their bytes as PNG and PDF: the same records give the same bytes."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
@@ -80,7 +81,7 @@ def accuracy(
     methods: Sequence[str],
     budgets: Axis,
     chance: float | None = None,
-) -> bytes:
+) -> Figure:
     """Draws a metric against the training budget, one line a method.
 
     Args:
@@ -92,7 +93,7 @@ def accuracy(
       chance: level of a guess, drawn as a line, or None.
 
     Returns:
-      A PNG.
+      The figure.
     """
     with canvas(title) as (figure, axes):
         _draw(axes, curves, methods, budgets, scale=1.0)
@@ -100,7 +101,7 @@ def accuracy(
         if chance is not None:
             label = f"chance ({formatting.metric(chance)})"
             axes.axhline(chance, color="#777777", linewidth=1.2, linestyle=(0, (1, 2)), label=label)
-        return png(figure, axes)
+        return finished(figure, axes)
 
 
 def relative(
@@ -109,7 +110,7 @@ def relative(
     curves: Mapping[str, Mapping[str, Point]],
     methods: Sequence[str],
     budgets: Axis,
-) -> bytes:
+) -> Figure:
     """Draws the improvement over dense in percent against the training budget.
 
     Args:
@@ -120,18 +121,18 @@ def relative(
       budgets: FLOPs of each budget.
 
     Returns:
-      A PNG.
+      The figure.
     """
     with canvas(title) as (figure, axes):
         axes.axhline(0, color=_BLACK, linewidth=1.9, label=DENSE)
         _draw(axes, curves, methods, budgets, scale=100.0)
         axes.set_ylabel(f"{metric} relative to dense (%)")
-        return png(figure, axes)
+        return finished(figure, axes)
 
 
 def training(
     title: str, losses: Mapping[int, float], scores: Mapping[int, float], metric: str
-) -> bytes:
+) -> Figure:
     """Draws the loss of a training, and the score on dev, against what was spent.
 
     Args:
@@ -141,7 +142,7 @@ def training(
       metric: name of the score.
 
     Returns:
-      A PNG.
+      The figure.
     """
     with canvas(title) as (figure, axes):
         axes.plot(list(losses), list(losses.values()), color=_BLACK, label="training loss")
@@ -161,10 +162,10 @@ def training(
                 label=f"{metric} (dev)",
             )
             beside.set_ylabel(f"{metric} (dev)")
-        return png(figure, axes)
+        return finished(figure, axes)
 
 
-def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) -> bytes:
+def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) -> Figure:
     """Draws average ranks, a line a budget, each with its critical difference.
 
     After the diagrams of Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets,
@@ -176,7 +177,7 @@ def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) ->
       methods: the run's methods, which fix colours.
 
     Returns:
-      A PNG.
+      The figure.
     """
     chosen = styles(methods)
     with canvas(title) as (figure, axes):
@@ -200,7 +201,7 @@ def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) ->
         axes.set_ylim(len(by_budget) - 0.3, -0.4)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("average rank, 1 the best (a bar joins what cannot be told apart)")
-        return png(figure, axes)
+        return finished(figure, axes)
 
 
 def _joined(found: Ranks) -> list[tuple[float, float]]:
@@ -237,7 +238,7 @@ class Expectation(NamedTuple):
 
 def expectations(
     title: str, metric: str, points: Sequence[Expectation], measured: float | None
-) -> bytes:
+) -> Figure:
     """Draws expected scores against the FLOPs of an image, each with its interval.
 
     Args:
@@ -247,7 +248,7 @@ def expectations(
       measured: the score that was measured on dev, a line; None where there is none.
 
     Returns:
-      A PNG.
+      The figure.
     """
     with canvas(title) as (figure, axes):
         others = [point for point in points if not point.is_chosen]
@@ -276,7 +277,7 @@ def expectations(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: formatting.si(flops)))
         axes.set_xlabel("FLOPs of an image: features, and its share of the fit (log scale)")
         axes.set_ylabel(f"{metric}, 80% interval of what is expected")
-        return png(figure, axes)
+        return finished(figure, axes)
 
 
 def _expected(axes: Axes, points: Sequence[Expectation], label: str, **style: Any) -> None:
@@ -298,11 +299,8 @@ def _expected(axes: Axes, points: Sequence[Expectation], label: str, **style: An
 
 @contextlib.contextmanager
 def canvas(title: str) -> Iterator[tuple[Figure, Axes]]:
-    """Gives an empty figure in the style of all; `png` makes bytes of it."""
-    # A user's matplotlibrc must not change the bytes.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    """Gives an empty figure in the style of all; `finished` adds its legend."""
+    with _style():
         figure = Figure(figsize=_SIZE, dpi=_DPI)
         axes = figure.add_subplot()
         # Titles come from the catalogue: a dollar sign there is no formula.
@@ -366,8 +364,17 @@ def _budget_axis(axes: Axes, places: Mapping[str, int]) -> None:
         axes.set_xlim(budgets[0] / room, budgets[-1] * room)
 
 
-def png(figure: Figure, axes: Axes) -> bytes:
-    """A figure with its legend as PNG."""
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    # A user's matplotlibrc must not change the bytes.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def finished(figure: Figure, axes: Axes) -> Figure:
+    """The figure with its legend."""
     handles, names = axes.get_legend_handles_labels()
     for beside in figure.axes[1:]:
         more = beside.get_legend_handles_labels()
@@ -377,7 +384,30 @@ def png(figure: Figure, axes: Axes) -> bytes:
     more_rows = max(0, -(-len(names) // columns) - 3) if names else 0
     figure.set_size_inches(_SIZE[0], _SIZE[1] + _ROW * more_rows)
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     content = io.BytesIO()
-    # Without the writer's version, so that another matplotlib's file differs only if it looks so.
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    with _style():
+        # Without the writer's version, so that another matplotlib's file differs only if it looks
+        # so.
+        FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return content.getvalue()
+
+
+def pdf(figure: Figure) -> bytes:
+    """A figure as PDF for a paper: without its title, which the caption says there.
+
+    Letters are TrueType, since many publishers refuse PDF's Type 3.
+    """
+    title = figure.axes[0].get_title(loc="left")
+    content = io.BytesIO()
+    with _style():
+        matplotlib.rcParams["pdf.fonttype"] = 42
+        figure.axes[0].set_title("", loc="left")
+        nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+        FigureCanvasPdf(figure).print_pdf(content, metadata=nothing)
+        figure.axes[0].set_title(title, loc="left", parse_math=False)
     return content.getvalue()

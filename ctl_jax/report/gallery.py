@@ -1,10 +1,13 @@
 """The figures of a report: each is one entry of `FIGURES`, and one a task.
 
-The page shows every figure that there are numbers for, and figures/NAME.png holds it.
+The page shows every figure that there are numbers for, and figures/NAME.png holds it; those of the
+whole run are in figures/NAME.pdf too, for papers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure as Drawing
 
 from ctl_jax import formatting
 from ctl_jax.errors import UserError
@@ -35,8 +38,8 @@ class Results(NamedTuple):
     compared: Comparisons
 
 
-# Makes a PNG; None where there are no numbers for it.
-Draw = Callable[[Results], bytes | None]
+# None where there are no numbers for it.
+Draw = Callable[[Results], Drawing | None]
 
 
 class Figure(NamedTuple):
@@ -45,7 +48,7 @@ class Figure(NamedTuple):
     Attributes:
       name: of its file, without the folder and ".png".
       alt: what it shows, for those who cannot see it; "{metric}" stands for the tasks' metric.
-      draw: makes it.
+      draw: makes it, by `figures.canvas` and `figures.finished`.
     """
 
     name: str
@@ -65,7 +68,7 @@ def figure(alt: str) -> Callable[[Draw], Draw]:
 
     Example:
       >>> @figure("Search FLOPs by method")
-      ... def search(results: Results) -> bytes | None: ...
+      ... def search(results: Results) -> Drawing | None: ...
     """
 
     def add(draw: Draw) -> Draw:
@@ -79,22 +82,38 @@ def figure(alt: str) -> Callable[[Draw], Draw]:
     return add
 
 
-def draw_all(results: Results) -> dict[str, bytes]:
-    """The figures that there are numbers for, as PNG by name."""
-    drawn = {each.name: each.draw(results) for each in FIGURES}
-    best = of_table(results.table)
-    drawn |= {task_figure(task.name): _of_task(results, task) for task in results.table.tasks}
-    drawn |= {training_figure(each.task.name): _of_training(results, each) for each in best}
-    chosen = _choices.of_table(results.table)
-    drawn |= {choice_figure(each.task.name): _of_choice(each) for each in chosen}
-    return {name: image for name, image in drawn.items() if image is not None}
+class Pictures(NamedTuple):
+    """Figures as bytes, by name.
+
+    Attributes:
+      png: all of them.
+      pdf: those of the whole run.
+    """
+
+    png: dict[str, bytes]
+    pdf: dict[str, bytes]
+
+
+def draw_all(results: Results) -> Pictures:
+    """The figures that there are numbers for."""
+    table = results.table
+    whole = {each.name: each.draw(results) for each in FIGURES}
+    drawn = whole | {task_figure(task.name): _of_task(results, task) for task in table.tasks}
+    drawn |= {
+        training_figure(each.task.name): _of_training(results, each) for each in of_table(table)
+    }
+    drawn |= {choice_figure(e.task.name): _of_choice(e) for e in _choices.of_table(table)}
+    return Pictures(
+        {name: figures.png(drawing) for name, drawing in drawn.items() if drawing is not None},
+        {name: figures.pdf(drawing) for name, drawing in whole.items() if drawing is not None},
+    )
 
 
 @figure(
     "Mean {metric} over tasks against training budget, one line a method; the numbers are in the "
     "table"
 )
-def mean_over_tasks(results: Results) -> bytes | None:
+def mean_over_tasks(results: Results) -> Drawing | None:
     table, at_budget = results.table, results.scores[0].macro
     curves = _curves(table.methods, {b: mean.points for b, mean in at_budget.items()})
     if not curves:
@@ -105,7 +124,7 @@ def mean_over_tasks(results: Results) -> bytes | None:
 
 
 @figure("Improvement over dense in percent against training budget; the numbers are in the table")
-def relative_to_dense(results: Results) -> bytes | None:
+def relative_to_dense(results: Results) -> Drawing | None:
     table, at_budget = results.table, results.scores[0].macro
     curves = _curves(table.methods, {b: mean.relative for b, mean in at_budget.items()})
     if not curves:
@@ -116,7 +135,7 @@ def relative_to_dense(results: Results) -> bytes | None:
 
 
 @figure("Average rank of each method at each training budget; the numbers are in comparisons.csv")
-def average_ranks(results: Results) -> bytes | None:
+def average_ranks(results: Results) -> Drawing | None:
     ranks = results.compared.ranks.items()
     shown = {budget: each for budget, each in ranks if each.critical_difference is not None}
     if not shown:
@@ -131,7 +150,7 @@ def task_figure(task: str) -> str:
     return f"task_{task}"
 
 
-def _of_task(results: Results, task: RunTask) -> bytes | None:
+def _of_task(results: Results, task: RunTask) -> Drawing | None:
     table = results.table
     curves = task_curves(results.values, task.name)
     if not curves:
@@ -151,7 +170,7 @@ def training_figure(task: str) -> str:
     return f"training_{task}"
 
 
-def _of_training(results: Results, best: Best) -> bytes | None:
+def _of_training(results: Results, best: Best) -> Drawing | None:
     log = results.table.logs.get(best.trial.id, ())
     losses = {r.flops: r.loss for r in log if isinstance(r, TrainRecord) and r.loss is not None}
     scores = {r.flops: r.dev for r in log if isinstance(r, DevRecord) and r.dev is not None}
@@ -168,7 +187,7 @@ def choice_figure(task: str) -> str:
     return f"auto_{task}"
 
 
-def _of_choice(choice: _choices.Choice) -> bytes | None:
+def _of_choice(choice: _choices.Choice) -> Drawing | None:
     points = [
         figures.Expectation(
             option.flops / option.images,

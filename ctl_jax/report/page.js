@@ -37,11 +37,21 @@ const VIEWS = {
 
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
-// A method's [number, spread, seeds] at a budget, as `view` shows it; null where there is none.
+// A method at a budget as `view` shows it: y, spread over seeds, seeds, and the ends of its interval
+// over tasks where it has one. null where there is none.
 function pointOf(curves, method, budget, view) {
   const point = (view === "relative" ? curves.relative : curves.points)[method]?.[budget];
   if (!point) return null;
-  return view === "error" ? [1 - point[0], point[1], point[2]] : point;
+  const [y, spread, seeds, low, high] = point;
+  return view === "error" ? { y: 1 - y, spread, seeds, low: 1 - high, high: 1 - low } : { y, spread, seeds, low, high };
+}
+
+function said({ y, spread, seeds, low, high }, view) {
+  const { text } = VIEWS[view];
+  const over = `${seeds} seed${seeds === 1 ? "" : "s"}`;
+  if (low >= 0) return `${text(y)} (95% interval ${text(low)} to ${text(high)}), ${over}`;
+  if (spread === null) return `${text(y)}, ${over}`;
+  return `${text(y)} \u00b1 ${view === "relative" ? (100 * spread).toFixed(1) : spread.toFixed(3)}, ${over}`;
 }
 
 function curvesFigure(curves, view) {
@@ -54,12 +64,13 @@ function curvesFigure(curves, view) {
     return {
       name, type: "scatter", mode: "lines+markers",
       x: places.map(({ flops }) => flops),
-      y: places.map(({ point }) => point[0]),
-      error_y: { array: places.map(({ point }) => point[1]), thickness: 1, width: 3 },
-      text: places.map(({ label, point: [y, spread, seeds] }) =>
-        `<b>${escaped(name)}</b>, ${escaped(label)}<br>${shown.text(y)}` +
-        (spread === null ? "" : ` \u00b1 ${view === "relative" ? (100 * spread).toFixed(1) : spread.toFixed(3)}`) +
-        `, ${seeds} seed${seeds === 1 ? "" : "s"}`),
+      y: places.map(({ point }) => point.y),
+      error_y: {
+        type: "data", symmetric: false, thickness: 1, width: 3,
+        array: places.map(({ point }) => point.high >= 0 ? point.high - point.y : point.spread),
+        arrayminus: places.map(({ point }) => point.low >= 0 ? point.y - point.low : point.spread),
+      },
+      text: places.map(({ label, point }) => `<b>${escaped(name)}</b>, ${escaped(label)}<br>${said(point, view)}`),
       hovertemplate: "%{text}<extra></extra>",
       line: { color: line, dash, width: 2 },
       marker: { symbol, size: 8, color: line },
@@ -171,8 +182,8 @@ function walk(event) {
   plot.place = [next, place];
   Plotly.Fx.hover(plot, [{ curveNumber: next, pointNumber: place }]);
   const trace = traces[next];
-  const said = trace.text?.[place] ?? `${trace.y[place]}, ${trace.name}: ${trace.x[place].toPrecision(3)}`;
-  document.getElementById("said").textContent = said.replace(/<[^>]*>/g, " ").replaceAll("&lt;", "<").replaceAll("&amp;", "&");
+  const words = trace.text?.[place] ?? `${trace.y[place]}, ${trace.name}: ${trace.x[place].toPrecision(3)}`;
+  document.getElementById("said").textContent = words.replace(/<[^>]*>/g, " ").replaceAll("&lt;", "<").replaceAll("&amp;", "&");
 }
 
 // ---------------------------------------------------------------- tables
@@ -260,10 +271,10 @@ function results() {
     if (!score) return [];
     const gain = pointOf(task, method, i, "relative");
     const { name } = data.methods[method];
-    const texts = [task.title, task.domain ?? DASH, String(task.year ?? DASH), name, budget.label, score[0].toFixed(3),
-      score[1] === null ? DASH : score[1].toFixed(3), gain ? VIEWS.relative.text(gain[0]) : DASH, String(score[2])];
+    const texts = [task.title, task.domain ?? DASH, String(task.year ?? DASH), name, budget.label, score.y.toFixed(3),
+      score.spread === null ? DASH : score.spread.toFixed(3), gain ? VIEWS.relative.text(gain.y) : DASH, String(score.seeds)];
     return [{
-      keys: [task.title.toLowerCase(), task.domain, task.year, name, budget.flops, score[0], score[1], gain?.[0] ?? null, score[2]],
+      keys: [task.title.toLowerCase(), task.domain, task.year, name, budget.flops, score.y, score.spread, gain?.y ?? null, score.seeds],
       words: texts.join(" ").toLowerCase(),
       row: () => rowElement(texts),
     }];

@@ -7,13 +7,15 @@ import json
 import pathlib
 import sys
 
+from matplotlib.figure import Figure
+
 from ctl_jax import report
 from ctl_jax.report import figures, spending
 from ctl_jax.report.gallery import Results, figure
 
 
 @figure("FLOPs of each method's trials by purpose, as stacked bars; the numbers are in the ledger")
-def flops_by_purpose(results: Results) -> bytes | None:
+def flops_by_purpose(results: Results) -> Figure | None:
     ledger = spending.ledger(results.table)
     if not results.rows:
         return None
@@ -24,7 +26,7 @@ def flops_by_purpose(results: Results) -> bytes | None:
             axes.bar(list(ledger), heights, bottom=list(below.values()), label=purpose)
             below = {method: below[method] + ledger[method][purpose] for method in ledger}
         axes.set_ylabel("FLOP")
-        return figures.png(drawing, axes)
+        return figures.finished(drawing, axes)
 
 
 if __name__ == "__main__":

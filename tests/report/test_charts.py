@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax.report import _charts, aggregate, gallery, spending
+from ctl_jax.report import _charts, aggregate, frontier, gallery, spending
 from ctl_jax.report._results import rows
 from ctl_jax.report._table import read
 
@@ -23,7 +23,9 @@ def drawn():
         # Others stand for what no chart draws.
         others = dict.fromkeys(set(gallery.Results._fields) - set(fields))
         results = gallery.Results(**fields, **others)
-        return results, _charts.data(results)
+        of_run = (table.task_names, table.methods, table.budgets)
+        leaders = frontier.frontier(found, *of_run)
+        return results, _charts.data(results, leaders)
 
     return make
 
@@ -34,11 +36,11 @@ def test_points_are_the_means(make_records, drawn):
     for j, mean in enumerate(whole.values()):
         for i, method in enumerate(results.table.methods):
             point = mean.points[method]
-            assert data["groups"][0]["points"][i][j] == [
-                pytest.approx(point.mean, abs=1e-5),
-                pytest.approx(point.std, abs=1e-5),
-                2,
-            ]
+            score, std, seeds, low, high = data["groups"][0]["points"][i][j]
+            assert score == pytest.approx(point.mean, abs=1e-5)
+            assert std == pytest.approx(point.std, abs=1e-5)
+            assert seeds == 2
+            assert low <= score <= high
     digits = results.values["digits"]
     first = next(iter(results.table.budgets))
     dense, pruned = (aggregate.point(digits[m][first]).mean for m in ("dense", "filters@0.5"))

@@ -170,7 +170,7 @@ def test_equal_methods_tie(scores):
 
 def test_the_files(make_records, tmp_path, monkeypatch):
     # Ten figures of tasks take their time, and are not what this is about.
-    monkeypatch.setattr(gallery, "_of_task", lambda results, task: b"PNG")
+    monkeypatch.setattr(gallery, "_of_task", lambda results, task: None)
     records = make_records(tasks=[f"t{i}" for i in range(10)], rates=(0.1,))
     report.write(records, tmp_path)
     with open(tmp_path / "comparisons.csv", newline="") as file:

@@ -18,8 +18,8 @@ CURVES = {
 BUDGETS = {"1e11 flops": 10**11, "1e12 flops": 10**12}
 
 
-def _pixels(png):
-    image = Image.open(io.BytesIO(png))
+def _pixels(figure):
+    image = Image.open(io.BytesIO(figures.png(figure)))
     assert image.format == "PNG"
     assert "Software" not in image.info
     return np.asarray(image.convert("RGB"))
@@ -41,16 +41,29 @@ def test_lines_have_the_colours_of_their_methods():
 
 def test_bytes_do_not_depend_on_the_users_style():
     drawn = ("Gain", "accuracy", CURVES, ["dense", "filters@0.5"], BUDGETS)
-    first = figures.relative(*drawn)
+    first = figures.png(figures.relative(*drawn)), figures.pdf(figures.relative(*drawn))
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 22}):
-        assert figures.relative(*drawn) == first
+        figure = figures.relative(*drawn)
+        assert (figures.png(figure), figures.pdf(figure)) == first
         assert matplotlib.rcParams["font.size"] == 22
 
 
 def test_spread_is_drawn():
     flat = {"dense": {b: Point(p.mean, None, 1) for b, p in CURVES["dense"].items()}}
     with_bars = figures.accuracy("t", "accuracy", {"dense": CURVES["dense"]}, ["dense"], BUDGETS)
-    assert figures.accuracy("t", "accuracy", flat, ["dense"], BUDGETS) != with_bars
+    without = figures.accuracy("t", "accuracy", flat, ["dense"], BUDGETS)
+    assert figures.png(without) != figures.png(with_bars)
+
+
+def test_a_pdf_has_letters_and_no_title():
+    figure = figures.accuracy("A title", "accuracy", CURVES, ["dense"], BUDGETS)
+    content = figures.pdf(figure)
+    assert content.startswith(b"%PDF")
+    # Letters of a font, not of PDF's Type 3; one font, since only titles are bold.
+    assert content.count(b"/FontFile2") == 1
+    assert b"/Type3" not in content
+    assert b"CreationDate" not in content
+    assert figure.axes[0].get_title(loc="left") == "A title"
 
 
 @pytest.mark.parametrize("title", ["costs $5 and $6", r"$\frac$", "<b>", "_x"])

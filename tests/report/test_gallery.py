@@ -9,34 +9,37 @@ import pytest
 
 from ctl_jax import report
 from ctl_jax.errors import UserError
-from ctl_jax.report import gallery
+from ctl_jax.report import figures, gallery
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "extending" / "figure.py"
 
 
 @pytest.fixture
-def figures():
+def added():
     """The figures, put back afterwards."""
     before = list(gallery.FIGURES)
     yield gallery.FIGURES
     gallery.FIGURES[:] = before
 
 
-def test_a_function_is_a_figure(figures, make_records, tmp_path):
+def test_a_function_is_a_figure(added, make_records, tmp_path):
     @gallery.figure("All of it by {metric}")
     def everything(results):
-        return b"a picture" if results.rows else None
+        with figures.canvas("Everything") as (drawing, axes):
+            return figures.finished(drawing, axes) if results.rows else None
 
     paths = report.write(make_records(tasks=("digits",)), tmp_path)
-    assert (tmp_path / "figures" / "everything.png").read_bytes() == b"a picture"
-    assert tmp_path / "figures" / "everything.png" in paths
+    for ending, start in {"png": b"\x89PNG", "pdf": b"%PDF"}.items():
+        path = tmp_path / "figures" / f"everything.{ending}"
+        assert path.read_bytes().startswith(start)
+        assert path in paths
     assert 'alt="All of it by accuracy"' in (tmp_path / "report.html").read_text()
     # Where there are no numbers it is not there.
     report.write(make_records(tasks=("digits",))[:1], tmp_path / "empty")
     assert not list(tmp_path.glob("empty/figures/*"))
 
 
-def test_two_figures_of_one_name(figures):
+def test_two_figures_of_one_name(added):
     def relative_to_dense(results):
         return None
 
@@ -44,7 +47,7 @@ def test_two_figures_of_one_name(figures):
         gallery.figure("again")(relative_to_dense)
 
 
-def test_the_example_adds_a_figure_to_a_finished_run(figures, make_records, tmp_path, monkeypatch):
+def test_the_example_adds_a_figure_to_a_finished_run(added, make_records, tmp_path, monkeypatch):
     lines = map(json.dumps, make_records(tasks=("digits",), seeds=(0,)))
     (tmp_path / "records.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path)])

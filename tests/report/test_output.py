@@ -8,6 +8,8 @@ from PIL import Image
 from ctl_jax import report
 from ctl_jax.errors import UserError
 
+TABLES = ("mean_over_tasks", "relative_to_dense", "difference", "compute_ratio", "ledger")
+
 
 def _bytes(paths):
     return {path.name: path.read_bytes() for path in paths}
@@ -28,6 +30,9 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
         "figures/mean_over_tasks.png",
         "figures/relative_to_dense.png",
         *tasks,
+        "figures/mean_over_tasks.pdf",
+        "figures/relative_to_dense.pdf",
+        *(f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "tex")),
     ]
     # Nothing but these files: no temporary one is left.
     written = {path for path in (tmp_path / "a").rglob("*") if path.is_file()}
@@ -36,7 +41,7 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
     assert _bytes(report.write(records, tmp_path / "b")) == _bytes(paths)
     assert _bytes(report.write(records, tmp_path / "a")) == _bytes(paths)
     assert _bytes(report.write(records, f"{bucket}/run")) == _bytes(paths)
-    for path in paths[6:]:
+    for path in (path for path in paths if path.suffix == ".png"):
         with Image.open(path) as image:
             image.verify()
             assert image.size == (1024, 704)
