@@ -15,12 +15,13 @@ from fsspec.registry import _registry
 
 from ctl_jax import compilation, memory, object_store
 
-from .quickly import OPTIONS
+from . import quickly
 
 # A compilation takes longer than hypothesis allows an example; and CI finds what a developer finds.
 hypothesis.settings.register_profile("ctl_jax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ctl_jax")
 
+quickly.set_flags()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # As the command does: a fifth of the time of tests that trace networks.
 memory.collect_rarely()
@@ -52,17 +53,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("CTL_JAX_CACHE", str(folder / "cache"))
         patch.setenv("CTL_JAX_DATA", str(folder / "synthetic"))
         compilation.enable_cache()
-        yield
-
-
-@pytest.fixture(scope="module")
-def quickly() -> Iterator[None]:
-    """The package's own programs are compiled with `OPTIONS` beside those that they have."""
-    from ctl_jax import models
-
-    with pytest.MonkeyPatch.context() as patch:
-        own = models.compiler_options
-        patch.setattr(models, "compiler_options", lambda backend: own(backend) | OPTIONS)
+        quickly.take_flags()
         yield
 
 

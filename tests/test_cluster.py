@@ -16,6 +16,8 @@ from ctl_jax import cluster
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
 
+from .quickly import FLAGS
+
 ARRAY = {
     "SLURM_ARRAY_TASK_ID": "6",
     "SLURM_ARRAY_TASK_MIN": "2",
@@ -193,7 +195,7 @@ def _join(flag, timeout_s, **env):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **env},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, **env},
     )
 
 
@@ -268,7 +270,7 @@ def test_a_signal_ends_the_wait_for_the_others_at_once(index):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
     )
     assert process.stdout.readline() == "waiting\n"
     assert "yet; waiting for 60 s at most" in process.stderr.readline()

@@ -23,11 +23,6 @@ from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 from ctl_jax.experiment.workspace import Workspace
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quickly(quickly):
-    """Runs are compared with runs: what they compute is tested elsewhere."""
-
-
 @pytest.fixture
 def console():
     """Keeps what a run prints: `console.file.getvalue()`."""

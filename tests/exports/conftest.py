@@ -12,8 +12,6 @@ import scipy.special
 
 from ctl_jax import models, pruning
 
-from ..quickly import quick_jit
-
 # Each family small, with what is particular to it: name, options, image size.
 SMALL = {
     "resnet": ("resnet50", {"stages": [1, 1], "width": 8}, 32),
@@ -129,7 +127,7 @@ def check():
 
     def check(model, images, found):
         pixels = model.preprocess(images)
-        apply = quick_jit(functools.partial(models.apply, model.module))
+        apply = jax.jit(functools.partial(models.apply, model.module))
         expected = np.asarray(apply(model.variables, pixels))
         chex.assert_equal_shape([np.asarray(found), expected])
         tolerance = 1e-4 * np.abs(expected).max()

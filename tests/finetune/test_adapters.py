@@ -14,8 +14,6 @@ from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, _adapters, phases
 from ctl_jax.trees import leaf_paths
 
-from ..quickly import quick_jit
-
 RANK, BATCH, SIZE, CLASSES = 2, 4, 8, 3
 LORA = Phase(("head/*",), "frozen", lora=RANK)
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
@@ -53,7 +51,7 @@ def test_layers_with_changes_are_the_network_of_merged_kernels(name):
     changes = random_like(jax.eval_shape(adapters_of, variables["params"]), 1)
     images = np.random.default_rng(2).normal(size=(2, 16, 16, 3)).astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def both(variables, changes):
         with _adapters.added(changes):
             added = models.apply(module, variables, images)

@@ -18,8 +18,6 @@ from ctl_jax.finetune import Augmentation, Hyper, Leg, Phase, Recipe, _adapters,
 from ctl_jax.finetune.checkpoints import Checkpoint, pack, unpack
 from ctl_jax.trees import leaf_paths
 
-pytestmark = pytest.mark.usefixtures("quickly")
-
 SIZE, BATCH, CLASSES, UPDATES = 8, 8, 3, 3
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 LAST = Recipe("nevis", PLAIN, phase=Phase(("stage2*", "head/*"), cached=True))

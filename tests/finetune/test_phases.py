@@ -17,8 +17,6 @@ from ctl_jax.errors import UserError
 from ctl_jax.finetune import Augmentation, Hyper, Phase, Recipe, phases
 from ctl_jax.trees import leaf_paths
 
-from ..quickly import quick_jit
-
 SIZE, BATCH, WIDTH, CLASSES = 8, 4, 8, 3
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 MODULE = models.create("resnet18", 1, stages=(1, 1), width=WIDTH, stem="cifar")
@@ -103,7 +101,7 @@ def test_layers_without_a_parameter_go_by_their_statistics():
     assert phases.by_batch(Phase(("two_/*",)), variables) is False
 
 
-@functools.partial(quick_jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def full_gradient_step(phase, variables, images, labels, rate):
     """What an update of everything would be, made with the trained parameters alone."""
     x = models.PREPROCESS["nevis"](jnp.asarray(images))
@@ -132,7 +130,7 @@ def test_a_step_moves_what_is_trained_and_nothing_else(phase, variables, split):
     recipe = recipe_of(phase)
     state = finetune.init_state(recipe, variables, 0)
     step = functools.partial(finetune.train_step, MODULE, recipe)
-    step = quick_jit(step)
+    step = jax.jit(step)
     hyper = Hyper(0.05, 1, 0, CLASSES)
     state, _ = step(state, images, labels, hyper)
     after = {"params": state.params, "batch_stats": state.batch_stats}
@@ -170,10 +168,10 @@ def test_a_training_with_frozen_statistics_starts_where_it_was(phase, variables,
     recipe = recipe_of(phase)
     state = finetune.init_state(recipe, headed, 0)
     chex.assert_trees_all_equal(state.variables, headed)
-    step = quick_jit(functools.partial(finetune.train_step, MODULE, recipe))
+    step = jax.jit(functools.partial(finetune.train_step, MODULE, recipe))
     after, metrics = step(state, images, labels, Hyper(0.05, 2, 0, CLASSES))
     x = models.PREPROCESS["nevis"](jnp.asarray(images))
-    logits = quick_jit(functools.partial(models.apply, MODULE))(headed, x)
+    logits = jax.jit(functools.partial(models.apply, MODULE))(headed, x)
     expected = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-5)
     assert np.any(after.params["head"]["kernel"] != headed["params"]["head"]["kernel"])

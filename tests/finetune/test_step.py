@@ -20,8 +20,6 @@ from ctl_jax.finetune.checkpoints import Checkpoint, pack, unpack
 from ctl_jax.finetune.step import average_weights
 from ctl_jax.trees import leaf_paths
 
-from ..quickly import quick_jit
-
 STEPS = 7
 
 
@@ -90,7 +88,7 @@ PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False)
 
 def compiled(module, recipe):
     step = functools.partial(finetune.train_step, module, recipe)
-    return quick_jit(step)
+    return jax.jit(step)
 
 
 def test_kernels_are_pulled_to_their_start_and_the_head_to_zero(module, recipe, variables, split):

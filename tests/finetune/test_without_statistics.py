@@ -8,10 +8,6 @@ import pytest
 
 from ctl_jax import finetune, models
 
-from ..quickly import quick_jit
-
-pytestmark = pytest.mark.usefixtures("quickly")
-
 OPTIONS = {"heads": 2, "depth": 1, "head_width": 4, "patch": 4}
 
 
@@ -20,7 +16,7 @@ def test_fit_and_checkpoint(name, pattern, tmp_path):
     module = models.create(name, 3, **OPTIONS)
     # One program: layer by layer each kernel's draw would be one of its own.
     init = functools.partial(models.init, module, image_size=8)
-    variables = quick_jit(init)(jax.random.key(0))
+    variables = jax.jit(init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     labels = np.arange(12, dtype=np.int32) % 3
     noise = rng.integers(0, 40, (12, 8, 8, 3))
@@ -44,7 +40,7 @@ def test_fit_and_checkpoint(name, pattern, tmp_path):
         module, "nevis", result.variables, images, labels, num_classes=3, batch_size=12
     )
     x = models.PREPROCESS["nevis"](images)
-    logits = quick_jit(functools.partial(models.apply, module))(result.variables, x)
+    logits = jax.jit(functools.partial(models.apply, module))(result.variables, x)
     assert scores.value == np.mean(np.argmax(logits, -1) == labels)
 
     models.save_checkpoint(tmp_path / "c", result.variables)

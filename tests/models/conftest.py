@@ -10,8 +10,6 @@ import pytest
 
 from ctl_jax import compute, models
 
-from ..quickly import quick_jit
-
 KEY = jax.random.key(0)
 KERAS_FILE = "pretrained/resnet50_imagenet_keras_conv1-conv4.npz"
 
@@ -135,11 +133,11 @@ def _check_torch(module, features, sizes=((32, 32), (45, 38)), contrast=1.0):
         images = (contrast * rng.normal(size=(3, *size, 3))).astype(np.float32)
         layers = TorchLayers(variables)
         expected = features(layers, layers.images(images)).numpy()
-        got = quick_jit(functools.partial(models.features, module))(variables, images)
+        got = jax.jit(functools.partial(models.features, module))(variables, images)
         chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     layers = TorchLayers(variables, train=True)
     expected = layers.dense(features(layers, layers.images(images)), "head").numpy()
-    got, _ = quick_jit(functools.partial(models.apply, module, train=True))(variables, images)
+    got, _ = jax.jit(functools.partial(models.apply, module, train=True))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
@@ -164,49 +162,3 @@ def _check_size(module, params, flops):
 def check_size():
     """Asserts parameters and forward FLOPs of one image of 224x224."""
     return _check_size
-
-
-def _check_conventions(module, narrow, features, size=(36, 40)):
-    rng = np.random.default_rng(2)
-    images = rng.normal(size=(4, *size, 3)).astype(np.float32)
-    apply = functools.partial(models.apply, module)
-    both = quick_jit(lambda v, x: (apply(v, x), models.features(module, v, x)))
-
-    variables = models.init(module, KEY, size[0])
-    logits, got = both(variables, images)
-    chex.assert_shape(got, (4, *features))
-    assert np.all(np.isfinite(got))
-    assert np.std(got, axis=0).max() > 0
-    chex.assert_trees_all_equal(logits, np.zeros((4, *features[:-1], module.num_outputs)))
-
-    # Statistics are those of the batch: evaluation with them is training mode.
-    variables = _random_variables(module)
-    logits, stats = quick_jit(functools.partial(apply, train=True))(variables, images)
-    chex.assert_trees_all_equal_shapes_and_dtypes(stats, variables["batch_stats"])
-    again, _ = both({**variables, "batch_stats": stats}, images)
-    chex.assert_trees_all_close(again, logits, rtol=1e-3, atol=1e-3 * np.abs(logits).max())
-    other, got = both(variables, images)
-    assert (np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()) == bool(stats)
-    kernel, bias = (np.asarray(variables["params"]["head"][key]) for key in ("kernel", "bias"))
-    expected = np.asarray(got) @ kernel + bias
-    chex.assert_trees_all_close(other, expected, rtol=1e-4, atol=1e-4 * np.abs(other).max())
-
-    # Widths follow from the arrays: the same program as that of a module built at those widths.
-    variables = _random_variables(narrow)
-    programs = [
-        str(jax.make_jaxpr(functools.partial(models.apply, m))(variables, images))
-        for m in (module, narrow)
-    ]
-    assert programs[0] == programs[1]
-    full = jax.make_jaxpr(apply)(_random_variables(module), images)
-    assert str(full) != programs[0]
-
-
-@pytest.fixture(scope="session")
-def check_conventions():
-    """Asserts of a module what holds for every network.
-
-    A head that starts at zero over features of a shape (but for the batch), statistics of the
-    batch in training mode, and that it runs with the variables of a narrower module.
-    """
-    return _check_conventions

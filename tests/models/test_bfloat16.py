@@ -12,8 +12,6 @@ import pytest
 
 from ctl_jax import models
 
-from ..quickly import quick_jit
-
 # Each family small, and its image size.
 CASES = {
     "resnet50": ({"stages": (1, 1), "width": 4}, 16),
@@ -59,7 +57,7 @@ def test_outputs_are_those_of_float32_but_for_rounding(small):
     module, variables = small
     images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
 
-    @functools.partial(quick_jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def outputs(dtype):
         return [models.apply(module, variables, images, train=t, dtype=dtype) for t in (0, 1)]
 

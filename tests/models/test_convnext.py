@@ -1,4 +1,4 @@
-"""ConvNeXts: sizes of the literature, equality with torch."""
+"""ConvNeXts: sizes of the literature, and equality with torch."""
 
 import functools
 
@@ -11,8 +11,6 @@ import pytest
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.convnext import PRESETS, ConvNeXt
-
-from ..quickly import quick_jit
 
 # Of torchvision's models with 1000 outputs, or else of timm's: parameters, and billions of
 # multiply-adds where torchvision gives them.
@@ -52,10 +50,6 @@ def test_size(name, check_size):
     assert SIZES.keys() == PRESETS.keys()
 
 
-def test_conventions(check_conventions):
-    check_conventions(ConvNeXt(5, (1, 2), width=6), ConvNeXt(5, (1, 2), width=4), (12,))
-
-
 def test_without_layer_scale(random_variables):
     module, plain = (ConvNeXt(5, (1, 1), width=4, layer_scale=scale) for scale in (True, False))
     variables = random_variables(module)
@@ -64,7 +58,7 @@ def test_without_layer_scale(random_variables):
         variables["params"][name]["layer_scale"] = jnp.ones(4 if name == "stage1_block1" else 8)
         without[name] = {k: v for k, v in without[name].items() if k != "layer_scale"}
     images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
-    apply = quick_jit(models.apply, static_argnums=0)
+    apply = jax.jit(models.apply, static_argnums=0)
     chex.assert_trees_all_equal(
         apply(plain, {"params": without}, images), apply(module, variables, images)
     )

@@ -11,8 +11,6 @@ import pytest
 
 from ctl_jax import models
 
-from ..quickly import quick_jit
-
 
 class Attention(nn.Module):
     """Attention in a stream, its width of heads given or left to the stream."""
@@ -130,8 +128,8 @@ def test_attention(name, qkv_features):
     module = Attention(qkv_features)
     variables = random_variables(module)
     gone, zero = CUTS[name]
-    apply = quick_jit(functools.partial(models.apply_pruned, module))
-    expected = quick_jit(module.apply)(change(variables, zero, mask), X)
+    apply = jax.jit(functools.partial(models.apply_pruned, module))
+    expected = jax.jit(module.apply)(change(variables, zero, mask), X)
     got = apply(change(variables, gone, cut), X)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)
     assert np.abs(expected - apply(variables, X)).max() > 1e-2
@@ -142,7 +140,7 @@ def test_attention_in_training():
     module = Attention(None)
     variables = random_variables(module)
     rngs = {"dropout": jax.random.key(5)}
-    apply = quick_jit(functools.partial(models.apply_pruned, module, train=True))
+    apply = jax.jit(functools.partial(models.apply_pruned, module, train=True))
     expected = module.apply(change(variables, QUERY_KEY, mask), X, train=True, rngs=rngs)
     got = apply(change(variables, QUERY_KEY, cut), X, rngs=rngs)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)

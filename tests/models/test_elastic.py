@@ -13,8 +13,6 @@ import pytest
 from ctl_jax import models
 from ctl_jax.models import _elastic
 
-from ..quickly import quick_jit
-
 
 def cut(tree, path, axis, keep):
     """The tree with `keep` of one axis of one array."""
@@ -59,7 +57,7 @@ def test_pruned_equals_masked(small, images, keep, train):
         for index in (1, 2):
             pruned = cut_channels(pruned, block, index, jnp.asarray(keep))
             masked = mask_reader(masked, block, index, keep)
-    fn = quick_jit(functools.partial(models.apply, module, train=train))
+    fn = jax.jit(functools.partial(models.apply, module, train=train))
     got, expected = fn(pruned, images), fn(masked, images)
     if train:
         got, expected = got[0], expected[0]
@@ -77,7 +75,7 @@ def test_gradients_have_pruned_shapes(small, images):
         logits, _ = models.apply(module, {**pruned, "params": params}, images, train=True)
         return jnp.sum(logits**2)
 
-    grads = quick_jit(jax.grad(loss))(pruned["params"])
+    grads = jax.jit(jax.grad(loss))(pruned["params"])
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, pruned["params"])
     assert np.any(grads["stage1_block1"]["conv1"]["kernel"])
 
@@ -87,7 +85,7 @@ def test_the_representation_may_be_pruned_too(small, images, random_variables):
     module, variables = small
     narrow = models.create("resnet50", 5, stages=(1, 2), width=3, version="v1", conv_bias=True)
     pruned = random_variables(narrow)
-    features = quick_jit(models.features, static_argnums=0)
+    features = jax.jit(models.features, static_argnums=0)
     chex.assert_trees_all_equal(features(module, pruned, images), features(narrow, pruned, images))
     assert models.with_head(pruned, 9)["params"]["head"]["kernel"].shape == (24, 9)
     # The interceptor ends with the call: a layer of the full width refuses a pruned kernel.
@@ -99,7 +97,7 @@ def test_the_representation_may_be_pruned_too(small, images, random_variables):
 def test_one_module_runs_at_many_widths(small, images):
     module, variables = small
 
-    @quick_jit
+    @jax.jit
     @chex.assert_max_traces(2)
     def fn(variables):
         return models.apply(module, variables, images)
@@ -139,5 +137,5 @@ def test_depthwise_convolutions_follow():
     head = variables["params"]["head"]
     head = {**head, "kernel": head["kernel"] * mask}
     masked = {"params": {**variables["params"], "head": head}}
-    got = quick_jit(functools.partial(_elastic.apply, module))(pruned, x)
-    chex.assert_trees_all_close(got, quick_jit(module.apply)(masked, x), rtol=1e-4, atol=1e-4)
+    got = jax.jit(functools.partial(_elastic.apply, module))(pruned, x)
+    chex.assert_trees_all_close(got, jax.jit(module.apply)(masked, x), rtol=1e-4, atol=1e-4)

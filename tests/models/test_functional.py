@@ -14,11 +14,9 @@ from ctl_jax.errors import UserError
 from ctl_jax.models import layers, transformer
 from ctl_jax.trees import leaf_paths
 
-from ..quickly import quick_jit
-
 KEY = jax.random.key(0)
-APPLY = quick_jit(models.apply, static_argnums=0)
-TRAIN = quick_jit(functools.partial(models.apply, train=True), static_argnums=0)
+APPLY = jax.jit(models.apply, static_argnums=0)
+TRAIN = jax.jit(functools.partial(models.apply, train=True), static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def test_logits_start_at_zero(name, images):
     module = models.create(name, 7, **SMALL[name])
 
     # One program: layer by layer each kernel's draw would be one of its own.
-    @quick_jit
+    @jax.jit
     def made(key, images):
         variables = models.init(module, key, 20)
         logits = models.apply(module, variables, images)
@@ -181,7 +179,7 @@ def test_evaluation_ignores_the_rest_of_the_batch(small, images):
 def test_features_are_what_the_head_reads(small, images):
     module, variables = small
     head = variables["params"]["head"]
-    features = quick_jit(models.features, static_argnums=0)(module, variables, images)
+    features = jax.jit(models.features, static_argnums=0)(module, variables, images)
     logits = features @ head["kernel"] + head["bias"][None]
     chex.assert_trees_all_close(APPLY(module, variables, images), logits, atol=1e-5)
 

@@ -13,7 +13,6 @@ from ctl_jax import compute, models, pruning
 from ctl_jax.errors import UserError
 from ctl_jax.models import _elastic, heads, layers, taps
 
-from ..quickly import quick_jit
 from .networks import SIZE, abstract, build
 
 IMAGES = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32)
@@ -114,7 +113,7 @@ def test_heads_on_taps(name, random_variables):
     head = random_head(size(module, shapes, "taps"), "mlp")
     variables = models.set_head(random_variables(module), head)
 
-    @quick_jit
+    @jax.jit
     def both(variables, images):
         x = models.representation(module, variables, images, "taps")
         return x, models.apply(module, variables, images)
@@ -130,7 +129,7 @@ def test_taps_are_quarters_and_maxima_of_what_enters_the_stages(random_variables
     module = models.create("resnet50", 3, stages=(1, 1, 3), width=4)
     variables = random_variables(module)
 
-    @quick_jit
+    @jax.jit
     def both(variables, images):
         seen = {}
 
@@ -240,7 +239,7 @@ def test_an_ensemble_adds_logits(small):
         asked.append(path)
         return path.startswith("ensemble/")
 
-    @quick_jit
+    @jax.jit
     def results(one, two, both, images):
         alone = apply(one, images), apply(two, images)
         return (

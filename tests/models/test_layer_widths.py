@@ -12,8 +12,6 @@ import pytest
 
 from ctl_jax import models
 
-from ..quickly import quick_jit
-
 MAPS, TOKENS = (2, 6, 6, 5), (2, 7, 5)
 
 
@@ -200,7 +198,7 @@ def variables_of(module, x):
 
 
 def run(fn, variables, x):
-    return quick_jit(fn)(variables, x)
+    return jax.jit(fn)(variables, x)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,6 @@ import pytest
 from ctl_jax import compute, models
 from ctl_jax.errors import UserError
 
-from ..quickly import quick_jit
 from .networks import SIZE, build
 
 # One of each way to be made of layers: with branches, gates, concatenations, tokens.
@@ -52,7 +51,7 @@ def test_both_parts_are_the_network_and_cost_as_much(name):
     )
     images = rng.normal(size=IMAGES.shape).astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def compare(variables, images):
         below = {**variables, "params": {**variables["params"], **zeros}}
         return models.apply(module, variables, images), upper(variables, lower(below, images))

@@ -46,12 +46,6 @@ def test_size_for_cifar(name):
     assert models.count_params(shapes) == CIFAR[name]
 
 
-def test_conventions(check_conventions):
-    fields = {"stages": (1, 1), "bottleneck": True, "groups": 4, "stem": "cifar"}
-    module = ResNet(5, **fields, width=8, width_per_group=32)
-    check_conventions(module, ResNet(5, **fields, width=4, width_per_group=32), (64,))
-
-
 @pytest.mark.parametrize(
     ("width", "groups", "width_per_group", "inner", "inputs"),
     [(64, 32, 4, 128, 4), (64, 1, 64, 64, 64), (64, 1, 128, 128, 128), (8, 4, 4, 4, 1)],

@@ -1,4 +1,4 @@
-"""SqueezeNet: sizes of the literature, equality with torch, what holds for every network."""
+"""SqueezeNet: sizes of the literature, and equality with torch."""
 
 import functools
 
@@ -10,8 +10,6 @@ import pytest
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.squeezenet import PRESETS, SqueezeNet
-
-from ..quickly import quick_jit
 
 # Of torchvision's models with 1000 outputs: parameters, FLOPs by torch's counter.
 SIZES = {
@@ -26,10 +24,6 @@ def test_size(name, check_size):
     # With the paper's classifier, at every place.
     check_size(SqueezeNet(1000, **PRESETS[name], relu_head=True), *SIZES[name])
     assert SIZES.keys() == PRESETS.keys()
-
-
-def test_conventions(check_conventions):
-    check_conventions(SqueezeNet(5, **TINY), SqueezeNet(5, **TINY | {"width": 2}), (64,))
 
 
 def torch_maps(t, x):
@@ -60,7 +54,7 @@ def test_the_papers_classifier(random_variables, torch_layers):
     layers = torch_layers(variables)
     maps = torch_maps(layers, layers.images(images)).permute(0, 2, 3, 1)
     expected = layers.dense(maps, "head").relu().mean((1, 2)).numpy()
-    got = quick_jit(functools.partial(models.apply, module))(variables, images)
+    got = jax.jit(functools.partial(models.apply, module))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 

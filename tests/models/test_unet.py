@@ -1,4 +1,4 @@
-"""U-Net: the size of the PyTorch model, equality with torch, what holds for every network."""
+"""U-Net: the size of the PyTorch model, and equality with torch."""
 
 import functools
 
@@ -16,11 +16,6 @@ def test_parameter_count():
     module = UNet(2, **PRESETS["unet"])
     shapes = jax.eval_shape(lambda key: models.init(module, key, 64), jax.random.key(0))
     assert models.count_params(shapes) == 31_037_698
-
-
-def test_conventions(check_conventions):
-    module = UNet(5, depth=2, width=4)
-    check_conventions(module, UNet(5, depth=2, width=3), (36, 40, 4))
 
 
 def torch_features(depth, t, x):

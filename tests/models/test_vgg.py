@@ -1,4 +1,4 @@
-"""VGGs: sizes of the literature, equality with torch, what holds for every network."""
+"""VGGs: sizes of the literature, and equality with torch."""
 
 import chex
 import hypothesis
@@ -28,13 +28,6 @@ SIZES = {
 def test_size(name, check_size):
     check_size(VGG(1000, **PRESETS[name]), *SIZES[name])
     assert SIZES.keys() == PRESETS.keys()
-
-
-@pytest.mark.parametrize(("norm", "hidden"), [(False, 12), (True, 12), (True, 0)])
-def test_conventions(norm, hidden, check_conventions):
-    module = VGG(5, (1, 2), norm=norm, width=4, hidden=hidden, pool=2)
-    narrow = VGG(5, (1, 2), norm=norm, width=3, hidden=hidden and 7, pool=2)
-    check_conventions(module, narrow, (hidden or (2 * 2 * 8),))
 
 
 def test_widths_stop_growing():

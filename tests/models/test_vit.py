@@ -12,8 +12,6 @@ from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models.vit import PRESETS, ViT
 
-from ..quickly import quick_jit
-
 
 def macs(heads, depth=12, patch=16, others=1):
     """Multiply-adds of one image of 224x224, with `others` tokens beside those of the patches."""
@@ -75,13 +73,6 @@ VARIANTS = {
     "no position of a token": {"token_position": False, "pool": "mean_norm", "epsilon": 1e-3},
     "no class token": {"class_token": False, "registers": 1, "pool": "mean"},
 }
-
-
-@pytest.mark.parametrize("options", [{}, {"remat": True}, {"scan": True}, VARIANTS["dinov2"]])
-def test_conventions(options, check_conventions):
-    narrow = ViT(5, **{**SMALL, "heads": 2}, **options)
-    features = 24 if options is VARIANTS["dinov2"] else 12
-    check_conventions(ViT(5, **SMALL, **options), narrow, (features,), size=(32, 32))
 
 
 def torch_features(module, t, x):
@@ -163,7 +154,7 @@ def test_equals_torch(variant, random_variables, torch_layers):
     images = np.random.default_rng(1).normal(size=(3, 32, 32, 3)).astype(np.float32)
     layers = torch_layers(variables)
     expected = torch_features(module, layers, layers.images(images)).numpy()
-    got = quick_jit(functools.partial(models.features, module))(variables, images)
+    got = jax.jit(functools.partial(models.features, module))(variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -197,7 +188,7 @@ def test_the_same_however_the_blocks_are_run(options, random_variables):
         return jnp.sum(jnp.sin(models.apply(module, {"params": params}, images)))
 
     # Compiling is what this test spends its time on.
-    value_and_grad = quick_jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
+    value_and_grad = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
     expected, expected_grads = value_and_grad(plain, variables["params"])
     value, grads = value_and_grad(other, params)
     chex.assert_trees_all_close(value, expected, rtol=1e-5)

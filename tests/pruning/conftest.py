@@ -11,8 +11,6 @@ import pytest
 
 from ctl_jax import pruning
 
-from ..quickly import quick_jit
-
 Check = Callable[..., pruning.Groups]
 
 
@@ -98,7 +96,7 @@ def _evaluator(apply_fn: Callable[..., jax.Array], gradients: bool) -> Callable[
 
     # Compiling is what these tests spend their time on: also of the comparison's operations, one
     # by one for each shape, if these were no arrays of NumPy.
-    compiled = quick_jit(evaluate)
+    compiled = jax.jit(evaluate)
     return lambda *args: jax.device_get(compiled(*args))
 
 

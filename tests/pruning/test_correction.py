@@ -12,8 +12,6 @@ from jax import lax
 from ctl_jax import models, pruning
 from ctl_jax.errors import UserError
 
-from ..quickly import quick_jit
-
 
 def mlp(v, x):
     return jax.nn.relu(x @ v["a"]) @ v["b"]
@@ -136,7 +134,7 @@ def test_logits_of_other_images_are_nearer(name):
     groups = pruning.trace(apply, variables, images)
     keep = pruning.select(groups, pruning.score(groups, variables), ratio=0.5, scope="channels")
     found = pruning.correct(groups, variables, keep, [images])
-    evaluate = quick_jit(apply)
+    evaluate = jax.jit(apply)
     full = evaluate(variables, others)
     before, after = (
         np.abs(evaluate(pruning.prune(tree, groups, keep), others) - full).mean()

@@ -5,11 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+from ..quickly import FLAGS
+
 CASES = pathlib.Path(__file__).with_name("sharding_cases.py")
 
 
 def test_on_four_devices():
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = f"{FLAGS} --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(CASES)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},

@@ -4,14 +4,13 @@ import functools
 import re
 
 import chex
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
 from ctl_jax import models
 from ctl_jax.models import names
-
-from ...quickly import quick_jit
 
 WIDTH, CLASSES = 4, 5
 
@@ -234,5 +233,5 @@ def test_logits_equal_torchs(variant, tmp_path):
     model = load(arrays, tmp_path)
     images = np.random.default_rng(1).normal(size=(2, 25, 18, 3)).astype(np.float32)
     expected = torch_form(torch, arrays)(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    got = quick_jit(functools.partial(models.apply, model.module))(model.variables, images)
+    got = jax.jit(functools.partial(models.apply, model.module))(model.variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

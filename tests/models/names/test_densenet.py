@@ -4,6 +4,7 @@ import functools
 import re
 
 import chex
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -11,8 +12,6 @@ from flax.traverse_util import flatten_dict
 from ctl_jax import models
 from ctl_jax.errors import UserError
 from ctl_jax.models import matching, names
-
-from ...quickly import quick_jit
 
 GROWTH, WIDTH, STAGES, CLASSES = 4, 6, (2, 1), 5
 
@@ -177,7 +176,7 @@ def test_logits_equal_torchs(truncated, tmp_path):
     apply = functools.partial(models.apply, model.module)
     for train in (False, True):
         expected = forward(torch.from_numpy(images).permute(0, 3, 1, 2), train).numpy()
-        got = quick_jit(functools.partial(apply, train=train))(model.variables, images)
+        got = jax.jit(functools.partial(apply, train=train))(model.variables, images)
         got = got[0] if train else got
         chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 

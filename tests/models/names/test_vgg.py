@@ -3,14 +3,13 @@
 import functools
 
 import chex
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
 from ctl_jax import models
 from ctl_jax.models import names
-
-from ...quickly import quick_jit
 
 WIDTH, HIDDEN, POOL, CLASSES = 4, 6, 3, 5
 # Of stages (1, 2): of "features" without and with BatchNorms.
@@ -227,6 +226,6 @@ def test_logits_equal_torchs(norm, tmp_path):
     apply = functools.partial(models.apply, model.module)
     for train in (False, True):
         expected = forward(torch.from_numpy(images).permute(0, 3, 1, 2), train).numpy()
-        got = quick_jit(functools.partial(apply, train=train))(model.variables, images)
+        got = jax.jit(functools.partial(apply, train=train))(model.variables, images)
         got = got[0] if train else got
         chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

@@ -14,8 +14,6 @@ from ctl_jax.errors import UserError
 from ctl_jax.models import matching, names
 from ctl_jax.models.vit import resized_position
 
-from ...quickly import quick_jit
-
 HEADS, WIDTH, PATCH, DEPTH, SIZE, CLASSES = 3, 192, 8, 2, 24, 5
 PATCHES = (SIZE // PATCH) ** 2
 
@@ -402,5 +400,5 @@ def test_logits_equal_torchs(variant, tmp_path):
     model = load(arrays, tmp_path)
     images = np.random.default_rng(1).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     expected = torch_form(torch, arrays)(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    got = quick_jit(functools.partial(models.apply, model.module))(model.variables, images)
+    got = jax.jit(functools.partial(models.apply, model.module))(model.variables, images)
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
