@@ -13,7 +13,9 @@ from jax import lax
 
 from ctl_jax import models
 from ctl_jax.models import cpu
-from ctl_jax.models.cpu import batch_norm, max_pool, relu, small_conv, stem_conv
+from ctl_jax.models.cpu import batch_norm, small_conv, stem_conv
+from ctl_jax.models.cpu.max_pool import max_pool
+from ctl_jax.models.cpu.relu import relu
 
 NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 TINY = {
@@ -113,14 +115,14 @@ def test_a_convolution_of_groups_equals_xlas(
 def test_max_pooling_equals_xlas_also_where_elements_are_equal(shape, levels):
     generator = np.random.default_rng(levels)
     x = jnp.asarray(generator.integers(-levels, levels, (*shape, 3)), jnp.float32)
-    _check_same(max_pool.max_pool, _xla_pool, x)
+    _check_same(max_pool, _xla_pool, x)
 
 
 def test_the_gradient_of_max_pooling_is_no_windows_maxima_for_each_pixel():
     """What its barriers are for: XLA would find the maximum of nine for each that reads it."""
 
     def gradient(x, of_result):
-        return jax.vjp(max_pool.max_pool, x)[1](of_result)
+        return jax.vjp(max_pool, x)[1](of_result)
 
     shapes = [jax.ShapeDtypeStruct((1, size, size, 4), jnp.float32) for size in (8, 4)]
     program = jax.jit(gradient).lower(*shapes).compile()
@@ -131,16 +133,16 @@ def test_the_gradient_of_max_pooling_is_no_windows_maxima_for_each_pixel():
 
 def test_relu_equals_flaxs():
     x = jnp.asarray([[-2.0, -0.0, 0.0], [1e-30, 3.0, jnp.inf]])
-    _check_same(relu.relu, nn.relu, x)
-    assert jnp.isnan(relu.relu(jnp.nan))
+    _check_same(relu, nn.relu, x)
+    assert jnp.isnan(relu(jnp.nan))
 
 
 def test_relu_is_not_computed_again_by_those_who_read_it():
     """What it is for: the sum of two arrays is read by one instruction, not by all three."""
 
     def chain(x, y, z, matrix):
-        first = relu.relu(x + y)
-        second = relu.relu(first + z)
+        first = relu(x + y)
+        second = relu(first + z)
         return first @ matrix, second @ matrix, second
 
     shapes = [jax.ShapeDtypeStruct((64, 32), jnp.float32)] * 3

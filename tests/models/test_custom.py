@@ -183,7 +183,7 @@ def test_it_comes_back_from_its_folder(net, images, tmp_path):
     [
         ("no_such_package:Net", "unknown model 'no_such_package:Net': No module named"),
         (f"{__name__}:Nothing", "has no attribute 'Nothing'"),
-        (f"{__name__}:own", "expected PACKAGE.MODULE:CLASS of a flax.linen.Module"),
+        (f"{__name__}:models", "expected PACKAGE.MODULE:CLASS of a flax.linen.Module"),
         (f"{__name__}:Headless", "no dense layer gives its 3 outputs"),
     ],
 )
