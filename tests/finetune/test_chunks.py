@@ -46,7 +46,7 @@ def test_metrics_of_updates_that_do_not_count_are_no_numbers(chunked, variables,
     state = sharding.replicate(chunked.mesh, finetune.init_state(RECIPE, variables, 0))
     parts = [array[:32].reshape(4, 8, *array.shape[1:]) for array in split]
     parts = sharding.shard(chunked.mesh, parts, axis=1)
-    hyper = Hyper(np.float32(0.1), *map(np.int32, (9, 0, 3)), np.float32(1))
+    hyper = Hyper(np.float32(0.1), *map(np.int32, (9, 0, 3)), *map(np.float32, (1, 0)))
     values = sharding.replicate(chunked.mesh, (hyper, np.int32(3)))
     state, metrics = chunked(state, *parts, *values)
     assert state.step == 3
