@@ -14,18 +14,20 @@ import pytest
 from ctl_jax import object_store
 from ctl_jax.main import main
 
+from .quickly import FLAGS
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
 
 
-def _start(*arguments):
+def _start(*arguments, **variables):
     return subprocess.Popen(
         [sys.executable, "-m", "ctl_jax.main", *arguments],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
     )
 
 
@@ -165,7 +167,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path):
         f"--config.budgets.min_flops={4e9}",
         "--config.finetune.learning_rates=(0.01, 0.02, 0.05, 0.1)",
     )
-    process = _start(*arguments)
+    process = _start(*arguments, XLA_FLAGS=FLAGS)
     deadline = time.monotonic() + 240
     while not list(workdir.glob("steps/*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -175,7 +177,13 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path):
     message, command = errors.splitlines()
     assert message == "Interrupted. Nothing done is lost. This goes on:"
 
-    again = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run(
+        shlex.split(command),
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": FLAGS},
+        capture_output=True,
+        text=True,
+    )
     output = again.stdout
     assert (again.returncode, again.stderr) == (0, "")
     assert "Trials: 4 =" in output
