@@ -1,5 +1,6 @@
 """A run from its config to its report: what is done already, and what is left."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -339,11 +340,18 @@ def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[
     there = [step.id for step in (*others, *counted) if step in finished]
     loaded = dict(zip(there, files.at_once(store.load, there), strict=True))
     yield run_records.run_record(plan)
+    cuts = collections.Counter(
+        record.cut
+        for step in others
+        for record in loaded[step.id]
+        if isinstance(record, records.PruneRecord)
+    )
     for step in others:
         for record in loaded[step.id]:
             if isinstance(record, records.PruneRecord):
-                # Of a task's images, or drawn, there are several of one name.
-                several = record.task is not None or ":" in record.cut
+                # Of a task's images, drawn, or of what a learner trained, there are several of one
+                # name.
+                several = record.task is not None or ":" in record.cut or cuts[record.cut] > 1
                 name = f"{record.cut}-{record.id}" if several else record.cut
                 store.save_keep(name, record.keep)
             yield record

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ctl_jax import files
-from ctl_jax.report import _comparison_tables, aggregate
+from ctl_jax.report import _comparison_tables, aggregate, stream
 from ctl_jax.report._results import rows, to_csv
 from ctl_jax.report._table import read
 from ctl_jax.report.aggregate import values
@@ -21,10 +21,11 @@ def write(
 
     `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
     year), method and budget, `comparisons.csv` one a method and budget against the baseline,
-    `curves.csv` one a method over all budgets, `missing.csv` one a task of the stream that there
-    was no data for. Figures are PNG, those of the whole run also PDF; `tables/` has the page's main
-    tables as CSV and LaTeX. The same records, in any order, give the same bytes. Each file appears
-    whole or not at all.
+    `curves.csv` one a method over all budgets, `stream.csv` one a task along the stream, with all
+    FLOPs so far, `transfer.csv` one a network that a task could start from, `missing.csv` one a
+    task of the stream that there was no data for. Figures are PNG, those of the whole run also PDF;
+    `tables/` has the page's main tables as CSV and LaTeX. The same records, in any order, give the
+    same bytes. Each file appears whole or not at all.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
@@ -49,7 +50,8 @@ def write(
     scores = aggregate.scores(table, found, values(result_rows, "dev_test_top5"))
     base = baseline_of(table.methods, baseline)
     compared = compare(found, table.task_names, table.methods, table.budgets, base)
-    results = gallery.Results(table, result_rows, found, scores, compared)
+    passed = stream.along(table)
+    results = gallery.Results(table, result_rows, found, scores, compared, passed)
     images = gallery.draw_all(results)
     view = _page.view(results, images.png)
 
@@ -59,6 +61,8 @@ def write(
         "means.csv": aggregate.means_csv(scores, table).encode(),
         "comparisons.csv": _comparison_tables.at_csv(compared, table.budgets).encode(),
         "curves.csv": _comparison_tables.curves_csv(compared).encode(),
+        "stream.csv": stream.stream_csv(passed).encode(),
+        "transfer.csv": stream.transfer_csv(passed).encode(),
         "missing.csv": aggregate.missing_csv(table.missing).encode(),
         # The config may name folders that are not UTF-8.
         "report.html": _page.render(view, images.png).encode(errors="backslashreplace"),

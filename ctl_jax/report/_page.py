@@ -3,6 +3,7 @@
 import base64
 import functools
 import importlib.resources
+import itertools
 import json
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from ctl_jax.report import (
     aggregate,
     frontier,
     spending,
+    stream,
 )
 from ctl_jax.report._budgets import Axis, labels, units
 from ctl_jax.report._comparison_tables import best_on_dev, caveats, headline, losses
@@ -38,6 +40,8 @@ from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_fig
 _MOST_VALUES = 12
 # Figures that the page has as charts.
 _DRAWN = ("mean_over_tasks", "relative_to_dense")
+# Those of learners, which stand with the tables of their numbers.
+_OF_STREAM = ("all_compute", "along_the_stream", "transfer")
 
 
 def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
@@ -120,7 +124,10 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "figures": [
             (f.name, f.alt.format(metric=metric))
             for f in FIGURES
-            if f.name in images and f.name not in _DRAWN
+            if f.name in images and f.name not in (*_DRAWN, *_OF_STREAM)
+        ],
+        "of_stream": [
+            (f.name, f.alt) for f in FIGURES if f.name in images and f.name in _OF_STREAM
         ],
         "sentences": [*said, *([(told, False)] if told else [])],
         "caveats": caveats(results.compared, len(table.tasks), len(table.seeds)),
@@ -134,6 +141,8 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
             leaders=[leaders.get(b) for b in budgets],
         ),
         "relative_grid": relative_grid(methods, macro),
+        "learners": [_learner(each) for each in stream.learners(results.passed, len(table.tasks))],
+        "starts": _starts(results),
         "compared": _compared(results.compared, methods, budgets),
         "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),
         "best": [
@@ -263,6 +272,22 @@ def _choice(choice: _choices.Choice) -> dict[str, Any]:
         "metric": choice.metric,
         "body": body,
     }
+
+
+def _learner(each: stream.Learner) -> tuple[str, ...]:
+    """What the template shows of a method at a budget after the whole stream."""
+    shown = formatting.flops(each.total_flops), formatting.metric(each.error)
+    front = "yes" if each.on_front else ""
+    return each.method, _label(each.budget), *shown, str(each.seeds), front
+
+
+def _starts(results: Results) -> dict[str, Any]:
+    """What the template shows of what tasks started from."""
+    found = stream.starts(results.passed, list(results.table.budgets))
+    # Not all methods have passed all tasks yet.
+    columns = itertools.zip_longest(*found.values(), fillvalue=DASH) if found else ()
+    body = [(task.title, cells) for task, cells in zip(results.table.tasks, columns, strict=False)]
+    return {"methods": list(found), "body": body}
 
 
 def _label(budget: str) -> str:

@@ -21,6 +21,7 @@ from ctl_jax.records import (
     LookRecord,
     MethodRecord,
     MissingTask,
+    NeighboursRecord,
     PaceRecord,
     PendingRecord,
     PretrainRecord,
@@ -44,6 +45,7 @@ Prepared = (
     | LookRecord
     | AdaptRecord
     | RungRecord
+    | NeighboursRecord
 )
 
 # What must agree between the run records of one workdir. Versions and devices may change when a

@@ -204,6 +204,91 @@ def ranks(title: str, by_budget: Mapping[str, Ranks], methods: Sequence[str]) ->
         return finished(figure, axes)
 
 
+def compute_curves(
+    title: str,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    methods: Sequence[str],
+    label: str,
+    front: Sequence[tuple[float, float]] = (),
+) -> Figure:
+    """Draws mean errors against FLOPs of all trials, one line a method.
+
+    Args:
+      title: title of the figure.
+      curves: FLOPs and errors, by method.
+      methods: the run's methods, which fix order and colours.
+      label: of the error.
+      front: points that no other beats in both, from few FLOPs to many; a line behind all.
+
+    Returns:
+      The figure.
+    """
+    chosen = styles(methods)
+    with canvas(title) as (figure, axes):
+        if front:
+            x, y = zip(*front, strict=True)
+            line: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 5, "label": "front"}
+            axes.plot(x, y, drawstyle="steps-post", zorder=2, **line)
+        for method in (each for each in methods if each in curves):
+            style = chosen[method]
+            x, y = zip(*curves[method], strict=True)
+            axes.plot(
+                x,
+                y,
+                color=style.colour,
+                marker=style.marker,
+                linestyle=style.dash,
+                markeredgecolor="white",
+                markeredgewidth=0.7,
+                label=method.replace("$", r"\$"),
+                zorder=3,
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, place: formatting.si(flops)))
+        axes.set_xlabel("FLOPs of all trials of all tasks so far (log scale)")
+        axes.set_ylabel(label)
+        return finished(figure, axes)
+
+
+def matrix(
+    title: str,
+    scores: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    chosen: Sequence[tuple[int, int]],
+) -> Figure:
+    """Draws which network each task could have started from, and how good its features were.
+
+    Args:
+      title: title of the figure.
+      scores: a row a task; not a number where there was no such network.
+      rows: names of the tasks.
+      columns: names of what the networks were trained on.
+      chosen: row and column of those that tasks started from, marked.
+
+    Returns:
+      The figure.
+    """
+    with canvas(title) as (figure, axes):
+        image = axes.imshow(scores, cmap="viridis", aspect="auto", vmin=0, vmax=1)
+        figure.colorbar(image, label="score on dev, nearest neighbours")
+        for row, column in chosen:
+            axes.plot(column, row, marker="o", color="white", markeredgecolor=_BLACK)
+        for axis, names in ((axes.xaxis, columns), (axes.yaxis, rows)):
+            every = -(-len(names) // 30)  # more names than these would touch
+            axis.set_major_locator(FixedLocator(list(range(0, len(names), every))))
+            axis.set_major_formatter(
+                FixedFormatter([n.replace("$", r"\$") for n in names[::every]])
+            )
+        axes.tick_params(axis="x", rotation=90, labelsize=7)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(visible=False)
+        axes.set_xlabel("network of (a circle: the task started from it)")
+        return finished(figure, axes)
+
+
 def _joined(found: Ranks) -> list[tuple[float, float]]:
     """The widest ranges of ranks that are within the critical difference."""
     apart = found.critical_difference or 0.0

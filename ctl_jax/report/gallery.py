@@ -4,6 +4,7 @@ The page shows every figure that there are numbers for, and figures/NAME.png hol
 whole run are in figures/NAME.pdf too, for papers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from ctl_jax import formatting
 from ctl_jax.errors import UserError
 from ctl_jax.records import DevRecord, RunTask, TrainRecord
-from ctl_jax.report import _choices, aggregate, figures
+from ctl_jax.report import _choices, aggregate, figures, stream
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
@@ -29,6 +30,7 @@ class Results(NamedTuple):
       values: `dev_test` of the rows, from `aggregate.values`.
       scores: of all tasks, and of groups of them, from `aggregate.scores`.
       compared: methods against a baseline.
+      passed: tasks along the stream, from `stream.along`.
     """
 
     table: Table
@@ -36,6 +38,7 @@ class Results(NamedTuple):
     values: Values
     scores: Sequence[aggregate.Scores]
     compared: Comparisons
+    passed: Sequence[stream.Passed]
 
 
 # None where there are no numbers for it.
@@ -143,6 +146,58 @@ def average_ranks(results: Results) -> Drawing | None:
     counts = sorted({each.tasks for each in shown.values()})
     title = f"Average rank over {_range(counts)} tasks"
     return figures.ranks(title, shown, results.table.methods)
+
+
+@figure(
+    "Mean error over all tasks against FLOPs of all trials, a point a method and budget, and those "
+    "that none beats; the numbers are in the table"
+)
+def all_compute(results: Results) -> Drawing | None:
+    passed, table = results.passed, results.table
+    points = stream.learners(passed, len(table.tasks))
+    if len(table.tasks) < 2 or not points:
+        return None
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for each in points:
+        curves.setdefault(each.method, []).append((each.total_flops, each.error))
+    front = sorted((each.total_flops, each.error) for each in points if each.on_front)
+    title = f"Error over {len(table.tasks)} tasks against all that was spent"
+    return figures.compute_curves(title, curves, table.methods, "mean error (dev_test)", front)
+
+
+@figure("Running mean of the error along the stream against FLOPs of all trials so far")
+def along_the_stream(results: Results) -> Drawing | None:
+    table, budgets = results.table, list(results.table.budgets)
+    passed = [each for each in results.passed if each.seed == table.seeds[0]]
+    if len(table.tasks) < 2 or not passed:
+        return None
+    last = max((each.budget for each in passed), key=budgets.index)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for each in passed:
+        if each.budget == last:
+            curves.setdefault(each.method, []).append((each.total_flops, each.mean_error))
+    title = f"Along the stream, {labels([last])[0]} a trial"
+    label = "mean error of the tasks so far (dev_test)"
+    return figures.compute_curves(title, curves, table.methods, label)
+
+
+@figure(
+    "Which earlier network each task started from, and how good the features of each are for it"
+)
+def transfer(results: Results) -> Drawing | None:
+    tasks = stream.compared(results.passed, list(results.table.budgets))
+    sources = list(dict.fromkeys(source for each in tasks for source in each.candidates))
+    if not tasks:
+        return None
+    scores = [[each.candidates.get(source, math.nan) for source in sources] for each in tasks]
+    chosen = [
+        (row, sources.index(each.start_task or ""))
+        for row, each in enumerate(tasks)
+        if (each.start_task or "") in sources
+    ]
+    names = [source or "its own start" for source in sources]
+    title = f"What tasks could start from: {tasks[0].method}, {labels([tasks[0].budget])[0]}"
+    return figures.matrix(title, scores, [each.task for each in tasks], names, chosen)
 
 
 def task_figure(task: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ctl_jax import formatting, records
 from ctl_jax.records import PURPOSES, SEARCHED, Computed, Hardware, TrialRecord
 from ctl_jax.report._results import searches
-from ctl_jax.report._table import Table, place
+from ctl_jax.report._table import Place, Table, place
 
 
 def ledger(table: Table) -> dict[str, dict[str, int]]:
@@ -15,8 +15,9 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
 
     What a trial spent on training, features and validation is `train`, `extract` and `validate` if
     it won its search. It is `search` if it lost or if its search is not complete yet. Pruning is
-    counted for each trial. Pretraining that the run did once for all methods is not in here: it
-    belongs to none.
+    counted for each trial. A learner's choice of what trials start from is `search`, once for all
+    trials of a search. Pretraining that the run did once for all methods is not in here: it belongs
+    to none.
 
     Returns:
       Method to purpose to FLOPs, for every method of the run.
@@ -28,7 +29,14 @@ def ledger(table: Table) -> dict[str, dict[str, int]]:
         for purpose in PURPOSES:
             lost = purpose in SEARCHED and trial.id not in won
             total["search" if lost else purpose] += spent[purpose]
+    for where, flops in choices(table).items():
+        totals[where[1]]["search"] += flops
     return totals
+
+
+def choices(table: Table) -> dict[Place, int]:
+    """FLOPs of what a learner chose by what the trials of a search start from, by search."""
+    return {place(trial): trial.choice_flops for trial in table.trials if trial.choice_flops}
 
 
 def _won_searches(table: Table) -> set[str]:
@@ -64,9 +72,10 @@ def sharing(table: Table, task: str | None = None) -> Sharing:
     """
     trials = [each for each in table.trials if task in (None, each.task)]
     steps = [each for each in table.prepared if task in (None, each.task)]
+    chosen = (flops for where, flops in choices(table).items() if task in (None, where[0]))
     own = (each.ledger.total if each.own_flops is None else each.own_flops for each in trials)
     return Sharing(
-        charged=sum(trial.ledger.total for trial in trials),
+        charged=sum(trial.ledger.total for trial in trials) + sum(chosen),
         computed=sum(own) + sum(step.flops for step in steps),
         steps=len(steps),
         wall_s=sum(getattr(step, "wall_s", 0.0) for step in steps),

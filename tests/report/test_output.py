@@ -25,13 +25,19 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
         "means.csv",
         "comparisons.csv",
         "curves.csv",
+        "stream.csv",
+        "transfer.csv",
         "missing.csv",
         "report.html",
         "figures/mean_over_tasks.png",
         "figures/relative_to_dense.png",
+        "figures/all_compute.png",
+        "figures/along_the_stream.png",
         *tasks,
         "figures/mean_over_tasks.pdf",
         "figures/relative_to_dense.pdf",
+        "figures/all_compute.pdf",
+        "figures/along_the_stream.pdf",
         *(f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "tex")),
     ]
     # Nothing but these files: no temporary one is left.
@@ -56,11 +62,11 @@ def test_names_of_folders_that_are_not_utf8(make_records, tmp_path):
 
 def test_no_records_give_a_header_and_a_page(tmp_path):
     paths = report.write([], tmp_path)
-    names = ["results.csv", "means.csv", "comparisons.csv", "curves.csv", "missing.csv"]
-    names.append("report.html")
+    names = ["results.csv", "means.csv", "comparisons.csv", "curves.csv", "stream.csv"]
+    names += ["transfer.csv", "missing.csv", "report.html"]
     assert [path.name for path in paths] == names
     assert paths[0].read_text().splitlines()[0].startswith("variant,task,dataset,domain,method")
-    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:5])
+    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:7])
 
 
 def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):
