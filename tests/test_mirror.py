@@ -22,6 +22,8 @@ ELSEWHERE = {
     "data/formats/file_state.py": "data/sources/test_folders.py",
     "data/formats/remembered.py": "data/formats/test_tars.py",
     "data/sources/tfds/records.py": "data/sources/tfds/test_prepared.py",
+    # Goes with what it reads.
+    "exports/load_torch.py": "exports/test_torch_files.py",
     # A few lines that all who read tasks, trees or heads go through.
     "data/source.py": "docs/test_extending.py",
     "data/task.py": "data/test_loading.py",
@@ -100,10 +102,10 @@ MODULES, TESTS = files("ctl_jax", "*.py"), files("tests", "test_*.py")
 
 def homes(module: pathlib.PurePath) -> set[pathlib.PurePath]:
     """The files of tests that a module may have by its name, and by its package's."""
-    own = module.with_name(f"test_{module.stem.lstrip('_')}.py")
+    own = module.with_name(f"test_{module.stem.strip('_')}.py")
     package = module.parent
     whole = {each / f"test_{package.name}.py" for each in (package, package.parent)}
-    return {own, package / "test_init.py", *whole} & TESTS
+    return {own, *whole} & TESTS
 
 
 def test_every_module_has_its_tests():
