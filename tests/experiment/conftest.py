@@ -21,6 +21,20 @@ from ctl_jax.experiment.steps import KINDS, Output, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 from ctl_jax.experiment.workspace import Workspace
+from ctl_jax.report import figures
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports have the figures that they should, but nobody has drawn them, which takes long."""
+    fake_figures(monkeypatch)
+
+
+def fake_figures(patch):
+    for name in ("accuracy", "relative", "training", "ranks", "expectations"):
+        patch.setattr(figures, name, lambda *args: "figure")
+    for name in ("png", "pdf"):
+        patch.setattr(figures, name, lambda drawing: b"figure")
 
 
 @pytest.fixture
@@ -42,6 +56,16 @@ def weights(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def config(weights):
     """2 tasks x 3 methods x 2 budgets x 1 seed x 2 learning rates = 24 trials."""
+    return _config(weights)
+
+
+@pytest.fixture(scope="module")
+def shared_config(weights):
+    """The same for a run that several tests look at, none of which may change it."""
+    return _config(weights)
+
+
+def _config(weights):
     config = _network(experiment.default_config())
     config.stream.variant = "digits+shapes"
     config.data.max_eval_examples = 40

@@ -26,7 +26,8 @@ from ctl_jax.experiment.step_files import seal
 from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 from ctl_jax.experiment.workspace import Workspace
-from ctl_jax.report import figures
+
+from .conftest import fake_figures
 
 CONFIG = {
     "stream.variant": "digits",
@@ -148,8 +149,7 @@ def command():
                 tasks, (spec.name, *how.values()), lambda: load(self, spec, **how)
             ),
         )
-        for name in ("accuracy", "relative"):
-            patch.setattr(figures, name, lambda *args: b"figure")
+        fake_figures(patch)
         yield made
 
 

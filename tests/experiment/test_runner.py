@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -26,10 +27,29 @@ from ctl_jax.experiment.tasks import TaskLoader
 TRIALS = 24
 
 
+@pytest.fixture(autouse=True)
+def _figures(without_figures):
+    """Of all runs but the one that tests share."""
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of one undisturbed run."""
-    return tmp_path_factory.mktemp("run")
+def done(shared_config, tmp_path_factory):
+    """The folder of one undisturbed run, which no test changes."""
+    folder = tmp_path_factory.mktemp("run")
+    experiment.run(shared_config, folder, _printing())
+    before = _contents(folder)
+    yield folder
+    assert _contents(folder) == before
+
+
+@pytest.fixture
+def workdir(done, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(done, tmp_path / "done")
+
+
+def _contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _records(workdir):
@@ -49,14 +69,6 @@ def play(monkeypatch):
         monkeypatch.setitem(KINDS, kind, dataclasses.replace(KINDS[kind], run=run))
 
     return play
-
-
-@pytest.fixture
-def done(finished, config, console):
-    """The same folder after a run; the first test that asks for it waits for the run."""
-    if not (finished / "results.csv").exists():
-        experiment.run(config, finished, console)
-    return finished
 
 
 def test_writes_every_trial_once_and_within_its_budget(done):
@@ -97,11 +109,10 @@ def test_budgets_are_the_same_for_all_methods_and_cheaper_steps_are_more(done):
             assert steps[task, "filters@0.5", budget] > steps[task, "dense", budget]
 
 
-def test_results_follow_from_the_records(done):
+def test_results_follow_from_the_records(done, tmp_path):
     assert len(_rows(done)) == TRIALS // 2
-    again = done / "again"
-    report.write(_records(done), again)
-    assert (again / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
+    report.write(_records(done), tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
 
 
 def test_the_report_is_there(done):
@@ -125,22 +136,22 @@ def test_the_kept_channels_make_the_pruned_network_again(done, config):
     assert pruning.Keep.from_json(pruned["keep"]) == keep
 
 
-def test_the_same_command_again_trains_nothing(done, config, console, play):
-    before = (done / "records.jsonl").read_bytes(), (done / "results.csv").read_bytes()
+def test_the_same_command_again_trains_nothing(done, workdir, config, console, play):
     play(None)
     play(None, "prune")
-    experiment.run(config, done, console)
-    assert ((done / "records.jsonl").read_bytes(), (done / "results.csv").read_bytes()) == before
+    experiment.run(config, workdir, console)
+    for name in ("records.jsonl", "results.csv"):
+        assert (workdir / name).read_bytes() == (done / name).read_bytes()
     assert f"{TRIALS} done already" in console.file.getvalue()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mine", [True, False])
-def test_one_of_several_workers_says_last_that_it_ends(done, config, console, monkeypatch, mine):
+def test_one_of_several_workers_says_last_that_it_ends(workdir, config, console, monkeypatch, mine):
     if not mine:
         there = contextlib.nullcontext(False)
         monkeypatch.setattr(Queue, "reporting", lambda queue, complete: there)
-    experiment.run(config, done, console, worker=Worker(1, 2))
+    experiment.run(config, workdir, console, worker=Worker(1, 2))
     by = "" if mine else ", and its report written by another worker"
     last = console.file.getvalue().splitlines()[-1]
     assert last == f"All steps of the run are done{by}. This worker ends."
@@ -351,13 +362,13 @@ def test_a_folder_that_cannot_be_written(config, console, tmp_path):
         experiment.run(config, pathlib.Path(path) / "run", console)
 
 
-def test_a_trial_whose_file_is_damaged_has_the_same_numbers_again(done, config, console):
+def test_a_trial_whose_file_is_damaged_has_the_same_numbers_again(done, workdir, config, console):
     (trial, *_) = (r["id"] for r in _records(done) if r["type"] == "trial")
-    path = done / "steps" / f"{trial}.jsonl"
-    content, results = path.read_bytes(), (done / "results.csv").read_bytes()
+    path = workdir / "steps" / f"{trial}.jsonl"
+    content = path.read_bytes()
     path.write_bytes(content[:-20])
-    experiment.run(config, done, console)
-    assert (done / "results.csv").read_bytes() == results
+    experiment.run(config, workdir, console)
+    assert (workdir / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
     again = map(json.loads, path.read_text().splitlines()[:-1])
     before = map(json.loads, content.decode().splitlines()[:-1])
     assert [{**record, "wall_s": 0} for record in again] == [
