@@ -415,7 +415,7 @@ def test_dirs_may_be_joined_and_repeated(
 
 def test_a_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(_status.loading, "find_set", lambda spec, dirs: looked.append(spec))
+    monkeypatch.setattr(_status._loading, "find_set", lambda spec, dirs: looked.append(spec))
     found = _status.look(data.stream("mnist+usps+mnist"), [])
     assert [entry.spec.name for entry in found] == ["mnist", "usps", "mnist_2"]
     assert [spec.dataset for spec in looked] == ["mnist", "usps"]
