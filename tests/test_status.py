@@ -13,7 +13,7 @@ from ctl_jax.status import lines, main, status
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quickly):
+def run(tmp_path_factory):
     """The folder of a finished run of three trials."""
     config = experiment.default_config()
     config.stream.variant = "digits"
