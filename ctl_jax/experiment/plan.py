@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,21 +11,20 @@ import jax
 from ctl_jax import data, models, pruning, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
-from ctl_jax.errors import UserError, naming
-from ctl_jax.experiment import build, chains, searches, stretches, tunings
+from ctl_jax.errors import UserError
+from ctl_jax.experiment import build, chains, preparation, searches, stretches
 from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
+from ctl_jax.experiment.descriptions import Descriptions, plain
 from ctl_jax.experiment.kept_models import keeping
 from ctl_jax.experiment.kinds import (
-    adapt,
     finetune,
     head,
     neighbours,
     pace,
     pretrain,
     prune,
-    recalibrate,
     regrow,
     shorten,
 )
@@ -36,14 +35,9 @@ from ctl_jax.experiment.steps import Finished, Step, Strategy
 from ctl_jax.experiment.strategies import Point
 from ctl_jax.experiment.tasks import TaskInfo, find_tasks
 from ctl_jax.experiment.workspace import Workspace
-from ctl_jax.finetune import Phase
 from ctl_jax.finetune.phases import SGD
 from ctl_jax.finetune.step import MAX_STEPS
 
-# Fields of a phase that steps always name.
-_PHASE = ("train", "batch_norm", "share", "rate")
-# Images by which the network that a cut leaves is corrected: few amounts, so that budgets share.
-_IMAGES = (256, 64, 32, 16)
 # The criterion that a trial's seed decides.
 _DRAWN = "random"
 
@@ -80,6 +74,11 @@ class Plan:
         return self.place.config
 
     @functools.cached_property
+    def described(self) -> Descriptions:
+        """What steps say of the run's methods."""
+        return Descriptions(self.place, self.weights_id)
+
+    @functools.cached_property
     def strategy(self) -> Strategy:
         """Which steps the run wants, with what is to be kept of them."""
         return keeping(chains.over_stream(self), self.config.keep_models)
@@ -106,7 +105,7 @@ class Plan:
 
     def _searched(self, task: TaskInfo, method: Method, seed: int) -> list[searches.Setting]:
         """The settings that are tried for a method on a task."""
-        if all(phase.get("solver", SGD) != SGD for phase in self._phases(method)):
+        if all(phase.get("solver", SGD) != SGD for phase in self.described.phases(method)):
             return [searches.NONE]
         name, examples = task.spec.name, task.examples["train"]
         return self.place.once(
@@ -135,17 +134,17 @@ class Plan:
             start = self.inherited
         if not method.stages:
             return start
-        network = self._network(dataclasses.replace(method, image_size=0))
+        network = self.described.network(dataclasses.replace(method, image_size=0))
         return self.place.once(
             ("shortened", method.stages, method.start, start and start.id),
             lambda: shorten.make(method.stages, network, start),
         )
 
-    def _is_trained(self, method: Method) -> bool:
+    def is_trained(self, method: Method) -> bool:
         """Whether a method starts from weights that are not random."""
         return method.start == "pretrained" or self.inherited is not None
 
-    def _was_cut(self, method: Method) -> bool:
+    def was_cut(self, method: Method) -> bool:
         """Whether a method starts from a network of its own that was cut for an earlier task."""
         inherits = self.inherited is not None and bool(method.learner)
         return inherits and self.config.learner.cut == "once"
@@ -155,7 +154,7 @@ class Plan:
         start = self._shortened(method)
         if not self.inherited or not method.learner:
             return start
-        if method.cut and not self._was_cut(method) and self.config.learner.restore:
+        if method.cut and not self.was_cut(method) and self.config.learner.restore:
             return regrow.make(self.inherited, start, network)
         return self.inherited
 
@@ -170,16 +169,16 @@ class Plan:
             step says no more than which widths it leaves.
           seed: of the trial, for a cut that is drawn.
         """
-        cut, network = method.cut, self._network(dataclasses.replace(method, image_size=0))
+        cut, network = method.cut, self.described.network(dataclasses.replace(method, image_size=0))
         start = self._uncut(method, network)
-        if cut is None or self._was_cut(method):
+        if cut is None or self.was_cut(method):
             return start
         criterion = cut.criterion or self.config.pruning.criterion
         settings = {"criterion": criterion, "round_to": build.round_to(self.config.pruning)}
         of_task: dict[str, Any] = {}
-        if self._is_trained(method) and criterion not in pruning.ZERO_SHOT and task:
+        if self.is_trained(method) and criterion not in pruning.ZERO_SHOT and task:
             of_task = {"task": task.identity, "seed": seed}
-            network = self._network(method)
+            network = self.described.network(method)
         elif cut.criterion == _DRAWN and seed is not None:
             of_task = {"seed": seed}
         return self.place.once(
@@ -235,10 +234,10 @@ class Plan:
             return measured
         amount, found = measured
         inputs = _weights(start) | found | self._chosen_by()
-        if prepared := self._prepared(point, amount, start):
+        if prepared := preparation.prepared(self, point, amount, start):
             inputs["weights"] = prepared
         trial = self._trial(point, amount, inputs)
-        self._check(point, trial)
+        self.check(point, trial)
         return trial
 
     def updates(self, trial: Step) -> int:
@@ -253,9 +252,11 @@ class Plan:
         """A head of a point's method, on what its network is after a cut and its correction."""
 
         def make() -> head.Wish:
-            (phase,) = self._phase_list(point.method)
+            (phase,) = self.described.phase_list(point.method)
             start = self.start(point.method, point.task, point.seed)
-            return self._wish(point, phase, self._corrected(point, budget_flops, start))
+            return preparation.wish(
+                self, point, phase, preparation.corrected(self, point, budget_flops, start)
+            )
 
         of_point = (point.task.spec.name, point.seed, point.method, self.origin)
         return self.place.once(("wish", *of_point, budget_flops), make)
@@ -317,102 +318,15 @@ class Plan:
             return start
         return neighbours.make(
             task.identity,
-            self._network(network),
+            self.described.network(network),
             start,
             seed=seed,
-            compute_dtype=self._settings["compute_dtype"],
+            compute_dtype=self.described.settings["compute_dtype"],
         )
 
     def epoch_flops(self, task: TaskInfo) -> int:
         """Of an epoch of training the whole network."""
         return round(self._dense_epoch(task))
-
-    def _corrected(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
-        """What a method starts from, after a cut perhaps corrected."""
-        method = point.method
-        if method.cut and self._is_trained(method) and not self._was_cut(method):
-            assert start is not None
-            # Not unasked: statistics of few images make features of real sets worse, not better.
-            if method.cut.lsq or method.cut.statistics:
-                return self._recalibrated(point, budget_flops, start)
-        return start
-
-    def _prepared(self, point: Point, budget_flops: int, start: Step | None) -> Step | None:
-        """What a trial starts from: its weights, after a cut perhaps corrected, with its head."""
-        method, start = point.method, self._corrected(point, budget_flops, start)
-        headed, between = start, list[int]()
-        for number, phase in enumerate(self._phase_list(method)):
-            if phase.solver == SGD:
-                between.append(number)
-                continue
-            if not self._is_trained(method):
-                raise UserError(
-                    f"config.methods: {method.name!r} fits a head to a network of random weights; "
-                    "expected pretrained ones"
-                )
-            if between:
-                assert headed is not None
-                start, between = self._adapted(point, budget_flops, headed, between), []
-            headed = self._headed(point, budget_flops, start, number)
-        return headed
-
-    def _headed(self, point: Point, budget_flops: int, start: Step | None, number: int) -> Step:
-        """A head that is fitted in a phase, on as many images as the phases so far pay for."""
-        phases = self._phase_list(point.method)
-        phase, shares = phases[number], sum(phase.share for phase in phases)
-        wish = self._wish(point, phase, start)
-        share = int(budget_flops * sum(phase.share for phase in phases[: number + 1]) / shares)
-        before = self.place.charge(start, point.task.spec.name, done=False)
-        left = share - stretches.spent(before)
-        of_point = (point.task.spec.name, point.seed, point.method)
-        key = (*of_point, number, budget_flops, start and start.id)
-        images = self.place.once(("images", *key), lambda: head.affordable(wish, left, self.place))
-        if images < 1:
-            least = share - left + head.cost_of_one(wish, self.place)
-            raise UserError(
-                f"{self.named(point.budget, 0)}: expected enough for one image, which costs "
-                f"{least:,} FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
-                + (f", of a share of {phase.share:g}" if len(phases) > 1 else "")
-            )
-        return self.place.once(("head", *key), lambda: head.make(wish, images))
-
-    def _wish(self, point: Point, phase: Phase, start: Step | None) -> head.Wish:
-        return head.Wish(
-            phase,
-            point.task.identity,
-            point.task.spec.kind == "multi_label",
-            self._network(point.method),
-            start,
-            point.seed,
-            self._settings["compute_dtype"],
-        )
-
-    def _adapted(
-        self, point: Point, budget_flops: int, headed: Step, numbers: Sequence[int]
-    ) -> Step:
-        """The network trained in some phases from a head on, before another head is fitted.
-
-        It has all of the budget but what the heads after it can use.
-        """
-        method, phases = point.method, self._phase_list(point.method)
-        shares, begin = sum(phase.share for phase in phases), headed.inputs.get("weights")
-        for phase in phases[numbers[-1] + 1 :]:
-            if phase.solver != SGD:
-                most = head.cost_of_all(self._wish(point, phase, begin), self.place)
-                budget_flops -= min(int(budget_flops * phase.share / shares), most)
-        assert point.learning_rate is not None
-        step = adapt.make(
-            point.task.identity,
-            self._network(method),
-            headed,
-            phases=[self._phases(method)[number] for number in numbers],
-            budget_flops=budget_flops,
-            learning_rate=point.learning_rate,
-            settings=self._settings_of(point),
-            seed=point.seed,
-        )
-        self._check(point, step)
-        return step
 
     def _trial(self, point: Point, budget_flops: int, inputs: Mapping[str, Step]) -> Step:
         task, method, budget, seed, rate = point[:5]
@@ -420,117 +334,30 @@ class Plan:
             "task": task.identity,
             "method": method.name,
             "start": "inherited" if self.inherited else method.start,
-            "phases": self._phases_after_head(method),
+            "phases": self.described.phases_after_head(method),
             "budget": str(budget),
             "budget_flops": budget_flops,
             "learning_rate": rate,
             "seed": seed,
-            "finetune": self._settings_of(point),
-            **self._network(method),
+            "finetune": self.described.settings_of(point),
+            **self.described.network(method),
         }
         return Step("finetune", params, dict(inputs))
 
-    def _phases_after_head(self, method: Method) -> list[dict[str, Any]]:
-        """Those that are a trial's own: a head that is fitted, and what is before, are steps."""
-        phases = self._phases(method)
-        fitted = (n for n, each in enumerate(phases, start=1) if each.get("solver", SGD) != SGD)
-        return phases[max(fitted, default=0) :]
-
-    def _recalibrated(self, point: Point, budget_flops: int, start: Step) -> Step:
-        """What a cut left, corrected by as many images as a tenth of the budget pays for."""
-        method, task = point.method, point.task
-        assert method.cut is not None
-        for images in _IMAGES:
-            step = recalibrate.make(
-                task.identity,
-                {**self._network(method), "compute_dtype": self._settings["compute_dtype"]},
-                start,
-                images=min(images, task.examples["train"]),
-                seed=point.seed,
-                lsq=method.cut.lsq,
-                statistics=method.cut.statistics,
-            )
-            if 10 * self.place.flops(step) <= budget_flops:
-                break
-        return step
-
     def pace(self, point: Point, weights: Step | None, *, of_heads: bool = False) -> Step:
         """The step that measures how fast a method is, from some weights on; or fits of heads."""
-        method, settings = point.method, self._settings_of(point)
+        method, settings = point.method, self.described.settings_of(point)
         params = {
-            "phases": self._phases(method),
+            "phases": self.described.phases(method),
             # How much labels are smoothed takes no time.
             "finetune": {key: settings[key] for key in settings if key != "label_smoothing"},
             "device": jax.devices()[0].device_kind,
             "devices": jax.device_count(),
-            **self._network(method),
+            **self.described.network(method),
         }
         if of_heads:
             params[pace.HEADS] = True
         return Step("pace", params, _weights(weights))
-
-    def _network(self, method: Method) -> dict[str, Any]:
-        """What says which network is trained, where its start does not."""
-        return {
-            "image_size": method.image_size or self.config.data.image_size,
-            "model": self._model,
-            "weights": self.weights_id if method.start == "pretrained" else None,
-        }
-
-    def _phases(self, method: Method) -> list[dict[str, Any]]:
-        """A method's phases, as plain values."""
-        return self.place.once(
-            ("phases", method), lambda: list(map(_plain, self._phase_list(method)))
-        )
-
-    def _phase_list(self, method: Method) -> tuple[Phase, ...]:
-        return self.place.once(("phase list", method), lambda: self._make_phases(method))
-
-    def _make_phases(self, method: Method) -> tuple[Phase, ...]:
-        variables = self.place.whole
-        if method.stages:
-            with naming(f"config.methods: {method.name!r}"):
-                variables = models.shorten(variables, method.stages)
-        paths = jax.tree_util.tree_leaves_with_path(variables["params"])
-        network = tunings.Network(
-            build.stages(self.place.network, variables),
-            ["/".join(key.key for key in path) for path, _ in paths],
-        )
-        phases = method.phases(network)
-        if method.learner and any(phase.ensemble for phase in phases):
-            raise UserError(
-                f"config.methods: {method.name!r} leaves two networks; expected one that the next "
-                f"task can start from"
-            )
-        return phases
-
-    @functools.cached_property
-    def _model(self) -> dict[str, Any]:
-        return dict(self.place.network.described)
-
-    @functools.cached_property
-    def _settings(self) -> dict[str, Any]:
-        """Keys of config.finetune that every trial depends on."""
-        settings = dataclasses.asdict(self.config.finetune)
-        settings["compute_dtype"] = build.compute_dtype(self.config.finetune)
-        for searched in ("learning_rates", "batch_sizes", "label_smoothings", "search", "trials"):
-            del settings[searched]
-        if settings["warmup_epochs"]:
-            del settings["warmup_fraction"]
-        return _that_do_something(settings)
-
-    def _settings_of(self, point: Point) -> dict[str, Any]:
-        """The same with what the search chose."""
-        if point.batch_size is None:
-            chosen: dict[str, Any] = {"batch_size": self.batch_size(point.task)}
-        else:
-            chosen = {
-                name: getattr(point, name) for name in ("batch_size", "mixup", "label_smoothing")
-            }
-        return self.place.once(
-            ("settings", *chosen.items()),
-            lambda: _that_do_something(self._settings | chosen),
-        )
 
     def cost(
         self, method: Method, num_classes: int, batch_size: int | None = None
@@ -547,12 +374,12 @@ class Plan:
         """
         if _is_open(method):
             return None
-        start, last = self.start(method), self._phase_list(method)[-1]
+        start, last = self.start(method), self.described.phase_list(method)[-1]
         size = method.image_size or self.config.data.image_size
         of = start, num_classes, size, last.head
         step = None
         if last.solver == SGD:
-            recipe = stretches.recipe(self._settings, self._model, _plain(last))
+            recipe = stretches.recipe(self.described.settings, self.described.model, plain(last))
             batch_size = batch_size or searches.batch_size(self.config.finetune, 0)
             step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
         return MethodCost(step, self.place.forward(*of), self.place.params(*of))
@@ -568,7 +395,7 @@ class Plan:
         assert cost.step is not None
         return cost.step
 
-    def _check(self, point: Point, step: Step) -> None:
+    def check(self, point: Point, step: Step) -> None:
         """Raises a UserError where a training can make less than one update, or too many."""
         start = step.inputs.get("weights")
         of_point = (point.task.spec.name, point.method, point.budget, point.batch_size)
@@ -579,7 +406,7 @@ class Plan:
         planned = stretches.plan(step, self.place)
         for number, stretch in enumerate(planned, start=1):
             # With the maps of its images, where it is trained on some.
-            images = self._settings_of(point)["batch_size"]
+            images = self.described.settings_of(point)["batch_size"]
             cost = stretch.cost.step + images * stretch.cost.map
             whose = f"FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
             if len(planned) > 1:
@@ -604,12 +431,6 @@ class Plan:
         return f"config.budgets.{key}={budget.amount:.4g}"
 
 
-def _that_do_something(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that do nothing, so that ids are what they were before these keys."""
-    later = ("label_smoothing", "ema", "mixup", "warmup_epochs")
-    return {key: value for key, value in settings.items() if value or key not in later}
-
-
 def _weights(start: Step | None) -> dict[str, Step]:
     """The input of a step that starts from what another one made."""
     return {"weights": start} if start else {}
@@ -618,18 +439,6 @@ def _weights(start: Step | None) -> dict[str, Step]:
 def _is_open(method: Method) -> bool:
     """Whether the widths of a method's network are known only when its cut is done."""
     return method.cut is not None and method.cut.allocation != "uniform"
-
-
-def _plain(phase: Phase) -> dict[str, Any]:
-    """A phase as plain values.
-
-    What does nothing is left out, so that ids stay what they were before these fields.
-    """
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(phase).items()
-        if name in _PHASE or value != getattr(Phase(), name)
-    }
 
 
 def make_plan(place: Workspace) -> Plan:

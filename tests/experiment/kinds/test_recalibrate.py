@@ -35,7 +35,11 @@ def done(config, make_plan, tmp_path):
         (method,) = make_plan_of(name)
         cut = plan.start(method)
         finish(cut, prune.run(cut, place, None))
-        network = {**plan._network(method), "image_size": image_size, "compute_dtype": "float32"}
+        network = {
+            **plan.described.network(method),
+            "image_size": image_size,
+            "compute_dtype": "float32",
+        }
         task = plan.tasks[0].identity
         step = recalibrate.make(task, network, cut, images=IMAGES, seed=0, **what)
         output = recalibrate.run(step, place, None)
