@@ -44,6 +44,7 @@ ELSEWHERE = {
     "experiment/cards.py": "experiment/test_runner.py",
     "experiment/config/sections.py": "experiment/config/test_checking.py",
     "experiment/finished.py": "experiment/test_store.py",
+    "experiment/preparation.py": "experiment/test_probes.py",
     "experiment/kinds/neighbours.py": "experiment/learners/test_dynamic.py",
     "experiment/learners/previous.py": "experiment/test_chains.py",
     "experiment/rungs.py": "experiment/kinds/test_rung.py",
