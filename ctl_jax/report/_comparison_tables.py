@@ -197,6 +197,30 @@ def curve_rows(compared: Comparisons) -> list[tuple[str, ...]]:
     ]
 
 
+def view(compared: Comparisons, methods: Sequence[str], budgets: Axis) -> dict[str, Any] | None:
+    """What the template shows of methods against a baseline; None where nothing compares them."""
+    if not compared.at:
+        return None
+    return {
+        "baseline": compared.baseline,
+        "difference": difference_rows(compared, methods, budgets),
+        "improvement": improvement_rows(compared, methods, budgets),
+        "saving": saving_rows(compared, methods, budgets),
+        "curves": curve_rows(compared),
+        "is_tested": any(each.p is not None for each in compared.at.values()),
+        "is_fitted": any(curve.asymptote for curve in compared.curves.values()),
+    }
+
+
+def handover_sentences(curves: Mapping[tuple[str, str], Curve]) -> list[str]:
+    """Where one method takes over from another on the frontier; from `comparisons.handovers`."""
+    return [
+        f"{one} against {other}: {_crossover(curve)}."
+        for (one, other), curve in curves.items()
+        if curve.ahead_first
+    ]
+
+
 def _rows(
     one: Callable[[str, str], dict[str, Any]],
     compared: Comparisons,

@@ -26,13 +26,19 @@ from ctl_jax.report import (
     spending,
     stream,
 )
-from ctl_jax.report._budgets import Axis, labels, units
-from ctl_jax.report._comparison_tables import best_on_dev, caveats, headline, losses
+from ctl_jax.report._budgets import labels, units
+from ctl_jax.report._comparison_tables import (
+    best_on_dev,
+    caveats,
+    handover_sentences,
+    headline,
+    losses,
+)
 from ctl_jax.report._html_tables import grid, relative_grid
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, task_curves, values
-from ctl_jax.report.comparisons import Comparisons
+from ctl_jax.report.comparisons import handovers
 from ctl_jax.report.frontier import Leader
 from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_figure
 
@@ -132,6 +138,11 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "sentences": [*said, *([(told, False)] if told else [])],
         "caveats": caveats(results.compared, len(table.tasks), len(table.seeds)),
         "leaders": _leaders(leaders),
+        "handovers": handover_sentences(
+            handovers(
+                results.values, table.task_names, [b.method for b in leaders.values()], budgets
+            )
+        ),
         "versus": _versus(compared),
         "mean_tasks": [len(macro[budget].tasks) for budget in budgets],
         "mean_grid": grid(
@@ -143,7 +154,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "relative_grid": relative_grid(methods, macro),
         "learners": [_learner(each) for each in stream.learners(results.passed, len(table.tasks))],
         "starts": _starts(results),
-        "compared": _compared(results.compared, methods, budgets),
+        "compared": _comparison_tables.view(results.compared, methods, budgets),
         "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),
         "best": [
             (each.task.title, training_figure(each.task.name), facts(each, run.model))
@@ -220,23 +231,6 @@ def _leaders(leaders: Mapping[str, Leader]) -> list[tuple[str, ...]]:
         )
         for budget, best in leaders.items()
     ]
-
-
-def _compared(
-    compared: Comparisons, methods: Sequence[str], budgets: Axis
-) -> dict[str, Any] | None:
-    """What the template shows of methods against a baseline; None where nothing compares them."""
-    if not compared.at:
-        return None
-    return {
-        "baseline": compared.baseline,
-        "difference": _comparison_tables.difference_rows(compared, methods, budgets),
-        "improvement": _comparison_tables.improvement_rows(compared, methods, budgets),
-        "saving": _comparison_tables.saving_rows(compared, methods, budgets),
-        "curves": _comparison_tables.curve_rows(compared),
-        "is_tested": any(each.p is not None for each in compared.at.values()),
-        "is_fitted": any(curve.asymptote for curve in compared.curves.values()),
-    }
 
 
 def _versus(compared: Mapping[str, frontier.Versus]) -> list[tuple[str, ...]]:

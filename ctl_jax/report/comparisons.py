@@ -1,6 +1,7 @@
 """Methods against a baseline, with intervals: at each budget, over all of them, and by rank."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -148,6 +149,26 @@ def compare(
         if (ranked := _ranks(found, tasks, methods, budget)) is not None
     }
     return Comparisons(baseline, _corrected(at), curves, ranks)
+
+
+def handovers(
+    found: Values, tasks: Sequence[str], leaders: Sequence[str], budgets: Axis
+) -> dict[tuple[str, str], Curve]:
+    """Where on the frontier one method takes over from another.
+
+    Args:
+      found: results, from `aggregate.values`.
+      tasks: names of the run's tasks.
+      leaders: the best method at each budget, in order.
+      budgets: FLOPs by name, ascending.
+
+    Returns:
+      By the method that was best and the one that is best next, the curve of the first against the
+      second; a pair is missing that has no two budgets in common.
+    """
+    pairs = dict.fromkeys(pair for pair in itertools.pairwise(leaders) if pair[0] != pair[1])
+    curves = {pair: _curve(found, tasks, *pair, budgets) for pair in pairs}
+    return {pair: curve for pair, curve in curves.items() if curve is not None}
 
 
 def _seeds(found: Values, task: str, method: str, budget: str) -> list[float]:

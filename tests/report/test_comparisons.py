@@ -11,8 +11,10 @@ import scipy.stats
 
 from ctl_jax import report
 from ctl_jax.errors import UserError
+from ctl_jax.formatting import flops
 from ctl_jax.report import gallery
-from ctl_jax.report.comparisons import compare
+from ctl_jax.report._comparison_tables import handover_sentences
+from ctl_jax.report.comparisons import compare, handovers
 from ctl_jax.report.statistics import Interval, holm, mean_interval
 
 BUDGETS = {"1 epochs": 10**9, "2 epochs": 10**10, "4 epochs": 10**11, "8 epochs": 10**12}
@@ -134,6 +136,20 @@ def test_intervals_of_a_crossover_hold_the_true_one():
     found = _compare(dense=dense, small=small).curves["small"].crossover
     assert found.low < 10.5 < found.high
     assert found.high - found.low < 0.2
+
+
+def test_where_one_method_takes_over_on_the_frontier(scores):
+    tasks = [f"t{task}" for task in range(12)]
+    leaders = ["small", "small", "dense", "dense"]
+    found = handovers(_values(scores), tasks, leaders, BUDGETS)
+    assert list(found) == [("small", "dense")]
+    # The same as against dense as a baseline.
+    curve = found["small", "dense"]
+    assert curve == _compare(**scores).curves["small"]
+    (said,) = handover_sentences(found)
+    low, place, high = (flops(10 ** curve.crossover[i]) for i in (1, 0, 2))
+    assert said == f"small against dense: ahead up to {place} ({low} to {high})."
+    assert handovers(_values(scores), tasks, ["dense"] * 4, BUDGETS) == {}
 
 
 def test_few_budgets_tell_no_asymptote_and_one_no_curve(scores):
