@@ -5,12 +5,13 @@ from typing import Any
 
 from ctl_jax import formatting
 from ctl_jax.records import PURPOSES, RunTask
-from ctl_jax.report import aggregate, figures, spending
+from ctl_jax.report import _choices, aggregate, figures, spending
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
+from ctl_jax.report._winners import Best, of_table
 from ctl_jax.report.aggregate import DENSE, Mean, Point
 from ctl_jax.report.frontier import Leader
-from ctl_jax.report.gallery import Results
+from ctl_jax.report.gallery import Results, expectations, training
 
 # A number, its spread over seeds (None of one) and how many seeds, and where it has one the ends of
 # its interval over tasks; None where there is none.
@@ -18,6 +19,8 @@ _Numbers = list[list[list[float | None] | None]]  # by method and budget
 
 # Digits that are kept: more than anybody sees.
 _DIGITS = 5
+# Of a training's losses so many are drawn.
+_MOST_LOSSES = 400
 _SYMBOLS = {
     "o": "circle",
     "s": "square",
@@ -49,6 +52,8 @@ def data(results: Results, leaders: Mapping[str, Leader]) -> dict[str, Any]:
         "budgets": _budgets(table),
         "groups": groups,
         "tasks": [_task(results, task) for task in table.tasks],
+        "training": [_training(results, best) for best in of_table(table)],
+        "choices": [_choice(choice) for choice in _choices.of_table(table)],
         "ledger": _ledger(table),
     }
 
@@ -137,6 +142,30 @@ def _task(results: Results, task: RunTask) -> dict[str, Any]:
         "chance": aggregate.chance(task),
         "points": _numbers(points, table),
         "relative": _numbers(relative, table),
+    }
+
+
+def _training(results: Results, best: Best) -> dict[str, Any] | None:
+    found = training(results, best)
+    if found is None:
+        return None
+    every = -(-len(found.losses) // _MOST_LOSSES)
+    losses = list(found.losses.items())[::every]
+    return {
+        "metric": best.test.metric,
+        "losses": [[flops, round(loss, _DIGITS)] for flops, loss in losses],
+        "scores": [[flops, round(score, _DIGITS)] for flops, score in found.scores.items()],
+    }
+
+
+def _choice(choice: _choices.Choice) -> dict[str, Any]:
+    return {
+        "metric": choice.metric,
+        "measured": choice.trial.dev,
+        "options": [
+            {"name": option.method, **point._asdict()}
+            for option, point in zip(choice.last.options, expectations(choice), strict=True)
+        ],
     }
 
 

@@ -15,12 +15,13 @@ import plotly.offline
 
 from ctl_jax import formatting
 from ctl_jax.formatting import DASH, si
-from ctl_jax.records import PURPOSES, MethodRecord, PretrainRecord, RunRecord, RunTask, TrialRecord
+from ctl_jax.records import PURPOSES, MethodRecord, RunTask, TrialRecord
 from ctl_jax.report import (
     _charts,
     _choices,
     _comparison_tables,
     _html_tables,
+    _run_facts,
     aggregate,
     frontier,
     spending,
@@ -40,7 +41,7 @@ from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, task_curves, values
 from ctl_jax.report.comparisons import handovers
 from ctl_jax.report.frontier import Leader
-from ctl_jax.report.gallery import FIGURES, Results, choice_figure, training_figure
+from ctl_jax.report.gallery import FIGURES, Results
 
 # Of more values of a setting there is no table of which won.
 _MOST_VALUES = 12
@@ -57,7 +58,8 @@ def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
       view: what it shows, from `view`.
       images: figures as PNG, by name.
     """
-    encoded = {name: base64.b64encode(image).decode("ascii") for name, image in images.items()}
+    shown = [*view.get("figures", ()), *view.get("of_stream", ())]
+    encoded = {name: base64.b64encode(images[name]).decode("ascii") for name, _ in shown}
     return _template().render(
         view,
         images=encoded,
@@ -122,7 +124,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "rows_left": rows_left,
         "diverged": [_trial(trial) for trial in diverged],
         "without_number": sum(row["dev_test"] is None for row in rows),
-        "facts": _facts(run, table),
+        "facts": _run_facts.of_table(run, table),
         "drawn": {each["name"]: each for each in _charts.methods(methods)},
         "charts": _charts.data(results, leaders) if results.values else None,
         "has_means": any(mean.points for mean in macro.values()),
@@ -156,10 +158,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "starts": _starts(results),
         "compared": _comparison_tables.view(results.compared, methods, budgets),
         "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),
-        "best": [
-            (each.task.title, training_figure(each.task.name), facts(each, run.model))
-            for each in of_table(table)
-        ],
+        "best": [(each.task.title, facts(each, run.model)) for each in of_table(table)],
         "choices": [_choice(choice) for choice in _choices.of_table(table)],
         "caveat": _choices.CAVEAT,
         "methods": [_method(table, method) for method in methods],
@@ -170,53 +169,6 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "saturated": [(name, _label(budget)) for name, budget in spending.saturated(table).items()],
         "config": json.dumps(run.config, indent=2, ensure_ascii=False, default=str),
     }
-
-
-def _facts(run: RunRecord, table: Table) -> list[tuple[str, str]]:
-    total = len(run.tasks) + len(run.missing)
-    facts = [
-        ("Stream", f"{_stream(run)}, {len(run.tasks)} of {total} tasks"),
-        ("Model", run.model),
-        ("Weights", _weights(run, table.pretrain)),
-        ("Methods", ", ".join(run.methods)),
-        ("Budgets", ", ".join(labels(table.budgets))),
-        ("Learning rates", ", ".join(f"{rate:g}" for rate in run.learning_rates) or "searched"),
-        ("Seeds", ", ".join(map(str, run.seeds))),
-    ]
-    for device, versions in table.machines:
-        facts += [("Device", device), ("Versions", versions or "not recorded")]
-    return [*facts, ("Computed on", spending.hardware_in_words(table) or "not recorded")]
-
-
-def _stream(run: RunRecord) -> str:
-    """The stream's name, and what the config says was done to it."""
-    settings = run.config.get("stream")
-    changes = []
-    if isinstance(settings, Mapping):
-        changes = [
-            f"{key} {settings[key]}"
-            for key in ("ablation", "num_tasks", "shuffle", "stop_year")
-            if settings.get(key)
-        ]
-        if settings.get("shuffle") or settings.get("num_tasks"):
-            changes.append(f"seed {settings.get('seed')}")
-    return ", ".join([run.variant, *changes])
-
-
-def _weights(run: RunRecord, done: PretrainRecord | None) -> str:
-    if done is not None:
-        score = "" if done.metric is None else f", reaching {formatting.metric(done.metric)}"
-        cost = f"{done.steps} steps, {formatting.flops(done.flops)}"
-        return f"pretrained in this run on {done.task} ({cost}{score})"
-    return ", ".join(_find(run.config, "weights")) or "not recorded"
-
-
-def _find(config: Mapping[str, Any], key: str) -> Iterator[str]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _find(value, key)
-        elif name == key and value:
-            yield str(value)
 
 
 def _leaders(leaders: Mapping[str, Leader]) -> list[tuple[str, ...]]:
@@ -262,7 +214,6 @@ def _choice(choice: _choices.Choice) -> dict[str, Any]:
     return {
         "title": choice.task.title,
         "paragraph": _choices.paragraph(choice),
-        "figure": choice_figure(choice.task.name),
         "metric": choice.metric,
         "body": body,
     }

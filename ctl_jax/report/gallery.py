@@ -225,7 +225,20 @@ def training_figure(task: str) -> str:
     return f"training_{task}"
 
 
-def _of_training(results: Results, best: Best) -> Drawing | None:
+class Training(NamedTuple):
+    """How a model was trained, by FLOPs.
+
+    Attributes:
+      losses: on training batches.
+      scores: on dev; may be empty.
+    """
+
+    losses: dict[int, float]
+    scores: dict[int, float]
+
+
+def training(results: Results, best: Best) -> Training | None:
+    """How a task's best model was trained; None where no loss was recorded."""
     log = results.table.logs.get(best.trial.id, ())
     losses = {r.flops: r.loss for r in log if isinstance(r, TrainRecord) and r.loss is not None}
     scores = {r.flops: r.dev for r in log if isinstance(r, DevRecord) and r.dev is not None}
@@ -233,8 +246,15 @@ def _of_training(results: Results, best: Best) -> Drawing | None:
         return None
     if best.trial.dev is not None and best.trial.reported_step == best.trial.steps:
         scores[best.trial.spent_flops] = best.trial.dev
+    return Training(losses, scores)
+
+
+def _of_training(results: Results, best: Best) -> Drawing | None:
+    found = training(results, best)
+    if found is None:
+        return None
     title = f"Training of the best model: {best.task.title}"
-    return figures.training(title, losses, scores, best.test.metric)
+    return figures.training(title, found.losses, found.scores, best.test.metric)
 
 
 def choice_figure(task: str) -> str:
@@ -242,8 +262,9 @@ def choice_figure(task: str) -> str:
     return f"auto_{task}"
 
 
-def _of_choice(choice: _choices.Choice) -> Drawing | None:
-    points = [
+def expectations(choice: _choices.Choice) -> list[figures.Expectation]:
+    """What `auto` expected of each network that it could afford."""
+    return [
         figures.Expectation(
             option.flops / option.images,
             option.accuracy,
@@ -253,6 +274,10 @@ def _of_choice(choice: _choices.Choice) -> Drawing | None:
         )
         for option in choice.last.options
     ]
+
+
+def _of_choice(choice: _choices.Choice) -> Drawing | None:
+    points = expectations(choice)
     if not points:
         return None
     title = f"What auto chose from: {choice.task.title}, {labels([choice.trial.budget])[0]}"

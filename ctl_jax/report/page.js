@@ -35,6 +35,8 @@ const VIEWS = {
   error: { title: (metric) => `error (1 \u2212 ${metric})`, format: "", text: (y) => y.toFixed(3) },
 };
 
+const ABOVE = { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" };
+
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 // A method at a budget as `view` shows it: y, spread over seeds, seeds, and the ends of its interval
@@ -113,16 +115,54 @@ function ledgerFigure() {
     traces,
     layout: {
       barmode: "stack", height: 140 + 28 * rows.length, showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" },
+      legend: ABOVE,
       xaxis: { title: { text: title }, tickformat: "~s" }, yaxis: { automargin: true },
     },
   };
+}
+
+function trainingFigure({ metric, losses, scores }) {
+  const at = (place) => (point) => point[place];
+  const traces = [{ name: "training loss", type: "scatter", mode: "lines", x: losses.map(at(0)), y: losses.map(at(1)), line: { color: "#888" } }];
+  const layout = { showlegend: true, legend: ABOVE, xaxis: { title: { text: "training compute (FLOP)" }, tickformat: "~s" },
+    yaxis: { title: { text: "training loss (nats)" } } };
+  if (scores.length) {
+    traces.push({ name: `${metric} (dev)`, type: "scatter", mode: "lines+markers", x: scores.map(at(0)), y: scores.map(at(1)), yaxis: "y2", line: { color: "#d55e00" } });
+    layout.yaxis2 = { title: { text: `${metric} (dev)` }, overlaying: "y", side: "right", showgrid: false, automargin: true };
+  }
+  return { traces, layout };
+}
+
+// What `auto` expected of the networks that it could afford, each with its 80% interval.
+function choiceFigure({ metric, measured, options }) {
+  const trace = (name, points, marker, hasBars = true) => ({
+    name, type: "scatter", mode: "markers", marker,
+    x: points.map(({ flops }) => flops), y: points.map(({ score }) => score),
+    error_y: { visible: hasBars, type: "data", symmetric: false, thickness: 1, width: 2,
+      array: points.map(({ score, high }) => high - score), arrayminus: points.map(({ score, low }) => score - low) },
+    text: points.map(({ name, score, low, high }) => `<b>${escaped(name)}</b><br>${score.toFixed(3)} (${low.toFixed(2)} to ${high.toFixed(2)})`),
+    hovertemplate: "%{text}<extra></extra>",
+  });
+  const traces = [
+    trace("expected", options.filter((each) => !each.is_chosen), { color: "#999", size: 7 }),
+    trace("chosen", options.filter((each) => each.is_chosen), { color: "#d55e00", size: 13, symbol: "star" }),
+    trace("looked at", options.filter((each) => each.is_seen), { color: "#3c9be0", size: 17, symbol: "circle-open", line: { width: 2 } }, false),
+  ].filter(({ x }) => x.length);
+  const layout = { showlegend: true, legend: ABOVE, yaxis: { title: { text: `${metric}, 80% interval` } },
+    xaxis: { type: "log", title: { text: "FLOPs of an image" }, tickformat: "~s" } };
+  if (measured !== null) {
+    layout.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: measured, y1: measured, line: { color: "#888", width: 1, dash: "dash" } }];
+    layout.annotations = [{ xref: "paper", x: 1, y: measured, text: "on dev", showarrow: false, yanchor: "bottom", xanchor: "right" }];
+  }
+  return { traces, layout };
 }
 
 function figureOf(plot) {
   const view = plot.dataset.view ?? chosen.view;
   switch (plot.dataset.chart) {
     case "ledger": return ledgerFigure();
+    case "training": return trainingFigure(data.training[plot.dataset.index]);
+    case "choice": return choiceFigure(data.choices[plot.dataset.index]);
     case "task": return curvesFigure(data.tasks[plot.dataset.index], view);
     case "group": return curvesFigure(data.groups[plot.dataset.index], view);
     default: return curvesFigure(chosen.group, view);

@@ -333,3 +333,49 @@ def _chosen(**axes: Any) -> list[dict[str, Any]]:
 def make_chosen() -> Callable[..., list[dict[str, Any]]]:
     """Returns the function that makes a run's records in which `auto` is one of the methods."""
     return _chosen
+
+
+def _evaluated(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records, with those of the best models' evaluations on two tasks and the log of one."""
+    found = [dict(line) for line in lines]
+    for task in ("digits", "glyphs"):
+        trials = [records.from_json(r) for r in found if r["type"] == "trial" and r["task"] == task]
+        best = records.winner(trials)
+        test = records.EvaluateRecord(
+            id=f"{task} test",
+            trial=best.id,
+            task=task,
+            split="test",
+            examples=500,
+            metric="accuracy",
+            score=0.9,
+            low=0.87,
+            high=0.92,
+            correct=450,
+            top5=None,
+            widths={"stem": (64,), "stage1": (32, 256), "stage2": (32, 256), "head": (7,)},
+            params=600_000,
+            whole_params=800_000,
+            forward_flops=20_000_000,
+            whole_forward_flops=80_000_000,
+            latency_s=0.0021,
+            whole_latency_s=0.0042,
+            device="cpu",
+            flops=10**10,
+            wall_s=2.0,
+        )
+        found.append(records.to_json(test))
+    for step in (20, 10):
+        at = {"trial": best.id, "step": step, "flops": 10**9 * step}
+        train = records.TrainRecord(
+            **at, flops_per_step=10**9, loss=2 / step, learning_rate=0.1, wall_s=1.0
+        )
+        dev = records.DevRecord(**at, dev=step / 40, dev_top5=None)
+        found += map(records.to_json, (train, dev))
+    return found
+
+
+@pytest.fixture(scope="session")
+def evaluated() -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]:
+    """Returns the function that adds evaluations of the best models on digits and glyphs."""
+    return _evaluated

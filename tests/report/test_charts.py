@@ -76,6 +76,16 @@ def test_the_ledger_adds_up(make_probed, drawn):
         assert {name for line in lines for name in line[unit]} <= set(names)
 
 
+def test_trainings_and_choices(make_chosen, evaluated, drawn):
+    records = evaluated(make_chosen(tasks=("digits", "glyphs"), seeds=(0,)))
+    _, data = drawn(records)
+    assert data["training"][0] is None
+    assert data["training"][1]["losses"] == [[10**10, 0.2], [2 * 10**10, 0.1]]
+    (chosen,) = (each for each in data["choices"][0]["options"] if each["is_chosen"])
+    assert chosen["name"] == "dense@48px"
+    assert chosen["low"] < chosen["score"] == 0.7 < chosen["high"]
+
+
 def test_methods_look_different_on_light_and_on_dark():
     names = ["dense", *(f"filters@0.{i}" for i in range(1, 20))]
     methods = _charts.methods(names)
