@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ctl_jax import records
-from ctl_jax.experiment.kinds import evaluate
+from ctl_jax.experiment.kinds import evaluate, predict
 from ctl_jax.experiment.kinds.look import TRAINED
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.steps import Done, Finished, Step, Strategy, pending
@@ -69,45 +69,73 @@ def is_so_far(trial: Step) -> bool:
 Search = tuple[str, str, str, int]
 
 
-def learners_search(trial: Step) -> Search | None:
-    """Which search of a learner a trial is of, whose best network later tasks may start from."""
+def search_of(trial: Step) -> Search:
+    """Which search a trial is of."""
     params = trial.params
-    is_trained = trial.kind == TRIAL and params.get("phases")
-    if not is_trained or not parse_method(params["method"]).learner:
-        return None
     return params["task"]["name"], params["method"], params["budget"], params["seed"]
 
 
-def ranks(trials: Iterable[Step], finished: Finished) -> dict[str | Search, Any]:
-    """The rank of the best finished trial of each task, and of each search of a learner.
+def predicting(strategy: Strategy) -> Strategy:
+    """The strategy, with predictions of the best trial of each search that is done."""
 
-    By the task's name, and by `learners_search`. Of the trials of `auto` that a later one takes the
-    place of, none.
+    def wanted(finished: Finished) -> list[Step]:
+        steps = list(strategy(finished))
+        return [*steps, *map(predict.make, winners(steps, finished, search_of))]
+
+    return wanted
+
+
+def later_search(trial: Step, predicted: bool) -> Search | None:
+    """Which search a trial is of whose best network is needed once the search is done.
+
+    Args:
+      trial: any step.
+      predicted: whether what the best networks say is kept; otherwise learners alone need them.
+    """
+    if trial.kind != TRIAL:
+        return None
+    is_trained = bool(trial.params.get("phases"))
+    if not predicted and not (is_trained and parse_method(trial.params["method"]).learner):
+        return None
+    return search_of(trial)
+
+
+def ranks(
+    trials: Iterable[Step], finished: Finished, predicted: bool = False
+) -> dict[str | Search, Any]:
+    """The rank of the best finished trial of each task, and of each `later_search`.
+
+    By the task's name, and by the search. Of the trials of `auto` that a later one takes the place
+    of, none.
     """
     found: dict[str | Search, Any] = {}
     for step in counted(trials):
         if step in finished:
-            add_rank(found, step, _result(finished, step))
+            add_rank(found, step, _result(finished, step), predicted)
     return found
 
 
-def add_rank(found: dict[str | Search, Any], trial: Step, record: records.TrialRecord) -> None:
+def add_rank(
+    found: dict[str | Search, Any], trial: Step, record: records.TrialRecord, predicted: bool
+) -> None:
     """Adds a finished trial to `ranks`."""
     rank = records.rank(record)
-    for key in (record.task, learners_search(trial)):
+    for key in (record.task, later_search(trial, predicted)):
         if key is not None:
             found[key] = min(rank, found.get(key, rank))
 
 
-def superseded(wanted: Mapping[str, Step], finished: Done) -> set[str]:
-    """Ids of trials whose models no task can start from any more: others won their searches."""
+def superseded(wanted: Mapping[str, Step], finished: Done, predicted: bool) -> set[str]:
+    """Ids of trials whose models nothing needs any more: others won their searches."""
     there = [wanted[id] for id in finished.products if id in wanted]
-    searches = {step.id: search for step in there if (search := learners_search(step))}
+    searches = {each.id: key for each in there if (key := later_search(each, predicted))}
     if not searches:
         return set()
-    over = {searches[step.id] for step in there if step.keep and step.id in searches}
+    won = {step.id for step in there if step.keep and step.id in searches}
+    won |= {predict.trial_of(s).id for s in wanted.values() if s.kind == predict.KIND}
+    over = {searches[id] for id in won if id in searches}
     _, needed = pending(wanted, finished)
-    return {id for id, search in searches.items() if search in over} - needed
+    return {id for id, search in searches.items() if search in over} - needed - won
 
 
 def _result(finished: Finished, trial: Step) -> records.TrialRecord:
@@ -116,11 +144,21 @@ def _result(finished: Finished, trial: Step) -> records.TrialRecord:
     return record
 
 
-def winners(steps: Iterable[Step], finished: Finished) -> list[Step]:
-    """The best trial of each task whose trials are all done and did not all diverge."""
-    by_task: dict[str, list[Step]] = {}
+def winners(
+    steps: Iterable[Step],
+    finished: Finished,
+    key: Callable[[Step], Any] = lambda trial: trial.params["task"]["name"],
+) -> list[Step]:
+    """The best trial of each task whose trials are all done and did not all diverge.
+
+    Args:
+      steps: of a run.
+      finished: what is done.
+      key: what tells the trials that compete from others; without it, the name of the task.
+    """
+    by_task: dict[Any, list[Step]] = {}
     for step in counted(steps):
-        by_task.setdefault(step.params["task"]["name"], []).append(step)
+        by_task.setdefault(key(step), []).append(step)
     found = []
     for trials in by_task.values():
         if all(step in finished for step in trials):

@@ -17,7 +17,7 @@ from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.descriptions import Descriptions, plain
-from ctl_jax.experiment.kept_models import keeping
+from ctl_jax.experiment.kept_models import keeping, predicting
 from ctl_jax.experiment.kinds import (
     finetune,
     head,
@@ -81,7 +81,10 @@ class Plan:
     @functools.cached_property
     def strategy(self) -> Strategy:
         """Which steps the run wants, with what is to be kept of them."""
-        return keeping(chains.over_stream(self), self.config.keep_models)
+        made = chains.over_stream(self)
+        if self.config.keep_predictions:
+            made = predicting(made)
+        return keeping(made, self.config.keep_models)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import cards, chains, printing, run_records, steps
+from ctl_jax.experiment import cards, chains, predictions, printing, run_records, steps
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.finished import Finished
@@ -24,7 +24,7 @@ from ctl_jax.experiment.kept_models import (
     add_rank,
     counted,
     is_so_far,
-    learners_search,
+    later_search,
     ranks,
     superseded,
 )
@@ -235,6 +235,12 @@ def _diverged(output: steps.Output) -> bool:
     return isinstance(record, records.TrialRecord) and record.diverged
 
 
+def _needs_best(plan: Plan) -> bool:
+    """Whether the best network of a search is needed once the search is done."""
+    learning = any(method.learner for method in plan.methods.values())
+    return learning or plan.config.keep_predictions
+
+
 class _Tally:
     """How far the run is, as far as its steps are known, and what was best so far."""
 
@@ -243,8 +249,8 @@ class _Tally:
         self._done: set[str] = set()
         self._trials = 0
         self._best: dict[Any, Any] = {}
-        learning = any(method.learner for method in plan.methods.values())
-        self._ranked = learning or plan.config.keep_models == "best"
+        self._predicted = plan.config.keep_predictions
+        self._ranked = _needs_best(plan) or plan.config.keep_models == "best"
 
     def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:
         """Sees what is wanted now, and what others have done meanwhile."""
@@ -255,9 +261,9 @@ class _Tally:
         self._trials, self._done = len(trials), {s.id for s in trials if s.id not in left}
         done = sum(flops(step) for id, step in wanted.items() if id not in left)
         self._progress.set(done, done + sum(map(flops, left.values())))
-        self._best = ranks(trials, finished) if self._ranked else {}
+        self._best = ranks(trials, finished, self._predicted) if self._ranked else {}
         if self._plan.config.keep_models != "all":
-            self._plan.place.store.settle_models(finished, go=superseded(wanted, finished))
+            store.settle_models(finished, go=superseded(wanted, finished, self._predicted))
 
     def keeps(self, claim: Claim, output: steps.Output) -> bool:
         """Whether a step's model is needed, or may turn out to be the best of its task."""
@@ -268,7 +274,7 @@ class _Tally:
             return False
         # Those that may turn out to be asked for; of a learner, that a task may start from.
         of_task = [record.task] if self._plan.config.keep_models == "best" else []
-        keys = [*of_task, *filter(None, [learners_search(claim.step)])]
+        keys = [*of_task, *filter(None, [later_search(claim.step, self._predicted)])]
         return any(k not in self._best or records.rank(record) < self._best[k] for k in keys)
 
     def is_provisional(self, claim: Claim) -> bool:
@@ -284,7 +290,7 @@ class _Tally:
             self._done.add(step.id)
             number = f"[{len(self._done)}/{self._trials}] "
             if not is_so_far(step):
-                add_rank(self._best, step, record)
+                add_rank(self._best, step, record, self._predicted)
         line = printing.outcome(record)
         self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
 
@@ -320,9 +326,11 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
             finished,
             stay=needed if mode == "all" else (),
             # What was the best before, or was kept in case it would be; and what diverged.
-            go=(wanted.keys() if mode != "none" else superseded(wanted, finished)) - needed,
+            go=wanted.keys() - needed if mode != "none" or _needs_best(plan) else (),
         )
     plain = [records.to_json(line) for line in lines]
+    if complete and not left:
+        predictions.write(plan.place, wanted)
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
     cards.write(plan, plain, finished.products)
     for path in paths:

@@ -25,6 +25,7 @@ from ctl_jax.records._types import (
     MethodRecord,
     PaceRecord,
     PendingRecord,
+    PredictRecord,
     PretrainRecord,
     RunRecord,
     TaskRecord,
@@ -52,6 +53,7 @@ Record = (
     | DevRecord
     | TrialRecord
     | EvaluateRecord
+    | PredictRecord
     | PendingRecord
 )
 

@@ -220,6 +220,51 @@ class EvaluateRecord(Computed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictRecord(Computed):
+    """What the best network of a search says of a split whose labels are known.
+
+    Attributes:
+        id: Of the step, by which arrays/ID.safetensors is named: "targets" and "outputs".
+        trial: Id of the trial that made the network.
+        task: Name of its task.
+        method: The trial's.
+        budget: The trial's.
+        seed: The trial's.
+        split: Such as "dev_test".
+        examples: How many the split has.
+        classes: How many the task has.
+        cross_entropy: Mean over images in nats; None for several labels an image.
+        top1: Top-1 accuracy; None for several labels an image.
+        top5: Top-5 accuracy; None for several labels an image and for fewer than five classes.
+        mean_average_precision: For several labels an image, None for one.
+        params: Parameters of the network with its head.
+        params_bytes: Bytes that they take, in float32.
+        flops: What the predictions cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "predict"
+
+    id: str
+    trial: str
+    task: str
+    method: str
+    budget: str
+    seed: int
+    split: str
+    examples: int
+    classes: int
+    cross_entropy: float | None
+    top1: float | None
+    top5: float | None
+    mean_average_precision: float | None
+    params: int
+    params_bytes: int
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodRecord:
     """What a method makes of the network, without a task's head.
 

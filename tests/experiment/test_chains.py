@@ -101,7 +101,7 @@ def features(variables, split):
 def test_a_stream_by_three_learners(stream, console, tmp_path):
     """Which task each starts from, and by what, is what scikit-learn says of the kept models."""
     stream.methods = ("previous", "dynamic:filters@0.5", "dynamic@domain:scratch")
-    stream.data.max_eval_examples = 100
+    stream.data.max_eval_examples, stream.keep_predictions = 100, True
     experiment.run(stream, tmp_path, console)
     found = read(tmp_path)
     best = chosen(found["trial"])
@@ -150,6 +150,17 @@ def test_a_stream_by_three_learners(stream, console, tmp_path):
         images = record["examples"] + 100
         assert width == 16
         assert record["flops"] == images * forward + 2 * record["examples"] * 100 * width
+    # What the best network of each task says, beside the labels.
+    assert {each["trial"] for each in found["predict"]} == kept
+    for name in names:
+        first = min((best[m, name] for m in stream.methods), key=lambda t: -t["dev"])
+        (event,) = [each for each in found["predict"] if each["trial"] == first["id"]]
+        with np.load(tmp_path / "predictions" / f"{name}.npz") as saved:
+            right = saved["outputs"].argmax(axis=1) == saved["targets"]
+            assert len(saved["classes"]) == event["classes"] == saved["outputs"].shape[1]
+        assert right.mean() == event["top1"] == first["dev_test"]
+        assert event["top5"] == first["dev_test_top5"]
+        assert (event["params"], event["params_bytes"]) == (first["params"], 4 * first["params"])
 
 
 def test_killed_along_the_stream(stream, console, tmp_path, monkeypatch):

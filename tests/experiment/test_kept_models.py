@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from ctl_jax import records
-from ctl_jax.experiment.kept_models import is_so_far, keeping, ranks, winners
+from ctl_jax.experiment.kept_models import is_so_far, keeping, ranks, superseded, winners
+from ctl_jax.experiment.kinds import predict
 from ctl_jax.experiment.steps import Step
 
 from .samples import RECORD
@@ -85,3 +86,36 @@ def test_what_auto_has_so_far_is_no_winner_and_does_not_stay():
     for mode, expected in (("none", []), ("best", ["a1"]), ("all", ["a1"])):
         found = keeping(lambda finished: [so_far, last], mode)(finished)
         assert names(step for step in found if step.keep) == expected
+
+
+def of_search(method, rate, phases=({},)):
+    params = {"task": {"name": "a"}, "method": method, "budget": "9 flops", "seed": 0}
+    return Step("finetune", {**params, "learning_rate": rate, "phases": list(phases)})
+
+
+class Done:
+    """Models of all steps are there."""
+
+    def __init__(self, steps):
+        self.records = self.products = {step.id for step in steps}
+
+
+def test_models_that_lost_go_once_the_search_of_a_learner_is_over():
+    lost, won = of_search("previous", 0.1), of_search("previous", 0.2)
+    # Of a method without a learner, and a head that was fitted, no task starts.
+    other, fitted = of_search("dense", 0.1), of_search("previous", None, phases=())
+    steps = [lost, won, other, fitted]
+    done, before = Done(steps), {step.id: step for step in steps}
+    assert superseded(before, done, predicted=False) == set()
+    after = before | {won.id: won.kept()}
+    assert superseded(after, done, predicted=False) == {lost.id}
+
+
+def test_models_that_lost_go_once_the_best_has_predicted():
+    lost, won, other = (of_search("dense", rate) for rate in (0.1, 0.2, 0.3))
+    other = dataclasses.replace(other, params={**other.params, "seed": 1})
+    prediction = predict.make(won)
+    wanted = {step.id: step for step in (lost, won, other, prediction)}
+    assert superseded(wanted, Done([lost, won, other]), predicted=True) == {lost.id}
+    assert superseded(wanted, Done(wanted.values()), predicted=True) == {lost.id}
+    assert superseded(wanted, Done(wanted.values()), predicted=False) == set()

@@ -313,6 +313,11 @@ class Config:
         "little and goes on with the better half, again and again.",
         rules.STRATEGY,
     )
+    keep_predictions: bool = key(
+        False,
+        "Whether the outputs of the best network of each search on dev_test stay in the run's "
+        "folder, beside the labels; of the best of each task in predictions/TASK.npz.",
+    )
     keep_models: str = key(
         "none",
         "Trained models that stay in the run's folder: none, the best of each task (which is "

@@ -78,7 +78,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         widths=_widths(place, variables),
         params=models.count_params(variables),
         whole_params=models.count_params(whole),
-        forward_flops=_forward(place, trial),
+        forward_flops=forward_of(place, trial),
         whole_forward_flops=_whole_forward(place, trial),
         latency_s=seconds,
         whole_latency_s=seconds if is_whole else _latency(place, trial, whole),
@@ -94,12 +94,12 @@ def _trial(step: Step) -> Step:
 
 
 def _flops(place: Workspace, trial: Step, examples: int) -> int:
-    model, whole = _forward(place, trial), _whole_forward(place, trial)
+    model, whole = forward_of(place, trial), _whole_forward(place, trial)
     timed = model if model == whole else model + whole
     return examples * model + (_WARM_UP + _MEASURED) * timed
 
 
-def _forward(place: Workspace, trial: Step) -> int:
+def forward_of(place: Workspace, trial: Step) -> int:
     """FLOPs of a prediction by the trial's network."""
     params = trial.params
     of = params["task"]["num_classes"], params["image_size"]
