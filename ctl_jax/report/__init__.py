@@ -1,7 +1,7 @@
 """Tables, figures and one HTML page of a run, made from its records alone.
 
     rows = report.results(records)            # results.csv as a list
-    paths = report.write(records, workdir)    # results.csv, figures/*.png, report.html
+    paths = report.write(records, workdir)    # results.csv, report.html, figures/, tables/ ...
     print(report.summary(records))
     frames = report.load("runs/quickstart")   # pandas DataFrames: results, trials, ledger, steps
 

@@ -149,7 +149,7 @@ function choiceFigure({ metric, measured, options }) {
     trace("looked at", options.filter((each) => each.is_seen), { color: "#3c9be0", size: 17, symbol: "circle-open", line: { width: 2 } }, false),
   ].filter(({ x }) => x.length);
   const layout = { showlegend: true, legend: ABOVE, yaxis: { title: { text: `${metric}, 80% interval` } },
-    xaxis: { type: "log", title: { text: "FLOPs of an image" }, tickformat: "~s" } };
+    xaxis: { type: "log", title: { text: "FLOPs of an image" }, tickformat: "~s", dtick: "D2" } };
   if (measured !== null) {
     layout.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: measured, y1: measured, line: { color: "#888", width: 1, dash: "dash" } }];
     layout.annotations = [{ xref: "paper", x: 1, y: measured, text: "on dev", showarrow: false, yanchor: "bottom", xanchor: "right" }];
