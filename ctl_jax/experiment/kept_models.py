@@ -1,11 +1,11 @@
 """Policies of which trained models stay in a run's folder."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ctl_jax import records
-from ctl_jax.experiment.kinds import evaluate, predict
+from ctl_jax.experiment.kinds import evaluate, final, predict
 from ctl_jax.experiment.kinds.look import TRAINED
 from ctl_jax.experiment.methods import parse_method
 from ctl_jax.experiment.steps import Done, Finished, Step, Strategy, pending
@@ -75,12 +75,18 @@ def search_of(trial: Step) -> Search:
     return params["task"]["name"], params["method"], params["budget"], params["seed"]
 
 
-def predicting(strategy: Strategy) -> Strategy:
-    """The strategy, with predictions of the best trial of each search that is done."""
+def after_searches(strategy: Strategy, makers: Sequence[Callable[[Step], Step]]) -> Strategy:
+    """The strategy, with further steps for the best trial of each search that is done.
+
+    Args:
+      strategy: says which steps are wanted.
+      makers: make them of the trial: `predict.make`, `final.make`.
+    """
 
     def wanted(finished: Finished) -> list[Step]:
         steps = list(strategy(finished))
-        return [*steps, *map(predict.make, winners(steps, finished, search_of))]
+        best = winners(steps, finished, search_of)
+        return [*steps, *(make(trial) for make in makers for trial in best)]
 
     return wanted
 
@@ -90,7 +96,8 @@ def later_search(trial: Step, predicted: bool) -> Search | None:
 
     Args:
       trial: any step.
-      predicted: whether what the best networks say is kept; otherwise learners alone need them.
+      predicted: whether the best networks predict, or are evaluated on test; otherwise learners
+        alone need them.
     """
     if trial.kind != TRIAL:
         return None
@@ -132,7 +139,11 @@ def superseded(wanted: Mapping[str, Step], finished: Done, predicted: bool) -> s
     if not searches:
         return set()
     won = {step.id for step in there if step.keep and step.id in searches}
-    won |= {predict.trial_of(s).id for s in wanted.values() if s.kind == predict.KIND}
+    for step in wanted.values():
+        if step.kind == predict.KIND:
+            won.add(predict.trial_of(step).id)
+        elif step.kind == final.KIND:
+            won.add(step.params["of"])
     over = {searches[id] for id in won if id in searches}
     _, needed = pending(wanted, finished)
     return {id for id, search in searches.items() if search in over} - needed - won

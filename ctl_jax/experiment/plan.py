@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,12 +17,14 @@ from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
 from ctl_jax.experiment.descriptions import Descriptions, plain
-from ctl_jax.experiment.kept_models import keeping, predicting
+from ctl_jax.experiment.kept_models import after_searches, keeping
 from ctl_jax.experiment.kinds import (
+    final,
     finetune,
     head,
     neighbours,
     pace,
+    predict,
     pretrain,
     prune,
     regrow,
@@ -82,8 +84,11 @@ class Plan:
     def strategy(self) -> Strategy:
         """Which steps the run wants, with what is to be kept of them."""
         made = chains.over_stream(self)
-        if self.config.keep_predictions:
-            made = predicting(made)
+        makers: list[Callable[[Step], Step]] = []
+        makers += [predict.make] if self.config.keep_predictions else []
+        makers += [final.make] if self.config.stream.final else []
+        if makers:
+            made = after_searches(made, makers)
         return keeping(made, self.config.keep_models)
 
     @property

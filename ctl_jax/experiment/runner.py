@@ -238,7 +238,7 @@ def _diverged(output: steps.Output) -> bool:
 def _needs_best(plan: Plan) -> bool:
     """Whether the best network of a search is needed once the search is done."""
     learning = any(method.learner for method in plan.methods.values())
-    return learning or plan.config.keep_predictions
+    return learning or plan.config.keep_predictions or plan.config.stream.final
 
 
 class _Tally:
@@ -249,7 +249,7 @@ class _Tally:
         self._done: set[str] = set()
         self._trials = 0
         self._best: dict[Any, Any] = {}
-        self._predicted = plan.config.keep_predictions
+        self._predicted = plan.config.keep_predictions or plan.config.stream.final
         self._ranked = _needs_best(plan) or plan.config.keep_models == "best"
 
     def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:

@@ -38,6 +38,7 @@ from ctl_jax.records._trial import (
 from ctl_jax.records._types import (
     DevRecord,
     EvaluateRecord,
+    FinalRecord,
     MethodRecord,
     MissingTask,
     PaceRecord,
@@ -61,6 +62,7 @@ __all__ = [
     "DevRecord",
     "EvaluateRecord",
     "ExtractRecord",
+    "FinalRecord",
     "Hardware",
     "HeadAnswer",
     "HeadOption",

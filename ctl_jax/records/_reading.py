@@ -22,6 +22,7 @@ from ctl_jax.records._trial import TrialRecord, check_trial
 from ctl_jax.records._types import (
     DevRecord,
     EvaluateRecord,
+    FinalRecord,
     MethodRecord,
     PaceRecord,
     PendingRecord,
@@ -54,6 +55,7 @@ Record = (
     | TrialRecord
     | EvaluateRecord
     | PredictRecord
+    | FinalRecord
     | PendingRecord
 )
 

@@ -265,6 +265,51 @@ class PredictRecord(Computed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FinalRecord(Computed):
+    """What the best network of a search is worth on test, trained again on train and dev.
+
+    Attributes:
+        id: Of the step.
+        trial: Id of the trial that won the search.
+        task: Name of its task.
+        method: The trial's.
+        budget: The trial's.
+        seed: The trial's.
+        trained_on: "train_and_dev", or "train" of a network that stays as it is.
+        split: Such as "test".
+        examples: How many the split has.
+        metric: What the score is: "accuracy" or "mAP".
+        score: In 0 .. 1; None where the training diverged.
+        low: The lower end of its 95% confidence interval.
+        high: The upper one.
+        top5: Top-5 accuracy; None for mAP and for fewer than five classes.
+        diverged: Whether the loss stopped being finite.
+        flops: What the training and the evaluation cost.
+        wall_s: Seconds it took.
+    """
+
+    type: ClassVar[str] = "final"
+
+    id: str
+    trial: str
+    task: str
+    method: str
+    budget: str
+    seed: int
+    trained_on: str
+    split: str
+    examples: int
+    metric: str
+    score: float | None
+    low: float | None
+    high: float | None
+    top5: float | None
+    diverged: bool
+    flops: int
+    wall_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodRecord:
     """What a method makes of the network, without a task's head.
 

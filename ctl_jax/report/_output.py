@@ -22,10 +22,11 @@ def write(
     `results.csv` has a line a result, `means.csv` one a group of tasks (all, by metric, domain and
     year), method and budget, `comparisons.csv` one a method and budget against the baseline,
     `curves.csv` one a method over all budgets, `stream.csv` one a task along the stream, with all
-    FLOPs so far, `transfer.csv` one a network that a task could start from, `missing.csv` one a
-    task of the stream that there was no data for. Figures are PNG, those of the whole run also PDF;
-    `tables/` has the page's main tables as CSV and LaTeX. The same records, in any order, give the
-    same bytes. Each file appears whole or not at all.
+    FLOPs so far, `transfer.csv` one a network that a task could start from, `final.csv` one a
+    network on test, where that was asked for, `missing.csv` one a task of the stream that there was
+    no data for. Figures are PNG, those of the whole run also PDF; `tables/` has the page's main
+    tables as CSV and LaTeX. The same records, in any order, give the same bytes. Each file appears
+    whole or not at all.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
@@ -63,6 +64,7 @@ def write(
         "curves.csv": _comparison_tables.curves_csv(compared).encode(),
         "stream.csv": stream.stream_csv(passed).encode(),
         "transfer.csv": stream.transfer_csv(passed).encode(),
+        "final.csv": stream.final_csv(table.finals).encode(),
         "missing.csv": aggregate.missing_csv(table.missing).encode(),
         # The config may name folders that are not UTF-8.
         "report.html": _page.render(view, images.png).encode(errors="backslashreplace"),

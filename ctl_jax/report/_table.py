@@ -17,6 +17,7 @@ from ctl_jax.records import (
     DevRecord,
     EvaluateRecord,
     ExtractRecord,
+    FinalRecord,
     HeadRecord,
     LookRecord,
     MethodRecord,
@@ -55,7 +56,7 @@ _PROTOCOL = ("variant", "methods", "budgets", "learning_rates", "seeds", "model"
 _CLOCK = ("wall_s", "flops_per_second", "latency_s", "whole_latency_s", "computed_on")
 # Records that a report is made from.
 _READ = (
-    *("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate"),
+    *("run", "task", "pretrain", "pace", "method", "trial", "pending", "evaluate", "final"),
     *(cls.type for cls in Prepared.__args__),
 )
 # Those that it is made from where they are of a trial whose model was evaluated.
@@ -93,6 +94,7 @@ class Table:
       pending: trials that are wanted and not done, in the same order.
       prepared: what was done before trials, each once, sorted by id.
       evaluations: of the best models, by task.
+      finals: of the best networks of searches, on test, in the run's order.
       logs: "train" and "dev" records of their trials, by the trial's id, first to last.
     """
 
@@ -110,6 +112,7 @@ class Table:
     pending: tuple[PendingRecord, ...] = ()
     prepared: tuple[Prepared, ...] = ()
     evaluations: Mapping[str, EvaluateRecord] = dataclasses.field(default_factory=dict)
+    finals: tuple[FinalRecord, ...] = ()
     logs: Mapping[str, Sequence[TrainRecord | DevRecord]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -171,8 +174,20 @@ def read(lines: Iterable[Mapping[str, Any]]) -> Table:
         pending=_ordered((each for each in left if each.id not in trials), run),
         prepared=tuple(prepared[id] for id in sorted(prepared)),
         evaluations=evaluations,
+        finals=_finals(_of(FinalRecord, found), run),
         logs=_logs(lines, {record.trial for record in evaluations.values()}),
     )
+
+
+def _finals(found: Iterable[FinalRecord], run: RunRecord) -> tuple[FinalRecord, ...]:
+    """What became of searches on test, each once, in the run's order."""
+    names = [task.name for task in run.tasks]
+
+    def place_of(record: FinalRecord) -> tuple[int, ...]:
+        task, method = names.index(record.task), run.methods.index(record.method)
+        return task, method, run.budgets.index(record.budget), run.seeds.index(record.seed)
+
+    return tuple(sorted(_unique(found, lambda record: record.id).values(), key=place_of))
 
 
 def _logs(

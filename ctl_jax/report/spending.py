@@ -166,6 +166,11 @@ def lines(table: Table) -> list[Line]:
         wall_s = sum(pace.wall_s for pace in table.paces)
         name = "measuring this device, for budgets in seconds"
         found.append(once(name, "search", flops, {PARTS[1]: wall_s}))
+    if table.finals:
+        flops = sum(each.flops for each in table.finals)
+        wall_s = sum(each.wall_s for each in table.finals)
+        name = "the best networks again, on train and dev, and on test"
+        found.append(once(name, "train", flops, {PARTS[2]: wall_s}))
     if table.evaluations:
         tests = table.evaluations.values()
         flops, wall_s = sum(test.flops for test in tests), sum(test.wall_s for test in tests)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ctl_jax import records
-from ctl_jax.records import TrialRecord
+from ctl_jax.records import FinalRecord, TrialRecord
 from ctl_jax.report._results import searches
 from ctl_jax.report._table import Table
 
@@ -146,6 +146,15 @@ def stream_csv(passed: Iterable[Passed]) -> str:
     """`stream.csv`: a line a method, budget, seed and task."""
     names = Passed._fields[:-1]
     return _csv(names, ({name: getattr(each, name) for name in names} for each in passed))
+
+
+def final_csv(finals: Iterable[FinalRecord]) -> str:
+    """`final.csv`: a line for each network that was evaluated on test at the very end."""
+    names = [
+        *("task", "method", "budget", "seed", "trial", "trained_on", "split", "examples"),
+        *("metric", "score", "low", "high", "top5", "flops"),
+    ]
+    return _csv(names, ({name: getattr(each, name) for name in names} for each in finals))
 
 
 def transfer_csv(passed: Iterable[Passed]) -> str:

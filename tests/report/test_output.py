@@ -27,6 +27,7 @@ def test_files_are_the_same_for_any_order_of_lines(make_records, tmp_path, bucke
         "curves.csv",
         "stream.csv",
         "transfer.csv",
+        "final.csv",
         "missing.csv",
         "report.html",
         "figures/mean_over_tasks.png",
@@ -63,10 +64,10 @@ def test_names_of_folders_that_are_not_utf8(make_records, tmp_path):
 def test_no_records_give_a_header_and_a_page(tmp_path):
     paths = report.write([], tmp_path)
     names = ["results.csv", "means.csv", "comparisons.csv", "curves.csv", "stream.csv"]
-    names += ["transfer.csv", "missing.csv", "report.html"]
+    names += ["transfer.csv", "final.csv", "missing.csv", "report.html"]
     assert [path.name for path in paths] == names
     assert paths[0].read_text().splitlines()[0].startswith("variant,task,dataset,domain,method")
-    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:7])
+    assert all(len(path.read_text().splitlines()) == 1 for path in paths[:8])
 
 
 def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):

@@ -35,6 +35,11 @@ class Stream:
         "", "Shuffles the tasks of each year among themselves, or all of them.", rules.SHUFFLE
     )
     seed: int = key(0, "Seed of the random tasks and of the shuffle.", rules.SEED)
+    final: bool = key(
+        False,
+        "Whether the best network of each search is trained again on train and dev, with the "
+        "settings that won, and evaluated on test: once, at the very end.",
+    )
     missing: str = key(
         "error",
         "What happens where a task's data is missing: error stops the run before any work, skip "
