@@ -12,9 +12,10 @@ import rich.console
 
 from ctl_jax import data, experiment, finetune, models
 from ctl_jax.data.task import fingerprint
-from ctl_jax.experiment import parse_method
+from ctl_jax.experiment import parse_method, workspace
 from ctl_jax.experiment.config import budgets, validate
 from ctl_jax.experiment.jobs import Job
+from ctl_jax.experiment.method_costs import cost_by_classes
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.plan import make_plan as plan_of
 from ctl_jax.experiment.steps import KINDS, Output, Step
@@ -23,11 +24,32 @@ from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.report import figures
 
+_counted = {}
 
-@pytest.fixture
-def without_figures(monkeypatch):
+
+@pytest.fixture(scope="module", autouse=True)
+def _costs_are_counted_once():
+    """For all tests: counting what a network costs is a quarter of the time of a small run."""
+
+    def counted(module, recipe, variables, **sizes):
+        leaves, structure = jax.tree.flatten(variables)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        key = module, recipe, structure, shapes, tuple(sizes.items())
+        if key not in _counted:
+            _counted[key] = cost_by_classes(module, recipe, variables, **sizes)
+        return _counted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace, "cost_by_classes", counted)
+        yield
+
+
+@pytest.fixture(scope="module")
+def without_figures():
     """Reports have the figures that they should, but nobody has drawn them, which takes long."""
-    fake_figures(monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        fake_figures(patch)
+        yield
 
 
 def fake_figures(patch):

@@ -15,6 +15,8 @@ from ctl_jax.errors import UserError
 from ctl_jax.experiment import strategies
 from ctl_jax.experiment.steps import KINDS, closure
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def previous():

@@ -9,6 +9,8 @@ import pytest
 
 from ctl_jax import experiment, models, records
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 class Net(nn.Module):
     """A network of nobody's family: two convolutions, a norm with `train`, a head "out"."""

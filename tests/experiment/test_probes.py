@@ -12,6 +12,8 @@ from ctl_jax import data, experiment, finetune, models, records
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.tasks import TaskLoader
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 METHODS = (
     "probe",
     "probe@logistic@last",

@@ -24,12 +24,15 @@ from ctl_jax.experiment.queue import Queue
 from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 
+from .conftest import fake_figures
+
 TRIALS = 24
 
 
 @pytest.fixture(autouse=True)
-def _figures(without_figures):
-    """Of all runs but the one that tests share."""
+def _figures(monkeypatch):
+    """Drawn in the run that tests share, and in no other."""
+    fake_figures(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from ctl_jax.finetune import multihost
 
 from ..samples import RECORD
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 RUNG = records.RungRecord(
     id="",
     task="",
