@@ -1,7 +1,6 @@
 """Widths that a group may have, and the order in which allocations give them up."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +12,7 @@ from hypothesis import strategies as st
 from ctl_jax import pruning
 from ctl_jax.pruning._allocation import ALLOCATIONS, Range, ladder, pools
 
-
-@functools.cache
-def chain(*widths: int) -> pruning.Groups:
-    """Groups "0", "1", ... of these sizes."""
-
-    def apply(v, x):
-        for kernel in v:
-            x = jnp.tanh(x @ kernel)
-        return x
-
-    kernels = [np.ones(pair, np.float32) for pair in itertools.pairwise((3, *widths, 2))]
-    return pruning.trace(apply, kernels, np.ones((1, 3), np.float32))
+from .networks import chain
 
 
 @functools.cache

@@ -1,8 +1,5 @@
 """Which channels stay."""
 
-import functools
-import itertools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,19 +9,7 @@ from hypothesis import strategies as st
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
 
-
-@functools.cache
-def chain(*widths: int) -> pruning.Groups:
-    """Groups of these sizes, all but the last inside a block."""
-
-    def apply(v, x):
-        for kernel in v:
-            x = jnp.tanh(x @ kernel)
-        return x
-
-    sizes = (3, *widths, 2)
-    kernels = [np.ones(pair, np.float32) for pair in itertools.pairwise(sizes)]
-    return pruning.trace(apply, kernels, np.ones((1, 3), np.float32))
+from .networks import chain
 
 
 def kept(size: int, ratio: float, round_to: int = 1) -> int:

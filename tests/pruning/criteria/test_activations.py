@@ -12,32 +12,11 @@ import pytest
 from ctl_jax import compute, models, pruning
 from ctl_jax.errors import UserError
 
-
-def hidden(v, x):
-    """What is read: the stem's channels, then those of the block, then the stream."""
-    stem = jnp.tanh(x @ v["stem"])
-    inside = jnp.tanh(stem @ v["one"])
-    return stem, inside, stem + inside @ v["two"]
-
-
-def apply(v, x):
-    return hidden(v, x)[2].reshape(len(x) // 2, -1) @ v["head"]
+from ..networks import hidden, residual
 
 
 def inputs_of(size, seed):
     return np.random.default_rng(seed).normal(size=(size, 3)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def variables():
-    rng = np.random.default_rng(0)
-    shapes = {"stem": (3, 4), "one": (4, 6), "two": (6, 4), "head": (8, 2)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-@pytest.fixture(scope="module")
-def groups(variables):
-    return pruning.trace(apply, variables, inputs_of(4, 0))
 
 
 def expected_of(variables, x):
@@ -62,7 +41,7 @@ def test_mean_over_examples_whatever_their_batches(groups, variables):
 def test_flops_are_those_of_a_forward_pass(groups, variables):
     x = jax.ShapeDtypeStruct((16, 3), jnp.float32)
     found = pruning.score_flops(groups, jax.eval_shape(lambda: variables), "activation", x)
-    assert found == compute.flops(apply, variables, x)
+    assert found == compute.flops(residual, variables, x)
 
 
 def test_readings_are_aggregated_as_slices_are(groups, variables):
@@ -153,7 +132,7 @@ def test_linen_concatenation_and_flattened_maps():
 
 def test_several_inputs(variables):
     def scaled(v, x, scale):
-        return apply(v, scale["by"] * x)
+        return residual(v, scale["by"] * x)
 
     x = inputs_of(8, 1)
     by = np.float32(0.5)
@@ -168,7 +147,7 @@ def test_several_inputs(variables):
 
 def test_an_input_that_is_a_tuple(variables):
     def pair(v, x):
-        return apply(v, x[0] + x[1])
+        return residual(v, x[0] + x[1])
 
     x = inputs_of(8, 1)
     groups = pruning.trace(pair, variables, (x, x))
@@ -187,7 +166,7 @@ def test_half_precision_and_other_shapes_than_traced(groups, variables):
 def test_the_function_may_be_given(groups, variables):
     x = inputs_of(8, 1)
     bare = dataclasses.replace(groups, apply_fn=None)
-    found = pruning.score(bare, variables, "activation", batches=[x], apply_fn=apply)
+    found = pruning.score(bare, variables, "activation", batches=[x], apply_fn=residual)
     near(found, expected_of(variables, x))
     with pytest.raises(UserError, match="apply_fn is None, expected the function"):
         pruning.score(bare, variables, "activation", batches=[x])
@@ -196,7 +175,7 @@ def test_the_function_may_be_given(groups, variables):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda v, x: apply(v, jnp.sin(x)), "equation 2 of apply_fn is tanh of float32"),
+        (lambda v, x: residual(v, jnp.sin(x)), "equation 2 of apply_fn is tanh of float32"),
         (lambda v, x: x @ v["stem"], "apply_fn has no equation 2 outside of loops"),
         (
             lambda v, x: jnp.tanh(x @ np.ones((3, 5), np.float32)) @ np.ones((5, 2), np.float32),

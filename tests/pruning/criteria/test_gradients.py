@@ -10,34 +10,18 @@ import pytest
 from ctl_jax import pruning
 from ctl_jax.errors import UserError
 
-
-def apply(v, x):
-    x = jnp.tanh(x @ v["stem"])
-    x = x + jnp.tanh(x @ v["one"]) @ v["two"]
-    return x.reshape(len(x) // 2, -1) @ v["head"]  # reads each channel at two positions
+from ..networks import residual
 
 
 def loss(v, batch):
     x, y = batch
-    return ((apply(v, x) - y) ** 2).mean()
+    return ((residual(v, x) - y) ** 2).mean()
 
 
 def batch_of(size, seed):
     rng = np.random.default_rng(seed)
     shapes = (size, 3), (size // 2, 2)
     return tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes)
-
-
-@pytest.fixture(scope="module")
-def variables():
-    rng = np.random.default_rng(0)
-    shapes = {"stem": (3, 4), "one": (4, 6), "two": (6, 4), "head": (8, 2)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-@pytest.fixture(scope="module")
-def groups(variables):
-    return pruning.trace(apply, variables, batch_of(8, 0)[0])
 
 
 def slices_of(v, weights):
@@ -145,7 +129,7 @@ def test_a_loss_with_its_own_gradient(groups, variables, criterion):
     square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
 
     def own(v, batch):
-        return square(apply(v, batch[0]) - batch[1]).mean()
+        return square(residual(v, batch[0]) - batch[1]).mean()
 
     batches = [batch_of(8, 1)]
     found = pruning.score(groups, variables, criterion, loss=own, batches=batches)
@@ -196,7 +180,7 @@ def test_weights_on_several_devices(groups, variables, criterion):
     ("wrong", "message"),
     [
         (
-            lambda v, batch: apply(v, batch[0]).mean(axis=0),
+            lambda v, batch: residual(v, batch[0]).mean(axis=0),
             "loss returns .*float32.*, expected one",
         ),
         (lambda v, batch: (loss(v, batch), {}), "loss returns .*, expected one number"),
