@@ -47,6 +47,7 @@ ELSEWHERE = {
     "experiment/preparation.py": "experiment/test_probes.py",
     "experiment/kinds/neighbours.py": "experiment/learners/test_dynamic.py",
     "experiment/learners/previous.py": "experiment/test_chains.py",
+    "experiment/predictions.py": "experiment/test_chains.py",
     "experiment/rungs.py": "experiment/kinds/test_rung.py",
     "experiment/stretches.py": "experiment/kinds/test_finetune.py",
     "experiment/workspace.py": "experiment/test_plan.py",
