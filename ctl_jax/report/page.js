@@ -180,7 +180,7 @@ function draw(plot) {
   const colour = (name) => printing ? { "--text": "#000", "--line": "#ddd" }[name] : style.getPropertyValue(name).trim();
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   // On paper two stand side by side, and bars alone.
-  const width = layout.barmode ? 660 : 330;
+  const width = layout.barmode ? 660 : 325;
   const size = printing ? { width, height: 280, autosize: false } : { height: 380, autosize: true };
   const base = {
     hovermode: "closest", showlegend: false, dragmode: false,

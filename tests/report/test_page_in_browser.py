@@ -221,6 +221,12 @@ def test_print_has_every_chart_in_light(open_page):
     tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     state = """() => [...document.querySelectorAll('.plot')]
         .map((plot) => [plot.layout?.width, plot.layout?.font.color])"""
-    assert {tuple(each) for each in tab.evaluate(state)} == {(330, "#000"), (660, "#000")}
+    assert {tuple(each) for each in tab.evaluate(state)} == {(325, "#000"), (660, "#000")}
+    # A page of A4 between its margins: nothing is cut off at its right.
+    tab.emulate_media(media="print", color_scheme="dark")
+    tab.set_viewport_size({"width": 688, "height": 900})
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 688
+    assert tab.evaluate("() => getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    tab.emulate_media(media="screen", color_scheme="dark")
     tab.evaluate("() => dispatchEvent(new Event('afterprint'))")
-    assert tab.evaluate(state)[0] != [330, "#000"]
+    assert tab.evaluate(state)[0] != [325, "#000"]
