@@ -398,10 +398,15 @@ class Plan:
 
     def _dense_step(self, task: TaskInfo) -> int:
         """FLOPs of a step of training the whole network."""
-        cost = self.cost(Method(), task.num_classes, self.batch_size(task))
-        assert cost is not None
-        assert cost.step is not None
-        return cost.step
+        batch_size = self.batch_size(task)
+
+        def counted() -> int:
+            cost = self.cost(Method(), task.num_classes, batch_size)
+            assert cost is not None
+            assert cost.step is not None
+            return cost.step
+
+        return self.place.once(("dense step", task.num_classes, batch_size), counted)
 
     def check(self, point: Point, step: Step) -> None:
         """Raises a UserError where a training can make less than one update, or too many."""

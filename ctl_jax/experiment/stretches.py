@@ -37,7 +37,12 @@ class Stretch(NamedTuple):
 
 
 def plan(step: Step, place: Workspace) -> list[Stretch]:
-    """The phases of a trial, with the updates that the budget pays for."""
+    """The phases of a trial, with the updates that the budget pays for; not to be changed."""
+    # A run asks several times of each trial: of what it costs, and what it says of itself.
+    return place.once(("stretches", step.id), lambda: _plan(step, place))
+
+
+def _plan(step: Step, place: Workspace) -> list[Stretch]:
     params, start = step.params, step.inputs.get("weights")
     phases = [phase_of(each) for each in params["phases"]]
     shares = sum(phase.share for phase in phases)

@@ -14,6 +14,7 @@ from ctl_jax.trees import Tree, leaf_paths
 
 BatchNorm = Literal["batch", "frozen"]
 Head = Literal["last", "taps"]
+_BATCH_NORMS, _HEADS = get_args(BatchNorm), get_args(Head)
 # How a phase finds the parameters that it trains: by gradients, or otherwise as `heads.SOLVERS`.
 SGD = "sgd"
 
@@ -82,15 +83,15 @@ class Phase:
         patterns = self.train
         if not (isinstance(patterns, tuple) and patterns and all(map(_is_text, patterns))):
             raise UserError(f"train is {patterns!r}; expected a tuple of patterns, at least one")
-        if self.batch_norm not in get_args(BatchNorm):
-            known = " or ".join(map(repr, get_args(BatchNorm)))
+        if self.batch_norm not in _BATCH_NORMS:
+            known = " or ".join(map(repr, _BATCH_NORMS))
             raise UserError(f"batch_norm is {self.batch_norm!r}; expected {known}")
         if not 0 < self.share <= 1:
             raise UserError(f"share is {self.share!r}; expected a number above 0, at most 1")
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise UserError(f"rate is {self.rate!r}; expected a finite positive number")
-        if self.head not in get_args(Head):
-            known = " or ".join(map(repr, get_args(Head)))
+        if self.head not in _HEADS:
+            known = " or ".join(map(repr, _HEADS))
             raise UserError(f"head is {self.head!r}; expected {known}")
         if self.half not in (0, 1, 2):
             raise UserError(f"half is {self.half!r}; expected 1 or 2, or 0 for all images")
