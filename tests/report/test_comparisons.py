@@ -126,6 +126,13 @@ def test_curves_of_means(scores):
     assert asymptote.low < asymptote.estimate < asymptote.high <= 1
 
 
+def test_a_crossover_is_the_same_from_either_side(scores):
+    ahead = _compare(**scores).curves["small"]
+    behind = _compare("small", **scores).curves["dense"]
+    assert (ahead.ahead_first, behind.ahead_first) == (True, False)
+    chex.assert_trees_all_close(tuple(ahead.crossover), tuple(behind.crossover), atol=1e-9)
+
+
 def test_intervals_of_a_crossover_hold_the_true_one():
     """Lines through the same place, whose slopes differ from task to task."""
     slopes = np.random.default_rng(2).normal(1, 0.3, 30)[:, None]

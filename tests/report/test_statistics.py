@@ -83,6 +83,17 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
     assert 264 <= held <= 297
 
 
+def test_weights_are_shares_also_where_a_task_is_left_out():
+    """As BCa does for how much each task counts; not every statistic is of one scale."""
+
+    def statistic(weights):
+        np.testing.assert_allclose(weights.sum(axis=-1), 1)
+        return weights[..., :1] + 7
+
+    (found,) = ours.bootstrap(statistic, 6)
+    assert found.estimate == pytest.approx(7 + 1 / 6)
+
+
 def test_of_one_task_there_is_no_interval():
     assert ours.mean_interval([0.5]) == Interval(0.5)
     assert not Interval(0.5).excludes_zero
