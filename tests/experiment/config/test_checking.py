@@ -33,7 +33,7 @@ def test_every_config_in_the_repository_is_valid(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = validate(module.get_config())
-    first = {"pretrain": "scratch", "my_task": "auto"}
+    first = {"pretrain": "scratch", "nevis_reference": "scratch", "my_task": "auto"}
     assert config.methods[0] == first.get(path.stem, "dense")
     assert module.__doc__
     assert f"configs/{path.name}" in module.__doc__
