@@ -22,7 +22,8 @@ from ctl_jax.experiment.steps import KINDS, Output, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskInfo, TaskLoader
 from ctl_jax.experiment.workspace import Workspace
-from ctl_jax.report import figures
+
+from .undrawn import fake_figures
 
 _counted = {}
 
@@ -46,17 +47,10 @@ def _costs_are_counted_once():
 
 @pytest.fixture(scope="module")
 def without_figures():
-    """Reports have the figures that they should, but nobody has drawn them, which takes long."""
+    """See `fake_figures`."""
     with pytest.MonkeyPatch.context() as patch:
-        fake_figures(patch)
+        fake_figures(patch.setattr)
         yield
-
-
-def fake_figures(patch):
-    for name in ("accuracy", "relative", "training", "ranks", "expectations"):
-        patch.setattr(figures, name, lambda *args: "figure")
-    for name in ("png", "pdf"):
-        patch.setattr(figures, name, lambda drawing: b"figure")
 
 
 @pytest.fixture

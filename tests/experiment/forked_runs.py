@@ -18,8 +18,9 @@ import time
 import warnings
 from typing import Any
 
+from undrawn import fake_figures
+
 from ctl_jax import data, main, models
-from ctl_jax.report import figures  # noqa: F401 - else each child that reports imports them
 
 CONFIG = """
 from ctl_jax import experiment
@@ -197,6 +198,7 @@ def disturbed_runs(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any
 if __name__ == "__main__":
     # The one there is takes half a minute to make.
     data.source_spec = lambda name: data.stream("digits")[0]
+    fake_figures(setattr)
     # The test's flags are right: no run needs a process more to see it.
     main.platforms.check_flags = lambda: None
     # jax warns of its threads; there are none in the parent.

@@ -27,7 +27,7 @@ from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 from ctl_jax.experiment.workspace import Workspace
 
-from .conftest import fake_figures
+from .undrawn import fake_figures
 
 CONFIG = {
     "stream.variant": "digits",
@@ -149,7 +149,7 @@ def command():
                 tasks, (spec.name, *how.values()), lambda: load(self, spec, **how)
             ),
         )
-        fake_figures(patch)
+        fake_figures(patch.setattr)
         yield made
 
 

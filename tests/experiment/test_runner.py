@@ -24,7 +24,7 @@ from ctl_jax.experiment.queue import Queue
 from ctl_jax.experiment.steps import KINDS, Output
 from ctl_jax.experiment.tasks import TaskLoader
 
-from .conftest import fake_figures
+from .undrawn import fake_figures
 
 TRIALS = 24
 
@@ -32,7 +32,7 @@ TRIALS = 24
 @pytest.fixture(autouse=True)
 def _figures(monkeypatch):
     """Drawn in the run that tests share, and in no other."""
-    fake_figures(monkeypatch)
+    fake_figures(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
