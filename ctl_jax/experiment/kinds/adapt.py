@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict
 
 from ctl_jax import records
 from ctl_jax.compute import Ledger
+from ctl_jax.experiment import training
 from ctl_jax.experiment.checkpointing import kept
 from ctl_jax.experiment.jobs import Job
-from ctl_jax.experiment.kinds import finetune
 from ctl_jax.experiment.steps import Kind, Output, Step, register
 from ctl_jax.experiment.stretches import plan, spent_by, spent_on_maps, total_updates
 from ctl_jax.experiment.workspace import Workspace
@@ -97,9 +97,9 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     task = place.loader.load(info.spec, image_size=params["image_size"])
     stretches = plan(step, place)
     total = total_updates(stretches)
-    look_every = min(params["finetune"]["log_every"], finetune.LOOK_EVERY)
+    look_every = min(params["finetune"]["log_every"], training.LOOK_EVERY)
     with kept(job, place, total, look_every=look_every) as keeper:
-        result, before_s = finetune.train(step, place, task, stretches, keeper)
+        result, before_s = training.train(step, place, task, stretches, keeper)
         changed = {}
         if not result.diverged:
             changed = _changed(result.variables, place.variables(step.inputs["weights"]))

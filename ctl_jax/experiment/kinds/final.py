@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ctl_jax import data, finetune, models, records
+from ctl_jax.experiment import training
 from ctl_jax.experiment.checkpointing import kept
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import evaluate
-from ctl_jax.experiment.kinds import finetune as training
 from ctl_jax.experiment.steps import Kind, Output, Step, register, variables_of_input
 from ctl_jax.experiment.stretches import half, padded_outputs, plan, spent_by, total_updates
 from ctl_jax.experiment.workspace import Workspace

@@ -1,6 +1,5 @@
 """One finetuning on one task: a trial."""
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -8,32 +7,27 @@ from typing import Any
 
 import jax
 
-from ctl_jax import data, finetune, interrupts, models, pruning, records
-from ctl_jax.compute import Ledger
-from ctl_jax.experiment import build, ensembles, rungs
-from ctl_jax.experiment.checkpointing import Dev, Keeper, kept
+from ctl_jax import finetune, models, records
+from ctl_jax.experiment import build, ensembles, rungs, training
+from ctl_jax.experiment.checkpointing import Dev, Keeper
 from ctl_jax.experiment.jobs import Job
-from ctl_jax.experiment.kinds import prune, shorten
-from ctl_jax.experiment.kinds.head import NORM
+from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.kinds.look import heads_tried, searched
 from ctl_jax.experiment.method_costs import MethodCost
 from ctl_jax.experiment.steps import Kind, Output, Step, nearest, register, trained_on
 from ctl_jax.experiment.stretches import (
     Stretch,
-    half,
     mean_step,
     new_head,
     padded_outputs,
     plan,
     spent,
     spent_by,
-    spent_on_maps,
     stretch_at,
     total_updates,
 )
 from ctl_jax.experiment.tasks import loaded
 from ctl_jax.experiment.workspace import Workspace
-from ctl_jax.finetune import Hyper, Leg
 from ctl_jax.models.heads import ENSEMBLE
 from ctl_jax.trees import Tree
 
@@ -44,12 +38,6 @@ SCORES = ("dev", "dev_test", "dev_top5", "dev_test_top5")
 CHOSEN_BY = "chosen_by"
 # In a record's notes: how much the trained network counts in an ensemble.
 _WEIGHT = "ensemble"
-# The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
-LOOK_EVERY = 10
-
-
-# Scores of a split, by its name and a network's variables.
-Evaluate = Callable[[str, Tree], finetune.Scores]
 
 
 def flops(step: Step, place: Workspace) -> int:
@@ -62,7 +50,7 @@ def flops(step: Step, place: Workspace) -> int:
     begun, every = rungs.begun(step), params["finetune"]["evaluate_every"]
     evaluations = evaluations_between(begun, updates - 1, every) + 1
     forwards = evaluations * counts["dev"] + counts["dev_test"]
-    if is_ensemble(step):
+    if training.is_ensemble(step):
         forwards += counts["dev"] + counts["dev_test"]
     added = spent_by(stretches, updates) - spent_by(stretches, begun)
     return added + rungs.maps_again(step, stretches) + forward * forwards
@@ -79,17 +67,12 @@ def shapes(step: Step, place: Workspace) -> Tree:
     headed = place.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
     outputs = params["task"]["num_classes"]
     one = jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), headed)
-    if is_ensemble(step):
+    if training.is_ensemble(step):
         record = place.result(step)
         assert isinstance(record, records.TrialRecord)
         if 0 < record.notes[_WEIGHT] < 1:
             return {kind: {**one[kind], ENSEMBLE: one[kind]} for kind in one}
     return one
-
-
-def is_ensemble(step: Step) -> bool:
-    """Whether its network may be two, whose logits are added."""
-    return any(phase.get("ensemble") for phase in step.params["phases"])
 
 
 def run(step: Step, place: Workspace, job: Job) -> Output:
@@ -109,13 +92,13 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
     task = place.loader.load(info.spec, image_size=step.params["image_size"])
     stretches = plan(step, place)
-    evaluate, logits = evaluator(step, place, task)
-    with keeper_of(step, place, job, stretches, evaluate) as keeper:
-        result, before_s = train(step, place, task, stretches, keeper)
+    evaluate, logits = training.evaluator(step, place, task)
+    with training.keeper_of(step, place, job, stretches, evaluate) as keeper:
+        result, before_s = training.train(step, place, task, stretches, keeper)
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        ledger = charged(step, place, stretches, result.steps) + searched(step, place)
+        ledger = training.charged(step, place, stretches, result.steps) + searched(step, place)
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
         reported_step, variables = result.steps, result.variables
@@ -123,7 +106,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
             reported_step, scores, variables = _scores(evaluate, result, keeper)
             ledger = ledger.add("validate", dev_flops + test_flops)
         about = describe(step, place)
-        if is_ensemble(step) and not result.diverged:
+        if training.is_ensemble(step) and not result.diverged:
             start = place.variables(step.inputs.get("weights"))
             start = models.resize_head(start, padded_outputs(task.num_classes))
             found = ensembles.averaged(start, variables, logits)
@@ -154,50 +137,6 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     ]
     multi_label = task.splits["train"].labels.ndim == 2
     return Output(lines, _model(step, place, variables, multi_label))
-
-
-def evaluator(step: Step, place: Workspace, task: data.Task) -> tuple[Evaluate, ensembles.Logits]:
-    """What scores a trial's network on a split; and what averages logits, of which it is a part."""
-    logits = ensembles.Logits(
-        place.module,
-        step.params["model"]["preprocess"],
-        step.params["finetune"]["compute_dtype"],
-        task,
-    )
-    if is_ensemble(step):
-        return logits.score, logits
-    return functools.partial(_evaluate, step, place, task), logits
-
-
-def keeper_of(
-    step: Step,
-    place: Workspace,
-    job: Job,
-    stretches: list[Stretch],
-    evaluate: Evaluate,
-    until: int | None = None,
-) -> contextlib.AbstractContextManager[Keeper]:
-    """The keeper of a trial's training, perhaps of a part of it; see `Keeper`."""
-    settings, before = step.params["finetune"], step.inputs.get(rungs.RUNG)
-    return kept(
-        job,
-        place,
-        total_updates(stretches),
-        until=until,
-        begin=functools.partial(rungs.read, before, place) if before else None,
-        look_every=min(settings["log_every"], LOOK_EVERY),
-        evaluate=functools.partial(evaluate, "dev"),
-        evaluate_every=settings["evaluate_every"],
-        keep_best=settings["report"] == "best",
-    )
-
-
-def charged(step: Step, place: Workspace, stretches: list[Stretch], updates: int) -> Ledger:
-    """What the first updates of a trial cost, with all that they rest on."""
-    of_maps = spent_on_maps(stretches, updates)
-    ledger = place.charge(step.inputs.get("weights"), step.params["task"]["name"], done=True)
-    ledger = ledger.add("extract", of_maps)
-    return ledger.add("train", spent_by(stretches, updates) - of_maps)
 
 
 def _fitted(step: Step, place: Workspace) -> Output:
@@ -306,94 +245,8 @@ def _choice(step: Step, place: Workspace) -> dict[str, Any]:
     }
 
 
-# Otherwise each trial from random weights would trace the network again.
-_random = jax.jit(models.init, static_argnums=(0, 2))
-
-
-def train(
-    step: Step,
-    place: Workspace,
-    task: data.Task,
-    stretches: list[Stretch],
-    keeper: Keeper,
-    until: int | None = None,
-) -> tuple[finetune.FitResult, float]:
-    """A training, of a trial or before one, and how many seconds of it were spent before this call.
-
-    Args:
-      step: with the parameters "start", "seed", "finetune", "image_size" and "phases".
-      place: of the run.
-      task: whose training images.
-      stretches: from `plan`.
-      keeper: of the training.
-      until: updates after which it is left.
-    """
-    params, settings = step.params, step.params["finetune"]
-    if params["start"] == "random":
-        key = jax.random.key(params["seed"])
-        variables = _random(place.module, key, place.config.data.image_size)
-        if (short := nearest(step, "shorten")) is not None:
-            variables = shorten.without_later(short, place, variables)
-        if (cut := nearest(step, "prune")) is not None:
-            groups = prune.groups_of(cut, place)
-            variables = pruning.prune(variables, groups, prune.kept(cut, place))
-    else:
-        variables = place.variables(step.inputs.get("weights"))
-    outputs, head, head_rate = padded_outputs(task.num_classes), new_head(step), 1.0
-    if head == "":
-        record = place.result(step.inputs["weights"])
-        assert isinstance(record, records.HeadRecord)
-        head_rate = 1 / max(1.0, record.notes[NORM])
-        variables = models.resize_head(variables, outputs)
-    else:
-        of = step.inputs.get("weights"), head, params["image_size"], outputs
-        variables = place.with_new_head(variables, *of)
-    start = keeper.resume(
-        lambda phase: jax.eval_shape(
-            functools.partial(finetune.init_state, stretches[phase].recipe, seed=params["seed"]),
-            variables,
-        )
-    )
-    place.show(start.step if start else 0)
-    legs = [
-        Leg(
-            place.compiled(stretch.recipe),
-            stretch.recipe,
-            Hyper(
-                stretch.rate,
-                stretch.updates,
-                stretch.warmup,
-                task.num_classes,
-                head_rate,
-                settings.get("label_smoothing", 0.0),
-            ),
-        )
-        for stretch in stretches
-    ]
-    train = task.splits["train"]
-    among = None
-    if chosen := half(step):
-        among = place.order(task.spec.name, train.labels, params["seed"], chosen)
-    with interrupts.deferred():
-        result = finetune.fit(
-            legs,
-            variables,
-            train.images,
-            finetune.pad_labels(train.labels, outputs),
-            batch_size=settings["batch_size"],
-            seed=params["seed"],
-            among=among,
-            log_every=settings["log_every"],
-            on_log=lambda entry: place.show(entry.step),
-            start=start,
-            on_chunk=keeper,
-            until=until,
-        )
-    return result, start.wall_s if start else 0.0
-
-
 def _scores(
-    evaluate: Evaluate, result: finetune.FitResult, keeper: Keeper
+    evaluate: training.Evaluate, result: finetune.FitResult, keeper: Keeper
 ) -> tuple[int, dict[str, Any], Tree]:
     """Which step's weights a trial reports, their `SCORES`, and they: of equal ones the earlier."""
     last = evaluate("dev", result.variables)
@@ -408,22 +261,6 @@ def _scores(
 def _both(dev: finetune.Scores, test: finetune.Scores) -> dict[str, Any]:
     """The `SCORES` of a trial."""
     return dict(zip(SCORES, (dev.value, test.value, dev.top5, test.top5), strict=True))
-
-
-def _evaluate(
-    step: Step, place: Workspace, task: data.Task, name: str, variables: Tree
-) -> finetune.Scores:
-    """Scores of a split."""
-    split = task.splits[name]
-    return finetune.evaluate(
-        place.module,
-        step.params["model"]["preprocess"],
-        variables,
-        split.images,
-        split.labels,
-        num_classes=task.num_classes,
-        compute_dtype=step.params["finetune"]["compute_dtype"],
-    )
 
 
 def _model(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ctl_jax import records
-from ctl_jax.experiment import rungs
+from ctl_jax.experiment import rungs, training
 from ctl_jax.experiment.checkpointing import Keeper
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import finetune
@@ -61,16 +61,16 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
     task = place.loader.load(info.spec, image_size=step.params["image_size"])
     stretches, until = plan(step, place), step.params["until"]
-    evaluate, _ = finetune.evaluator(step, place, task)
+    evaluate, _ = training.evaluator(step, place, task)
     dev_flops = stretches[-1].cost.forward * len(task.splits["dev"])
     dev, looked, arrays = None, rungs.maps_again(step, stretches), dict[str, np.ndarray]()
-    with finetune.keeper_of(step, place, job, stretches, evaluate, until) as keeper:
-        result, before_s = finetune.train(step, place, task, stretches, keeper, until)
+    with training.keeper_of(step, place, job, stretches, evaluate, until) as keeper:
+        result, before_s = training.train(step, place, task, stretches, keeper, until)
         if not result.diverged:
             dev, is_new = _dev(step, evaluate, result.variables, keeper)
             looked += is_new * dev_flops
             arrays = rungs.arrays(keeper.left())
-    ledger = finetune.charged(step, place, stretches, result.steps)
+    ledger = training.charged(step, place, stretches, result.steps)
     ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
     computed = spent_by(stretches, result.steps) + ledger.validate + looked
     record = records.RungRecord(
@@ -91,7 +91,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
 
 
 def _dev(
-    step: Step, evaluate: finetune.Evaluate, variables: Tree, keeper: Keeper
+    step: Step, evaluate: training.Evaluate, variables: Tree, keeper: Keeper
 ) -> tuple[float, bool]:
     """The score on dev that a trial would have, and whether it took another evaluation."""
     last = keeper.dev[-1] if keeper.dev else None
