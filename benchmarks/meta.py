@@ -132,8 +132,8 @@ def collect(given: argparse.Namespace) -> None:
     experiment.run(config, given.workdir, rich.console.Console(width=140))
     checked = experiment.validate(config)
     store = Store(given.workdir, checked.to_dict())
-    place = Workspace(checked, TaskLoader(checked.data), store)
-    fit_all(make_plan(place), given, files.path(given.workdir) / CURVES)
+    workspace = Workspace(checked, TaskLoader(checked.data), store)
+    fit_all(make_plan(workspace), given, files.path(given.workdir) / CURVES)
 
 
 def cases(plan: Plan, given: argparse.Namespace) -> Iterator[Case]:
@@ -146,7 +146,7 @@ def cases(plan: Plan, given: argparse.Namespace) -> Iterator[Case]:
         method = dataclasses.replace(method, tuning=tunings.parse(method.name, "probe@ridge"))
         point = strategies.Point(task, method, BUDGET, SEED, None, None, 0.0)
         wish = plan.wish(point, int(BUDGET.amount))
-        fixed = stretches.spent(plan.place.charge(wish.start, wish.task["name"], done=False))
+        fixed = stretches.spent(plan.workspace.charge(wish.start, wish.task["name"], done=False))
         counts = {split: task.examples[split] for split in TEST}
         counts["train"] = _most(task, candidate, given)
         steps = {split: list(head.shards(wish, split, n).values()) for split, n in counts.items()}
@@ -161,23 +161,23 @@ def _most(task: TaskInfo, candidate: Candidate, given: argparse.Namespace) -> in
 
 def fit_all(plan: Plan, given: argparse.Namespace, path: files.Path) -> None:
     """Fits the heads that there are no lines for yet, and writes these."""
-    place = plan.place
+    workspace = plan.workspace
     known: set[Any] = set()
     if path.exists():
         # Without a line that a killed process left half-written.
         text = path.read_text(encoding="utf-8")
         path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
         known = {_key(line) for line in curves.lines(path)}
-    whole = place.forward(None, 0, given.image_size)
+    whole = workspace.forward(None, 0, given.image_size)
     for case in cases(plan, given):
         info, spec, candidate = case.task, case.task.spec, case.candidate
         # So that its images are there.
-        place.loader.load(spec)
+        workspace.loader.load(spec)
         about = {
             "network": pathlib.Path(given.weights).stem,
             "network_flops": whole,
             "task": spec.name,
-            "native_side": place.loader.native_side(spec),
+            "native_side": workspace.loader.native_side(spec),
             "classes": info.num_classes,
             "multi_label": spec.kind == "multi_label",
             "method": candidate.method,
@@ -192,8 +192,8 @@ def fit_all(plan: Plan, given: argparse.Namespace, path: files.Path) -> None:
             if _key(line := {**about, "solver": solver, "images": images}) not in known
         ]
         if left:
-            train = _read(place, case.steps["train"])
-            test = _read(place, [step for split in TEST for step in case.steps[split]])
+            train = _read(workspace, case.steps["train"])
+            test = _read(workspace, [step for split in TEST for step in case.steps[split]])
             with path.open("a", encoding="utf-8") as file:
                 for line in left:
                     scores = fit(line, head.first(train, line["images"]), test)
@@ -214,8 +214,8 @@ def _heads(case: Case, given: argparse.Namespace) -> Iterator[tuple[str, int]]:
             yield solver, images
 
 
-def _read(place: Workspace, steps: Sequence[Step]) -> list[heads.Shard]:
-    found = [place.local_arrays(step) for step in steps]
+def _read(workspace: Workspace, steps: Sequence[Step]) -> list[heads.Shard]:
+    found = [workspace.local_arrays(step) for step in steps]
     return [heads.Shard(each[extract.FEATURES], each[extract.LABELS]) for each in found]
 
 

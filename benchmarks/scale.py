@@ -95,7 +95,7 @@ def make_weights(root: pathlib.Path) -> None:
     models.save_checkpoint(root / "weights", models.init(module, jax.random.key(0), PIXELS))
 
 
-def make_up(step: Any, place: Any, job: Any) -> Any:
+def make_up(step: Any, workspace: Any, job: Any) -> Any:
     """What a trial gives, without any training: scores that its id says."""
     from ctl_jax import compute, records
     from ctl_jax.experiment import stretches
@@ -103,8 +103,8 @@ def make_up(step: Any, place: Any, job: Any) -> Any:
     from ctl_jax.experiment.steps import Output
     from ctl_jax.experiment.tasks import loaded
 
-    task = place.loader.load(place.tasks[step.params["task"]["name"]].spec)
-    planned = stretches.plan(step, place)
+    task = workspace.loader.load(workspace.tasks[step.params["task"]["name"]].spec)
+    planned = stretches.plan(step, workspace)
     updates, source = stretches.total_updates(planned), random.Random(step.id)
     train = [
         records.TrainRecord(
@@ -121,7 +121,7 @@ def make_up(step: Any, place: Any, job: Any) -> Any:
     spent = stretches.spent_by(planned, updates)
     scores = {name: source.random() for name in ("dev", "dev_test")}
     trial = records.TrialRecord(
-        **finetune.describe(step, place),
+        **finetune.describe(step, workspace),
         **scores,
         dev_top5=None,
         dev_test_top5=None,

@@ -76,7 +76,7 @@ def take_all(folder: str, count: int, index: int, workers: int) -> None:
     def nothing(*args: Any) -> Any:
         pass
 
-    KINDS["empty"] = Kind(1, lambda step, place: 1, nothing, nothing)
+    KINDS["empty"] = Kind(1, lambda step, workspace: 1, nothing, nothing)
     store = Store(folder, {})
     store.create()
     steps = [Step("empty", {"number": number}) for number in range(count)]

@@ -66,12 +66,12 @@ def status(workdir: files.PathLike) -> Status:
       UserError: there is no run, or its config, data or weights cannot be read here.
     """
     plan = _plan(workdir)
-    place, store = plan.place, plan.place.store
+    workspace, store = plan.workspace, plan.workspace.store
     finished = store.finished()
     wanted = steps.closure(plan.strategy(finished))
     left, _ = steps.pending(wanted, finished)
     trials = list(_trials(store, wanted, finished))
-    left_flops = sum(map(place.flops, left.values()))
+    left_flops = sum(map(workspace.flops, left.values()))
     work = _work(plan, left)
     ranked: dict[str, records.TrialRecord] = {}
     for trial in sorted(trials, key=records.rank):
@@ -82,10 +82,10 @@ def status(workdir: files.PathLike) -> Status:
     return Status(
         steps=len(wanted),
         done=len(wanted) - len(left),
-        flops=sum(map(place.flops, wanted.values())),
+        flops=sum(map(workspace.flops, wanted.values())),
         left_flops=left_flops,
         seconds=left_flops / pace if pace else None,
-        best=[ranked[name] for name in place.tasks if name in ranked],
+        best=[ranked[name] for name in workspace.tasks if name in ranked],
         work=work,
     )
 
@@ -138,14 +138,16 @@ def _trials(
 
 def _work(plan: Plan, left: Mapping[str, Step]) -> dict[str, list[str]]:
     """Who holds leases of what is left, and what of it each does."""
-    leases = Leases(plan.place.store.leases, LEASE_S)
+    leases = Leases(plan.workspace.store.leases, LEASE_S)
     found: dict[str, list[str]] = {}
     # Steps may be short: as the folder is now, not as it was before the plan.
     for id, generation in leases.newest().items():
         if id in left and (holder := leases.holder(id, generation)) is not None:
             step = left[id]
             label = KINDS[step.kind].label
-            found.setdefault(holder, []).append(label(step, plan.place)[0] if label else step.kind)
+            found.setdefault(holder, []).append(
+                label(step, plan.workspace)[0] if label else step.kind
+            )
     return found
 
 

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "experiment/predictions.py": "experiment/test_chains.py",
     "experiment/rungs.py": "experiment/kinds/test_rung.py",
     "experiment/stretches.py": "experiment/kinds/test_finetune.py",
+    "experiment/training.py": "experiment/kinds/test_finetune.py",
     "experiment/workspace.py": "experiment/test_plan.py",
 }
 

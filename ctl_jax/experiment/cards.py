@@ -21,7 +21,7 @@ def write(plan: Plan, lines: Iterable[Mapping[str, Any]], products: Collection[s
     """
 
     def write_one(found: report.Best) -> None:
-        folder = plan.place.store.model(found.trial.id)
+        folder = plan.workspace.store.model(found.trial.id)
         # What a worker that was killed here left half-written.
         files.sweep(folder)
         files.write_text(folder / "card.md", card.render(facts(plan, found)))
@@ -32,7 +32,7 @@ def write(plan: Plan, lines: Iterable[Mapping[str, Any]], products: Collection[s
 def facts(plan: Plan, found: report.Best) -> card.Facts:
     """What a card says of a model."""
     task, trial, test = found.task, found.trial, found.test
-    network, info = plan.place.network, plan.place.tasks[task.name]
+    network, info = plan.workspace.network, plan.workspace.tasks[task.name]
     counts = {name: info.examples[name] for name in ("train", "dev", "dev_test")}
     return card.Facts(
         task=task.title,
@@ -98,6 +98,6 @@ def _weights(plan: Plan, method: str) -> str:
         return ""
     if plan.config.weights:
         return plan.config.weights
-    assert plan.place.source is not None
-    steps, title = plan.config.pretrain.steps, plan.place.source.spec.title
+    assert plan.workspace.source is not None
+    steps, title = plan.config.pretrain.steps, plan.workspace.source.spec.title
     return f"trained in this run on {title}, {steps} steps"

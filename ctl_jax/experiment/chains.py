@@ -120,7 +120,7 @@ def _search(chain: Chain, task: TaskInfo, begin: Begin) -> tuple["Plan", Strateg
         return alone, strategies.make(plan.config.strategy, alone)
 
     about = (task.spec.name, method, seed, budget, begin.weights and begin.weights.id)
-    return plan.place.once(("search", *about), make)
+    return plan.workspace.once(("search", *about), make)
 
 
 def _left(steps: Sequence[Step], finished: Finished) -> Step | None:

@@ -50,20 +50,20 @@ class Kept(NamedTuple):
 
 
 @contextlib.contextmanager
-def kept(job: Job, place: Workspace, total_steps: int, **options: Any) -> Iterator["Keeper"]:
+def kept(job: Job, workspace: Workspace, total_steps: int, **options: Any) -> Iterator["Keeper"]:
     """A training's keeper, with its checkpoints, for as long as the training is in the body.
 
     Args:
       job: the step's, with the folder of its checkpoints in a group's first process.
-      place: of the run.
+      workspace: of the run.
       total_steps: updates of the whole training.
       options: further ones of `Keeper`.
     """
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if job.scratch is not None:
-            checkpoints = stack.enter_context(Checkpoints(job.scratch, warn=place.warn))
-        every_s = place.config.checkpoint.every_s
+            checkpoints = stack.enter_context(Checkpoints(job.scratch, warn=workspace.warn))
+        every_s = workspace.config.checkpoint.every_s
         keeper = Keeper(checkpoints, total_steps, every_s=every_s, is_lost=job.is_lost, **options)
         stack.enter_context(keeper.kept())
         yield keeper

@@ -24,12 +24,12 @@ class Descriptions:
     """Of the methods of a run; ids of steps rest on them.
 
     Args:
-      place: of the run.
+      workspace: of the run.
       weights_id: hash of the weights that were given; None where none were.
     """
 
-    def __init__(self, place: Workspace, weights_id: str | None):
-        self._place = place
+    def __init__(self, workspace: Workspace, weights_id: str | None):
+        self._place = workspace
         self._weights_id = weights_id
 
     def network(self, method: Method) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Plan:
     """What a run is about.
 
     Attributes:
-      place: the network, the tasks' data, the folder.
+      workspace: the network, the tasks' data, the folder.
       tasks: of the stream, those that there is data for.
       missing: the others, each with the reason.
       methods: by name, in order.
@@ -60,7 +60,7 @@ class Plan:
       begin: what its only task starts from, in such a plan; None: as methods say.
     """
 
-    place: Workspace
+    workspace: Workspace
     tasks: tuple[TaskInfo, ...]
     missing: tuple[tuple[data.TaskSpec, str], ...]
     methods: dict[str, Method]
@@ -73,12 +73,12 @@ class Plan:
     @property
     def config(self) -> Config:
         """The run's config."""
-        return self.place.config
+        return self.workspace.config
 
     @functools.cached_property
     def described(self) -> Descriptions:
         """What steps say of the run's methods."""
-        return Descriptions(self.place, self.weights_id)
+        return Descriptions(self.workspace, self.weights_id)
 
     @functools.cached_property
     def strategy(self) -> Strategy:
@@ -116,7 +116,7 @@ class Plan:
         if all(phase.get("solver", SGD) != SGD for phase in self.described.phases(method)):
             return [searches.NONE]
         name, examples = task.spec.name, task.examples["train"]
-        return self.place.once(
+        return self.workspace.once(
             ("searched", name, seed),
             lambda: searches.settings(self.config.finetune, examples, name, seed),
         )
@@ -143,7 +143,7 @@ class Plan:
         if not method.stages:
             return start
         network = self.described.network(dataclasses.replace(method, image_size=0))
-        return self.place.once(
+        return self.workspace.once(
             ("shortened", method.stages, method.start, start and start.id),
             lambda: shorten.make(method.stages, network, start),
         )
@@ -189,7 +189,7 @@ class Plan:
             network = self.described.network(method)
         elif cut.criterion == _DRAWN and seed is not None:
             of_task = {"seed": seed}
-        return self.place.once(
+        return self.workspace.once(
             ("cut", method.start, cut, start and start.id, repr(of_task), network["image_size"]),
             lambda: prune.make(cut, settings, network, start, **of_task),
         )
@@ -250,11 +250,11 @@ class Plan:
 
     def updates(self, trial: Step) -> int:
         """How many updates the training of a trial makes, without what is done before it."""
-        return stretches.total_updates(stretches.plan(trial, self.place))
+        return stretches.total_updates(stretches.plan(trial, self.workspace))
 
     def candidates(self) -> list[Candidate]:
         """What `auto` chooses from."""
-        return self.place.once("candidates", lambda: candidates.find(self))
+        return self.workspace.once("candidates", lambda: candidates.find(self))
 
     def wish(self, point: Point, budget_flops: int) -> head.Wish:
         """A head of a point's method, on what its network is after a cut and its correction."""
@@ -267,7 +267,7 @@ class Plan:
             )
 
         of_point = (point.task.spec.name, point.seed, point.method, self.origin)
-        return self.place.once(("wish", *of_point, budget_flops), make)
+        return self.workspace.once(("wish", *of_point, budget_flops), make)
 
     def answer(
         self, point: Point, budget_flops: int, inputs: Mapping[str, Step], chosen: Mapping[str, Any]
@@ -389,8 +389,10 @@ class Plan:
         if last.solver == SGD:
             recipe = stretches.recipe(self.described.settings, self.described.model, plain(last))
             batch_size = batch_size or searches.batch_size(self.config.finetune, 0)
-            step = self.place.costs(recipe, start, batch_size, size, last.head)(num_classes).step
-        return MethodCost(step, self.place.forward(*of), self.place.params(*of))
+            step = self.workspace.costs(recipe, start, batch_size, size, last.head)(
+                num_classes
+            ).step
+        return MethodCost(step, self.workspace.forward(*of), self.workspace.params(*of))
 
     def _dense_epoch(self, task: TaskInfo) -> float:
         """FLOPs of an epoch of training the whole network."""
@@ -406,17 +408,17 @@ class Plan:
             assert cost.step is not None
             return cost.step
 
-        return self.place.once(("dense step", task.num_classes, batch_size), counted)
+        return self.workspace.once(("dense step", task.num_classes, batch_size), counted)
 
     def check(self, point: Point, step: Step) -> None:
         """Raises a UserError where a training can make less than one update, or too many."""
         start = step.inputs.get("weights")
         of_point = (point.task.spec.name, point.method, point.budget, point.batch_size)
         key = ("checked", step.kind, *of_point, start and start.id)
-        self.place.once(key, lambda: self._check_once(point, step))
+        self.workspace.once(key, lambda: self._check_once(point, step))
 
     def _check_once(self, point: Point, step: Step) -> None:
-        planned = stretches.plan(step, self.place)
+        planned = stretches.plan(step, self.workspace)
         for number, stretch in enumerate(planned, start=1):
             # With the maps of its images, where it is trained on some.
             images = self.described.settings_of(point)["batch_size"]
@@ -454,11 +456,11 @@ def _is_open(method: Method) -> bool:
     return method.cut is not None and method.cut.allocation != "uniform"
 
 
-def make_plan(place: Workspace) -> Plan:
+def make_plan(workspace: Workspace) -> Plan:
     """Looks at data and weights and lays out every trial; decodes no image and trains nothing.
 
     Args:
-      place: of the run; gets its tasks.
+      workspace: of the run; gets its tasks.
 
     Returns:
       The plan.
@@ -466,16 +468,18 @@ def make_plan(place: Workspace) -> Plan:
     Raises:
       UserError: data or weights are missing or damaged, or a budget is below one step.
     """
-    config = place.config
-    found, missing = find_tasks(config.stream, place.loader)
+    config = workspace.config
+    found, missing = find_tasks(config.stream, workspace.loader)
     weights_id, pretraining = None, None
-    if place.given is not None:
-        weights_id = models.content_hash(place.given)
+    if workspace.given is not None:
+        weights_id = models.content_hash(workspace.given)
     elif config.pretrain.task:
         spec = data.source_spec(config.pretrain.task)
-        place.source = place.loader.info(spec, whole=True)
-        pretraining = pretrain.make(config, place.network, place.source)
-    tasks = tuple(place.loader.info(spec) for spec in found)
-    place.tasks = {task.spec.name: task for task in tasks}
+        workspace.source = workspace.loader.info(spec, whole=True)
+        pretraining = pretrain.make(config, workspace.network, workspace.source)
+    tasks = tuple(workspace.loader.info(spec) for spec in found)
+    workspace.tasks = {task.spec.name: task for task in tasks}
     methods = {name: parse_method(name) for name in config.methods}
-    return Plan(place, tasks, missing, methods, budgets(config.budgets), pretraining, weights_id)
+    return Plan(
+        workspace, tasks, missing, methods, budgets(config.budgets), pretraining, weights_id
+    )

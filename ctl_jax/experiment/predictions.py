@@ -13,11 +13,11 @@ from ctl_jax.experiment.workspace import Workspace
 FOLDER = "predictions"
 
 
-def write(place: Workspace, wanted: Mapping[str, Step]) -> None:
+def write(workspace: Workspace, wanted: Mapping[str, Step]) -> None:
     """Writes the predictions of the best trial of each task.
 
     Args:
-      place: of the run.
+      workspace: of the run.
       wanted: its steps by id, all done. Of those that predict, the trials that are best on dev
         count.
     """
@@ -25,14 +25,14 @@ def write(place: Workspace, wanted: Mapping[str, Step]) -> None:
     for step in wanted.values():
         if step.kind != predict.KIND:
             continue
-        trial = place.store.result(predict.trial_of(step).id)
+        trial = workspace.store.result(predict.trial_of(step).id)
         assert isinstance(trial, records.TrialRecord)
         there = best.get(trial.task)
         if there is None or records.rank(trial) < records.rank(there[0]):
             best[trial.task] = trial, step
     for task, (_, step) in best.items():
-        arrays = place.local_arrays(step)
-        classes = np.array(place.tasks[task].class_names, dtype=str)
+        arrays = workspace.local_arrays(step)
+        classes = np.array(workspace.tasks[task].class_names, dtype=str)
         content = io.BytesIO()
         np.savez(
             content,
@@ -40,5 +40,5 @@ def write(place: Workspace, wanted: Mapping[str, Step]) -> None:
             outputs=arrays[predict.OUTPUTS],
             classes=classes,
         )
-        path = place.store.workdir / FOLDER / f"{task}.npz"
+        path = workspace.store.workdir / FOLDER / f"{task}.npz"
         files.write_bytes(path, content.getvalue())

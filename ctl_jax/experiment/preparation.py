@@ -55,19 +55,21 @@ def _headed(plan: "Plan", point: Point, budget_flops: int, start: Step | None, n
     phase, shares = phases[number], sum(phase.share for phase in phases)
     wanted = wish(plan, point, phase, start)
     share = int(budget_flops * sum(phase.share for phase in phases[: number + 1]) / shares)
-    before = plan.place.charge(start, point.task.spec.name, done=False)
+    before = plan.workspace.charge(start, point.task.spec.name, done=False)
     left = share - stretches.spent(before)
     of_point = (point.task.spec.name, point.seed, point.method)
     key = (*of_point, number, budget_flops, start and start.id)
-    images = plan.place.once(("images", *key), lambda: head.affordable(wanted, left, plan.place))
+    images = plan.workspace.once(
+        ("images", *key), lambda: head.affordable(wanted, left, plan.workspace)
+    )
     if images < 1:
-        least = share - left + head.cost_of_one(wanted, plan.place)
+        least = share - left + head.cost_of_one(wanted, plan.workspace)
         raise UserError(
             f"{plan.named(point.budget, 0)}: expected enough for one image, which costs "
             f"{least:,} FLOPs for {point.method.name!r} on task {point.task.spec.name!r}"
             + (f", of a share of {phase.share:g}" if len(phases) > 1 else "")
         )
-    return plan.place.once(("head", *key), lambda: head.make(wanted, images))
+    return plan.workspace.once(("head", *key), lambda: head.make(wanted, images))
 
 
 def wish(plan: "Plan", point: Point, phase: Phase, start: Step | None) -> head.Wish:
@@ -93,7 +95,7 @@ def _adapted(
     shares, begin = sum(phase.share for phase in phases), headed.inputs.get("weights")
     for phase in phases[numbers[-1] + 1 :]:
         if phase.solver != SGD:
-            most = head.cost_of_all(wish(plan, point, phase, begin), plan.place)
+            most = head.cost_of_all(wish(plan, point, phase, begin), plan.workspace)
             budget_flops -= min(int(budget_flops * phase.share / shares), most)
     assert point.learning_rate is not None
     step = adapt.make(
@@ -127,6 +129,6 @@ def _recalibrated(plan: "Plan", point: Point, budget_flops: int, start: Step) ->
             lsq=method.cut.lsq,
             statistics=method.cut.statistics,
         )
-        if 10 * plan.place.flops(step) <= budget_flops:
+        if 10 * plan.workspace.flops(step) <= budget_flops:
             break
     return step

@@ -30,16 +30,16 @@ def print_plan(
     """
     _print_tasks(console, plan)
     _print_methods(console, plan)
-    place, config = plan.place, plan.config
-    if plan.pretraining is not None and place.source is not None:
+    workspace, config = plan.workspace, plan.config
+    if plan.pretraining is not None and workspace.source is not None:
         console.print(
-            f"Pretraining: {config.pretrain.steps} steps on {place.source.spec.title}, "
-            f"{formatting.flops(place.flops(plan.pretraining))}",
+            f"Pretraining: {config.pretrain.steps} steps on {workspace.source.spec.title}, "
+            f"{formatting.flops(workspace.flops(plan.pretraining))}",
             highlight=False,
         )
     console.print(f"Budgets: {', '.join(formatting.budgets(plan.budgets))}", highlight=False)
     trials = [step for step in wanted.values() if step.kind == TRIAL]
-    of_weights = (f"weights: {remark}" for remark in place.network.origin.get("remarks", ()))
+    of_weights = (f"weights: {remark}" for remark in workspace.network.origin.get("remarks", ()))
     for note in [*of_weights, *_notes(plan, trials)]:
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     done, points = sum(step in finished for step in trials), plan.points()
@@ -51,7 +51,7 @@ def print_plan(
         if len(trials) == len(points)
         else (f"{len(trials)} so far, by the strategy {config.strategy!r} over {whole}")
     )
-    total = sum(map(place.flops, wanted.values()))
+    total = sum(map(workspace.flops, wanted.values()))
     console.print(
         f"Trials: {known}; {done} done already. In all {formatting.flops(total)}, "
         "evaluation included.",
@@ -139,14 +139,14 @@ def _print_methods(console: rich.console.Console, plan: Plan) -> None:
     for name, method in plan.methods.items():
         start = plan.start(method)
         if method.cut is not None and start is not None and plan.cost(method, 0):
-            for note in prune.planned(start, plan.place).notes:
+            for note in prune.planned(start, plan.workspace).notes:
                 console.print(f"{name}: {note}", style="yellow", markup=False)
 
 
 def _notes(plan: Plan, trials: Sequence[Step]) -> list[str]:
     """What the trials do not do that the config seems to ask for."""
     updates = {
-        step.id: stretches.total_updates(stretches.plan(step, plan.place)) for step in trials
+        step.id: stretches.total_updates(stretches.plan(step, plan.workspace)) for step in trials
     }
     by_budget: dict[str, list[Any]] = {str(budget): [] for budget in plan.budgets}
     for step in trials:

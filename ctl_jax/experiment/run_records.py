@@ -26,7 +26,7 @@ def run_record(plan: Plan) -> records.RunRecord:
     config = plan.config
     return records.RunRecord(
         variant=config.stream.variant,
-        model=plan.place.network.name,
+        model=plan.workspace.network.name,
         tasks=tuple(map(_task, plan.tasks)),
         missing=tuple(
             records.MissingTask(name=spec.name, title=spec.title, reason=reason)
@@ -107,9 +107,12 @@ def method_records(plan: Plan) -> list[records.MethodRecord]:
         if cost is None:
             # The records of its trials tell.
             continue
-        keep, groups = None, plan.place.groups
+        keep, groups = None, plan.workspace.groups
         if cut is not None and start is not None:
-            keep, groups = prune.planned(start, plan.place), prune.groups_of(start, plan.place)
+            keep, groups = (
+                prune.planned(start, plan.workspace),
+                prune.groups_of(start, plan.workspace),
+            )
         found.append(
             records.MethodRecord(
                 method=name,

@@ -75,13 +75,13 @@ def arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {"content": content, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
 
 
-def read(step: Step, place: Workspace, like: Like) -> Checkpoint:
+def read(step: Step, workspace: Workspace, like: Like) -> Checkpoint:
     """Where a step has left its training.
 
     Raises:
       DamagedModel: it cannot be read back.
     """
-    found = place.arrays(step)
+    found = workspace.arrays(step)
     try:
         meta = json.loads(found["meta"].tobytes())
         check(meta)

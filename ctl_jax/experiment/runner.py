@@ -79,11 +79,11 @@ def run(
         console.print(f"making synthetic task {name} (once)", highlight=False)
 
     loader = TaskLoader(checked.data, on_prepare)
-    place = Workspace(checked, loader, store, warn)
-    plan = make_plan(place)
+    workspace = Workspace(checked, loader, store, warn)
+    plan = make_plan(workspace)
     _check_devices(plan)
     # Only a group's first process knows what is done.
-    tasks = list(place.tasks)
+    tasks = list(workspace.tasks)
     if multihost.is_first():
         finished = store.finished()
         wanted = steps.closure(plan.strategy(finished))
@@ -98,7 +98,7 @@ def run(
         queue = Queue(
             store,
             plan.strategy,
-            place.flops,
+            workspace.flops,
             worker,
             key=steps.content_id(checked.to_dict()),
             before=finished,
@@ -162,28 +162,28 @@ def _check_fits(what: str, size: int) -> None:
 def _execute(
     plan: Plan, queue: Queue | None, console: rich.console.Console, tasks: Collection[str]
 ) -> None:
-    place = plan.place
+    workspace = plan.workspace
     # What is wrong with their images stops here.
-    for name, info in place.tasks.items():
+    for name, info in workspace.tasks.items():
         if name in tasks:
-            printing.print_loaded(console, info, place.loader.load(info.spec))
+            printing.print_loaded(console, info, workspace.loader.load(info.spec))
     with Progress(console) as progress:
-        place.progress = progress
+        workspace.progress = progress
         damaged: set[str] = set()
         tally = _Tally(plan, progress)
         if queue is not None:
             queue.on_look = tally.look
-        for job in jobs(queue.take() if queue else None, place.store):
+        for job in jobs(queue.take() if queue else None, workspace.store):
             with (
                 contextlib.suppress(Lost),
                 job.claim or contextlib.nullcontext(),
-                _stage(place, job.step),
+                _stage(workspace, job.step),
             ):
                 try:
-                    output = KINDS[job.step.kind].run(job.step, place, job)
+                    output = KINDS[job.step.kind].run(job.step, workspace, job)
                 except DamagedModel as error:
                     # It is done again, and then this step.
-                    _set_aside(place, error, damaged)
+                    _set_aside(workspace, error, damaged)
                     continue
                 with interrupts.deferred():
                     if job.claim is not None and job.claim.commit(
@@ -193,10 +193,10 @@ def _execute(
                         provisional=tally.is_provisional(job.claim) or _diverged(output),
                     ):
                         tally.done(job.step, output.records[-1])
-    place.progress = None
+    workspace.progress = None
 
 
-def _set_aside(place: Workspace, error: DamagedModel, before: set[str]) -> None:
+def _set_aside(workspace: Workspace, error: DamagedModel, before: set[str]) -> None:
     """Moves a damaged model away, unless it is gone; `before` are the steps whose models were.
 
     Raises:
@@ -204,16 +204,16 @@ def _set_aside(place: Workspace, error: DamagedModel, before: set[str]) -> None:
     """
     id = error.step.id
     # Several steps may have been claimed that start from it: the first one moves it away.
-    if not multihost.of_first(int(multihost.is_first() and place.store.has_product(id))):
+    if not multihost.of_first(int(multihost.is_first() and workspace.store.has_product(id))):
         return
     if id in before:
         raise UserError(
-            f"--workdir={place.store.workdir}: expected a place that keeps what is written; "
+            f"--workdir={workspace.store.workdir}: expected a place that keeps what is written; "
             f"what step {id} made cannot be read back"
         ) from None
     before.add(id)
     if multihost.is_first():
-        place.store.set_aside_product(id, error.reason)
+        workspace.store.set_aside_product(id, error.reason)
 
 
 def _tasks_left(wanted: dict[str, Step], finished: steps.Done) -> list[str]:
@@ -222,11 +222,11 @@ def _tasks_left(wanted: dict[str, Step], finished: steps.Done) -> list[str]:
     return [task["name"] for s in left.values() if isinstance(task := s.params.get("task"), dict)]
 
 
-def _stage(place: Workspace, step: Step) -> contextlib.AbstractContextManager[None]:
+def _stage(workspace: Workspace, step: Step) -> contextlib.AbstractContextManager[None]:
     label = KINDS[step.kind].label
-    if label is None or place.progress is None:
+    if label is None or workspace.progress is None:
         return contextlib.nullcontext()
-    return place.progress.stage(*label(step, place))
+    return workspace.progress.stage(*label(step, workspace))
 
 
 def _diverged(output: steps.Output) -> bool:
@@ -254,7 +254,7 @@ class _Tally:
 
     def look(self, wanted: dict[str, Step], left: dict[str, Step], finished: Finished) -> None:
         """Sees what is wanted now, and what others have done meanwhile."""
-        flops, store = self._plan.place.flops, self._plan.place.store
+        flops, store = self._plan.workspace.flops, self._plan.workspace.store
         for id in rung.over(wanted, left, finished.products):
             store.remove_arrays(id)
         trials = [step for step in wanted.values() if step.kind == TRIAL]
@@ -292,7 +292,7 @@ class _Tally:
             if not is_so_far(step):
                 add_rank(self._best, step, record, self._predicted)
         line = printing.outcome(record)
-        self._progress.advance(self._plan.place.flops(step), line and f"{number}{line}")
+        self._progress.advance(self._plan.workspace.flops(step), line and f"{number}{line}")
 
 
 def _report(
@@ -306,16 +306,16 @@ def _report(
             missing = _write(plan, console, complete=complete)
             if complete and missing:
                 raise UserError(
-                    f"--workdir={plan.place.store.workdir}: {len(missing)} steps were done and are "
-                    f"gone or damaged, e.g. steps/{missing[0]}.jsonl; the same command does them "
-                    f"again"
+                    f"--workdir={plan.workspace.store.workdir}: {len(missing)} steps were done and "
+                    f"are gone or damaged, e.g. steps/{missing[0]}.jsonl; the same command does "
+                    f"them again"
                 )
     return mine
 
 
 def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list[str]:
     """Writes records and report of what is done; ids of the steps that are not."""
-    store = plan.place.store
+    store = plan.workspace.store
     finished = store.finished()
     wanted = steps.closure(plan.strategy(finished))
     left, needed = steps.pending(wanted, finished)
@@ -330,7 +330,7 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
         )
     plain = [records.to_json(line) for line in lines]
     if complete and not left:
-        predictions.write(plan.place, wanted)
+        predictions.write(plan.workspace, wanted)
     paths = [store.save_records(lines), *report.write(plain, store.workdir)]
     cards.write(plan, plain, finished.products)
     for path in paths:
@@ -341,7 +341,7 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
 
 def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[records.Record]:
     """The records of what the config asks for, in the plan's order."""
-    store = plan.place.store
+    store = plan.workspace.store
     trials = [step for step in wanted.values() if step.kind == TRIAL]
     others = [step for step in wanted.values() if step.kind != TRIAL and step in finished]
     counted = _counted(trials, finished)

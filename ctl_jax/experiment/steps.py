@@ -116,34 +116,34 @@ class Finished(Protocol):
 Strategy = Callable[[Finished], Sequence[Step]]
 
 
-def shapes_of_input(step: Step, place: Any) -> Any:
+def shapes_of_input(step: Step, workspace: Any) -> Any:
     """The abstract variables of a step that makes no network of its own: those of its input."""
-    return place.shapes(step.inputs.get("weights"))
+    return workspace.shapes(step.inputs.get("weights"))
 
 
-def variables_of_input(step: Step, place: Any) -> Any:
+def variables_of_input(step: Step, workspace: Any) -> Any:
     """The variables of a step that makes no network of its own: those of its input."""
-    return place.local_variables(step.inputs.get("weights"))
+    return workspace.local_variables(step.inputs.get("weights"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """How steps of a kind are computed.
 
-    The functions that take a `place` get the `Workspace` of the run, see kinds/.
+    The functions that take a `workspace` get the `Workspace` of the run, see kinds/.
 
     Attributes:
       version: a part of the ids; to be raised when a change of the program changes numbers.
-      flops: what a step costs, before it is computed: `flops(step, place)`.
-      run: computes it: `run(step, place, job)` gives an `Output`.
-      shapes: the variables that it makes, abstract: `shapes(step, place)`.
+      flops: what a step costs, before it is computed: `flops(step, workspace)`.
+      run: computes it: `run(step, workspace, job)` gives an `Output`.
+      shapes: the variables that it makes, abstract: `shapes(step, workspace)`.
       restore: makes its variables again from its records, its arrays and its input "weights":
-        `restore(step, place)`. None: they are kept as a checkpoint where they are needed.
+        `restore(step, workspace)`. None: they are kept as a checkpoint where they are needed.
       charge: what a trial that starts from it is charged, besides what its input "weights" is:
-        `charge(step, place, record)` gives a `Ledger`. The record is its last one, or None as long
-        as it is not done: then what it costs at most. None: nothing, nor for what is before it.
+        `charge(step, workspace, record)` gives a `Ledger`. The record is its last one, or None as
+        long as it is not done: then what it costs at most. None: nothing, nor for what is before.
       makes_arrays: whether it gives `Output.arrays`, which are kept where they are needed.
-      label: for a progress bar: `label(step, place)` gives its text and how many updates there are.
+      label: for a progress bar: `label(step, workspace)` gives its text and the number of updates.
     """
 
     version: int

@@ -36,18 +36,18 @@ class Stretch(NamedTuple):
     warmup: int
 
 
-def plan(step: Step, place: Workspace) -> list[Stretch]:
+def plan(step: Step, workspace: Workspace) -> list[Stretch]:
     """The phases of a trial, with the updates that the budget pays for; not to be changed."""
     # A run asks several times of each trial: of what it costs, and what it says of itself.
-    return place.once(("stretches", step.id), lambda: _plan(step, place))
+    return workspace.once(("stretches", step.id), lambda: _plan(step, workspace))
 
 
-def _plan(step: Step, place: Workspace) -> list[Stretch]:
+def _plan(step: Step, workspace: Workspace) -> list[Stretch]:
     params, start = step.params, step.inputs.get("weights")
     phases = [phase_of(each) for each in params["phases"]]
     shares = sum(phase.share for phase in phases)
     # As much as what it starts from may have cost: how much it did is known only later.
-    before = spent(place.charge(start, params["task"]["name"], done=False))
+    before = spent(workspace.charge(start, params["task"]["name"], done=False))
     before += params.get("auto", {}).get("spent", 0)
     left = budget = max(0, params["budget_flops"] - before)
     stretches = []
@@ -55,8 +55,8 @@ def _plan(step: Step, place: Workspace) -> list[Stretch]:
     examples = balance.size(params["task"]["examples"]["train"], half(step))
     for number, phase in enumerate(phases, start=1):
         each = recipe(params["finetune"], params["model"], params["phases"][number - 1])
-        each = place.divided(each, start, size, new_head(step))
-        costs = place.costs(each, start, batch_size, size, new_head(step))
+        each = workspace.divided(each, start, size, new_head(step))
+        costs = workspace.costs(each, start, batch_size, size, new_head(step))
         cost = costs(params["task"]["num_classes"])
         # The last one has what is left, so that little of the budget is.
         amount = int(budget * (phase.share / shares))

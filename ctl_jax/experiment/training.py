@@ -46,7 +46,7 @@ _random = jax.jit(models.init, static_argnums=(0, 2))
 
 def train(
     step: Step,
-    place: Workspace,
+    workspace: Workspace,
     task: data.Task,
     stretches: list[Stretch],
     keeper: Keeper,
@@ -56,7 +56,7 @@ def train(
 
     Args:
       step: with the parameters "start", "seed", "finetune", "image_size" and "phases".
-      place: of the run.
+      workspace: of the run.
       task: whose training images.
       stretches: from `plan`.
       keeper: of the training.
@@ -65,33 +65,33 @@ def train(
     params, settings = step.params, step.params["finetune"]
     if params["start"] == "random":
         key = jax.random.key(params["seed"])
-        variables = _random(place.module, key, place.config.data.image_size)
+        variables = _random(workspace.module, key, workspace.config.data.image_size)
         if (short := nearest(step, "shorten")) is not None:
-            variables = shorten.without_later(short, place, variables)
+            variables = shorten.without_later(short, workspace, variables)
         if (cut := nearest(step, "prune")) is not None:
-            groups = prune.groups_of(cut, place)
-            variables = pruning.prune(variables, groups, prune.kept(cut, place))
+            groups = prune.groups_of(cut, workspace)
+            variables = pruning.prune(variables, groups, prune.kept(cut, workspace))
     else:
-        variables = place.variables(step.inputs.get("weights"))
+        variables = workspace.variables(step.inputs.get("weights"))
     outputs, head, head_rate = padded_outputs(task.num_classes), new_head(step), 1.0
     if head == "":
-        record = place.result(step.inputs["weights"])
+        record = workspace.result(step.inputs["weights"])
         assert isinstance(record, records.HeadRecord)
         head_rate = 1 / max(1.0, record.notes[NORM])
         variables = models.resize_head(variables, outputs)
     else:
         of = step.inputs.get("weights"), head, params["image_size"], outputs
-        variables = place.with_new_head(variables, *of)
+        variables = workspace.with_new_head(variables, *of)
     start = keeper.resume(
         lambda phase: jax.eval_shape(
             functools.partial(finetune.init_state, stretches[phase].recipe, seed=params["seed"]),
             variables,
         )
     )
-    place.show(start.step if start else 0)
+    workspace.show(start.step if start else 0)
     legs = [
         Leg(
-            place.compiled(stretch.recipe),
+            workspace.compiled(stretch.recipe),
             stretch.recipe,
             Hyper(
                 stretch.rate,
@@ -107,7 +107,7 @@ def train(
     train = task.splits["train"]
     among = None
     if chosen := half(step):
-        among = place.order(task.spec.name, train.labels, params["seed"], chosen)
+        among = workspace.order(task.spec.name, train.labels, params["seed"], chosen)
     with interrupts.deferred():
         result = finetune.fit(
             legs,
@@ -118,7 +118,7 @@ def train(
             seed=params["seed"],
             among=among,
             log_every=settings["log_every"],
-            on_log=lambda entry: place.show(entry.step),
+            on_log=lambda entry: workspace.show(entry.step),
             start=start,
             on_chunk=keeper,
             until=until,
@@ -126,22 +126,24 @@ def train(
     return result, start.wall_s if start else 0.0
 
 
-def evaluator(step: Step, place: Workspace, task: data.Task) -> tuple[Evaluate, ensembles.Logits]:
+def evaluator(
+    step: Step, workspace: Workspace, task: data.Task
+) -> tuple[Evaluate, ensembles.Logits]:
     """What scores a trial's network on a split; and what averages logits, of which it is a part."""
     logits = ensembles.Logits(
-        place.module,
+        workspace.module,
         step.params["model"]["preprocess"],
         step.params["finetune"]["compute_dtype"],
         task,
     )
     if is_ensemble(step):
         return logits.score, logits
-    return functools.partial(_evaluate, step, place, task), logits
+    return functools.partial(_evaluate, step, workspace, task), logits
 
 
 def keeper_of(
     step: Step,
-    place: Workspace,
+    workspace: Workspace,
     job: Job,
     stretches: list[Stretch],
     evaluate: Evaluate,
@@ -151,10 +153,10 @@ def keeper_of(
     settings, before = step.params["finetune"], step.inputs.get(rungs.RUNG)
     return kept(
         job,
-        place,
+        workspace,
         total_updates(stretches),
         until=until,
-        begin=functools.partial(rungs.read, before, place) if before else None,
+        begin=functools.partial(rungs.read, before, workspace) if before else None,
         look_every=min(settings["log_every"], LOOK_EVERY),
         evaluate=functools.partial(evaluate, "dev"),
         evaluate_every=settings["evaluate_every"],
@@ -162,21 +164,21 @@ def keeper_of(
     )
 
 
-def charged(step: Step, place: Workspace, stretches: list[Stretch], updates: int) -> Ledger:
+def charged(step: Step, workspace: Workspace, stretches: list[Stretch], updates: int) -> Ledger:
     """What the first updates of a trial cost, with all that they rest on."""
     of_maps = spent_on_maps(stretches, updates)
-    ledger = place.charge(step.inputs.get("weights"), step.params["task"]["name"], done=True)
+    ledger = workspace.charge(step.inputs.get("weights"), step.params["task"]["name"], done=True)
     ledger = ledger.add("extract", of_maps)
     return ledger.add("train", spent_by(stretches, updates) - of_maps)
 
 
 def _evaluate(
-    step: Step, place: Workspace, task: data.Task, name: str, variables: Tree
+    step: Step, workspace: Workspace, task: data.Task, name: str, variables: Tree
 ) -> finetune.Scores:
     """Scores of a split."""
     split = task.splits[name]
     return finetune.evaluate(
-        place.module,
+        workspace.module,
         step.params["model"]["preprocess"],
         variables,
         split.images,

@@ -150,8 +150,8 @@ def make_plan():
 
     def make(config):
         checked = validate(config)
-        place = Workspace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
-        return plan_of(place)
+        workspace = Workspace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
+        return plan_of(workspace)
 
     return make
 
@@ -165,12 +165,12 @@ class Trial:
     """A step that can be run without a run's folder."""
 
     step: Step
-    place: Workspace
+    workspace: Workspace
     task: data.Task
 
     def run(self, scratch=None) -> Output:
         """What it gives; it goes on from the checkpoints that are in `scratch`."""
-        return KINDS[self.step.kind].run(self.step, self.place, Job(self.step, None, scratch))
+        return KINDS[self.step.kind].run(self.step, self.workspace, Job(self.step, None, scratch))
 
     def with_(self, **params) -> "Trial":
         """The same with other parameters."""
@@ -194,13 +194,13 @@ def one_trial(config, console):
     def make(task):
         checked = validate(config)
         store = Store("nowhere", {})
-        place = Workspace(checked, _Loader(task), store, pytest.fail)
-        place.compiled = functools.partial(_make_step, place.module)
+        workspace = Workspace(checked, _Loader(task), store, pytest.fail)
+        workspace.compiled = functools.partial(_make_step, workspace.module)
         examples = {name: len(split) for name, split in task.splits.items()}
         info = TaskInfo(task.spec, task.num_classes, examples, task.fingerprint)
-        place.tasks[task.spec.name] = info
+        workspace.tasks[task.spec.name] = info
         methods = {name: parse_method(name) for name in checked.methods}
-        plan = Plan(place, (info,), (), methods, budgets(checked.budgets), None, None)
-        return Trial(plan.trial(plan.points()[-1]), place, task)
+        plan = Plan(workspace, (info,), (), methods, budgets(checked.budgets), None, None)
+        return Trial(plan.trial(plan.points()[-1]), workspace, task)
 
     return make

@@ -84,7 +84,11 @@ def cut(config, make_plan):
         config.stream.variant = "digits"
         plan = make_plan(config)
         step = plan.start(Method("random", Cut(scope, ratio)))
-        return plan.place.shapes(None), prune.planned(step, plan.place), plan.place.shapes(step)
+        return (
+            plan.workspace.shapes(None),
+            prune.planned(step, plan.workspace),
+            plan.workspace.shapes(step),
+        )
 
     return cut
 

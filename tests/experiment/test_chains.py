@@ -49,9 +49,9 @@ def test_a_task_starts_from_what_the_one_before_has_learnt(
     config.finetune.learning_rates = (0.1,)
     starts, kind = [], KINDS["finetune"]
 
-    def run(step, place, job):
-        starts.append(place.variables(step.inputs["weights"]))
-        return kind.run(step, place, job)
+    def run(step, workspace, job):
+        starts.append(workspace.variables(step.inputs["weights"]))
+        return kind.run(step, workspace, job)
 
     monkeypatch.setitem(KINDS, "finetune", type(kind)(**{**vars(kind), "run": run}))
     experiment.run(config, tmp_path, console)
@@ -172,12 +172,12 @@ def test_killed_along_the_stream(stream, console, tmp_path, monkeypatch):
     experiment.run(stream, tmp_path / "alone", console)
     done = 0
 
-    def stopped(kind, step, place, job):
+    def stopped(kind, step, workspace, job):
         nonlocal done
         done += 1
         if done % 4 == 0:
             raise KeyboardInterrupt
-        return kind.run(step, place, job)
+        return kind.run(step, workspace, job)
 
     for name, kind in list(KINDS.items()):
         run = functools.partial(stopped, kind)

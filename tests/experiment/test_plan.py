@@ -282,10 +282,10 @@ def test_evaluations_on_the_way_are_paid_for(config, make_plan):
     config.finetune.evaluate_every = 4
     often = make_plan(config)
     for (_, one), (_, other) in zip(trials(plain), trials(often), strict=True):
-        (stretch,) = trial_steps.plan(one, plain.place)
+        (stretch,) = trial_steps.plan(one, plain.workspace)
         more = (stretch.updates - 1) // 4 * 40 * stretch.cost.forward
-        assert often.place.flops(other) == plain.place.flops(one) + more
-        assert plain.place.flops(one) == (
+        assert often.workspace.flops(other) == plain.workspace.flops(one) + more
+        assert plain.workspace.flops(one) == (
             stretch.updates * stretch.cost.step + 80 * stretch.cost.forward
         )
 

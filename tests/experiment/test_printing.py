@@ -31,7 +31,7 @@ def test_the_plan_names_stream_metrics_and_what_was_left_out(config, make_plan, 
     )
     plan = dataclasses.replace(make_plan(config), tasks=tasks, missing=((mnist, "it is gone"),))
     stream = Stream(variant="FULL", ablation="random", num_tasks=2, shuffle="within_year")
-    plan.place.config = dataclasses.replace(plan.config, stream=stream)
+    plan.workspace.config = dataclasses.replace(plan.config, stream=stream)
     print_plan(console, plan, {}, Finished())
     printed = console.file.getvalue()
     assert "Tasks of FULL, random, shuffled: within_year" in printed
@@ -94,7 +94,7 @@ def test_the_plan_says_what_was_done_to_the_weights(config, make_plan, console):
     config.methods = ("dense",)
     plan = make_plan(config)
     origin = {"remarks": ["pos_embed has shape (1, 5, 8); it was resized to (1, 17, 8)"]}
-    plan.place.network = dataclasses.replace(plan.place.network, origin=origin)
+    plan.workspace.network = dataclasses.replace(plan.workspace.network, origin=origin)
     print_plan(console, plan, {}, Finished())
     assert f"weights: {origin['remarks'][0]}" in console.file.getvalue()
 

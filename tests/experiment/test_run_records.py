@@ -58,7 +58,7 @@ def test_what_each_method_makes_of_the_network(config, make_plan):
     assert cut.params < dense.params
     assert cut.forward_flops < dense.forward_flops
     assert cut.flops_per_step < dense.flops_per_step
-    assert dense.groups == cut.groups == len(plan.place.groups)
+    assert dense.groups == cut.groups == len(plan.workspace.groups)
     assert (dense.cut_groups, probe.cut_groups, cut.cut_groups) == (0, 0, 2)
     assert any("residual addition" in note for note in cut.notes)
     # Of the last phase.

@@ -191,14 +191,14 @@ def test_a_full_disk_loses_nothing(done, config, console, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
 def test_what_is_done_is_reported_whatever_ends_the_run(config, console, tmp_path, play, error):
-    def run(step, place, job):
+    def run(step, workspace, job):
         if len(list((tmp_path / "steps").iterdir())) == 1 + 2:
             raise error
-        (stretch,) = trial_steps.plan(step, place)
+        (stretch,) = trial_steps.plan(step, workspace)
         spent = stretch.updates * stretch.cost.step
         scores = dict.fromkeys(trial_steps.SCORES)
         record = types.TrialRecord(
-            **trial_steps.describe(step, place),
+            **trial_steps.describe(step, workspace),
             **scores,
             steps=stretch.updates,
             diverged=True,

@@ -197,14 +197,14 @@ def _of_task(case: Case) -> list[Candidate]:
         found = []
         for candidate in plan.candidates():
             start = _wish(case, candidate.method).start
-            before = plan.place.charge(start, point.task.spec.name, done=False)
+            before = plan.workspace.charge(start, point.task.spec.name, done=False)
             fixed = stretches.spent(before)
             found.append(candidate._replace(fixed_flops=fixed))
         _check(case, look.setting_of(_look(case, found, None, found[0].method, 0), 1))
         return found
 
     key = ("candidates", point.task.spec.name, point.seed, case.budget_flops)
-    return plan.place.once(key, make)
+    return plan.workspace.once(key, make)
 
 
 def _check(case: Case, setting: policy.Setting) -> None:
@@ -240,7 +240,7 @@ def _look(
 ) -> Step:
     speeds = case.slowness, case.fit_slowness, *(each.slowness for each in found)
     key = (case.budget_flops, before and before.id, method, images, speeds, tuple(paced))
-    return case.plan.place.once(
+    return case.plan.workspace.once(
         ("look", case.point.task.spec.name, case.point.seed, case.plan.origin, *key),
         lambda: look.make(
             case.budget_flops,

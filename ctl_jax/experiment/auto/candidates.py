@@ -85,7 +85,7 @@ class Costs(Protocol):
     """What is asked of a run's plan."""
 
     @property
-    def place(self) -> Workspace: ...
+    def workspace(self) -> Workspace: ...
     def start(self, method: Method) -> Step | None: ...
 
 
@@ -94,23 +94,23 @@ def find(plan: Costs) -> list[Candidate]:
 
     A network that cannot be shortened, pruned, or run at another size has fewer.
     """
-    place = plan.place
-    base, made, there = place.config.data.image_size, _made_for(place), _sizes(place)
-    whole = {size: place.forward(None, 0, size) for size in there}
+    workspace = plan.workspace
+    base, made, there = workspace.config.data.image_size, _made_for(workspace), _sizes(workspace)
+    whole = {size: workspace.forward(None, 0, size) for size in there}
     found = {}
     methods = [*_whole(plan, there), *_cuts(plan, there)]
     for method in methods:
         size = method.image_size or base
         start = plan.start(method)
-        flops = place.forward(start, 0, size)
+        flops = workspace.forward(start, 0, size)
         # Of a cut network the depth is that of the whole one's stages.
         uncut = plan.start(dataclasses.replace(method, cut=None))
         recipe = Recipe(
             size / made / _UNIT,
-            place.forward(uncut, 0, size) / whole[size],
+            workspace.forward(uncut, 0, size) / whole[size],
             method.cut.ratio if method.cut else 0.0,
         )
-        features = place.features(start, "taps", size)
+        features = workspace.features(start, "taps", size)
         inside = dict(_inside(plan, method, methods))
         found[method.name] = Candidate(method.name, recipe, flops, features, inside=inside)
     return list(found.values())
@@ -124,50 +124,52 @@ def _inside(
     Behind its last features a network has its taps, in the order of its stages: those of its first
     stages alone are the first ones. Their own last features are means of what their last tap has.
     """
-    place = plan.place
-    if len(depth.numbers(place.whole["params"])) > taps.MOST_STAGES:
+    workspace = plan.workspace
+    if len(depth.numbers(workspace.whole["params"])) > taps.MOST_STAGES:
         return
-    start, size = plan.start(method), method.image_size or place.config.data.image_size
-    begin = place.features(start, "last", size)
+    start, size = plan.start(method), method.image_size or workspace.config.data.image_size
+    begin = workspace.features(start, "last", size)
     for other in others:
         if dataclasses.replace(other, stages=method.stages) != method or not other.stages:
             continue
         if method.stages and other.stages >= method.stages:
             continue
         shorter = plan.start(other)
-        width = place.features(shorter, "taps", size) - place.features(shorter, "last", size)
-        if 0 < width <= place.features(start, "taps", size) - begin:
+        width = workspace.features(shorter, "taps", size) - workspace.features(
+            shorter, "last", size
+        )
+        if 0 < width <= workspace.features(start, "taps", size) - begin:
             yield other.name, (begin, begin + width)
 
 
-def _made_for(place: Workspace) -> int:
+def _made_for(workspace: Workspace) -> int:
     """The side of the images that a network was made for, in pixels, as far as can be told."""
-    size = place.config.data.image_size
-    reduced = models.reduction(place.module, place.whole, size)
+    size = workspace.config.data.image_size
+    reduced = models.reduction(workspace.module, workspace.whole, size)
     return _LARGE if reduced >= _REDUCED or reduced == 1 else _SMALL
 
 
-def _sizes(place: Workspace) -> list[int]:
+def _sizes(workspace: Workspace) -> list[int]:
     """Sides of images that are tried, in pixels; a network of tokens has one alone."""
-    base, made = place.config.data.image_size, _made_for(place)
+    base, made = workspace.config.data.image_size, _made_for(workspace)
     found = [base]
     for multiple in _SIZES:
         size = round(base * multiple / 8) * 8
         is_known = max(8, _LEAST_SHARE * made) <= size <= max(made, _MOST_SMALL)
-        if size != base and is_known and _runs(place, size):
+        if size != base and is_known and _runs(workspace, size):
             found.append(size)
     return sorted(found)
 
 
-def _runs(place: Workspace, size: int) -> bool:
+def _runs(workspace: Workspace, size: int) -> bool:
     try:
-        return place.forward(None, 0, size) > 0
+        return workspace.forward(None, 0, size) > 0
     except (UserError, TypeError, ValueError, ZeroDivisionError):
         return False
 
 
 def _method(plan: Costs, size: int, **options: Any) -> Method:
-    base = plan.place.config.data.image_size
+    base = plan.workspace.config.data.image_size
     return Method(image_size=0 if size == base else size, **options)
 
 
@@ -180,13 +182,13 @@ def _whole(plan: Costs, there: Sequence[int]) -> Iterator[Method]:
 
 def _depths(plan: Costs) -> list[int]:
     """Numbers of first stages that are tried; 0 is all."""
-    place, size = plan.place, plan.place.config.data.image_size
+    workspace, size = plan.workspace, plan.workspace.config.data.image_size
 
     def share(count: int) -> float:
         start = plan.start(Method(stages=count))
-        return place.forward(start, 0, size) / place.forward(None, 0, size)
+        return workspace.forward(start, 0, size) / workspace.forward(None, 0, size)
 
-    shares = {n: share(n) for n in range(1, len(depth.numbers(place.whole["params"])))}
+    shares = {n: share(n) for n in range(1, len(depth.numbers(workspace.whole["params"])))}
     nearest = (min(shares, key=lambda n: abs(shares[n] - aim)) for aim in _DEPTHS if shares)
     return [*sorted(set(nearest)), 0]
 
@@ -205,9 +207,9 @@ def _has_depthwise(params: Any) -> bool:
 
 def _cuts(plan: Costs, there: Sequence[int]) -> Iterator[Method]:
     """Pruned ones: whole, and the deepest part."""
-    if _has_depthwise(plan.place.whole["params"]):
+    if _has_depthwise(plan.workspace.whole["params"]):
         return
-    base, depths = plan.place.config.data.image_size, _depths(plan)
+    base, depths = plan.workspace.config.data.image_size, _depths(plan)
     for cut, multiple in itertools.product(_CUTS, _CUT_SIZES):
         size = round(base * multiple / 8) * 8
         if size not in there:
@@ -217,6 +219,6 @@ def _cuts(plan: Costs, there: Sequence[int]) -> Iterator[Method]:
             start = plan.start(method)
             # What cannot be cut by filters stays whole, and is no other candidate.
             uncut = plan.start(dataclasses.replace(method, cut=None))
-            forward = functools.partial(plan.place.forward, num_classes=0, image_size=size)
+            forward = functools.partial(plan.workspace.forward, num_classes=0, image_size=size)
             if forward(start) < forward(uncut):
                 yield method

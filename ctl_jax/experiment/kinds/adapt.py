@@ -58,15 +58,15 @@ def make(
     return Step("adapt", params, {"weights": head})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of all its updates."""
-    stretches = plan(step, place)
+    stretches = plan(step, workspace)
     return spent_by(stretches, total_updates(stretches))
 
 
-def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
+def charge(step: Step, workspace: Workspace, record: records.Record | None) -> Ledger:
     """Of its updates, and of the maps that they are made on."""
-    stretches = plan(step, place)
+    stretches = plan(step, workspace)
     updates = total_updates(stretches)
     if record is not None:
         assert isinstance(record, records.AdaptRecord)
@@ -80,12 +80,12 @@ def _begin(step: Step) -> Step | None:
     return step.inputs["weights"].inputs.get("weights")
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the network that its head is of."""
-    return place.shapes(_begin(step))
+    return workspace.shapes(_begin(step))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Trains; what changed are its arrays, by path. Nothing changes where the loss diverges.
 
     Raises:
@@ -93,16 +93,16 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
       Lost: another worker has it.
     """
     began, params = time.monotonic(), step.params
-    info = place.tasks[params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=params["image_size"])
-    stretches = plan(step, place)
+    info = workspace.tasks[params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=params["image_size"])
+    stretches = plan(step, workspace)
     total = total_updates(stretches)
     look_every = min(params["finetune"]["log_every"], training.LOOK_EVERY)
-    with kept(job, place, total, look_every=look_every) as keeper:
-        result, before_s = training.train(step, place, task, stretches, keeper)
+    with kept(job, workspace, total, look_every=look_every) as keeper:
+        result, before_s = training.train(step, workspace, task, stretches, keeper)
         changed = {}
         if not result.diverged:
-            changed = _changed(result.variables, place.variables(step.inputs["weights"]))
+            changed = _changed(result.variables, workspace.variables(step.inputs["weights"]))
     record = records.AdaptRecord(
         id=step.id,
         task=info.spec.name,
@@ -126,15 +126,15 @@ def _changed(trained: Tree, before: Tree) -> dict[str, np.ndarray]:
     }
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The network that its head is of, with what it changed."""
-    return place.changed(step, _begin(step))
+    return workspace.changed(step, _begin(step))
 
 
-def label(step: Step, place: Workspace) -> tuple[str, int]:
+def label(step: Step, workspace: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
-    title = place.tasks[step.params["task"]["name"]].spec.title
-    return f"adapt to {title}", total_updates(plan(step, place))
+    title = workspace.tasks[step.params["task"]["name"]].spec.title
+    return f"adapt to {title}", total_updates(plan(step, workspace))
 
 
 register(

@@ -25,32 +25,32 @@ def make(trial: Step, split: str = "test") -> Step:
     return Step("evaluate", {"split": split}, {"weights": trial})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the forward passes of the split, and of those whose time is measured."""
     trial = _trial(step)
     examples = trial.params["task"]["examples"][step.params["split"]]
-    return _flops(place, trial, examples)
+    return _flops(workspace, trial, examples)
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of its input: it makes no network of its own."""
-    return place.shapes(_trial(step))
+    return workspace.shapes(_trial(step))
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The variables of its input."""
-    return place.local_variables(_trial(step))
+    return workspace.local_variables(_trial(step))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Evaluates, and takes the time of a prediction beside that of the whole network."""
     began, trial = time.monotonic(), _trial(step)
-    params, variables = trial.params, place.variables(trial)
-    info = place.tasks[params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=params["image_size"])
+    params, variables = trial.params, workspace.variables(trial)
+    info = workspace.tasks[params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=params["image_size"])
     split = task.splits[step.params["split"]]
     scores = finetune.evaluate(
-        place.module,
+        workspace.module,
         params["model"]["preprocess"],
         models.resize_head(variables, padded_outputs(task.num_classes)),
         split.images,
@@ -60,8 +60,8 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         interval=True,
     )
     assert scores.interval is not None
-    whole = _whole(place, task.num_classes)
-    seconds = _latency(place, trial, variables)
+    whole = _whole(workspace, task.num_classes)
+    seconds = _latency(workspace, trial, variables)
     is_whole = models.count_params(variables) == models.count_params(whole)
     record = records.EvaluateRecord(
         id=step.id,
@@ -75,15 +75,15 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         high=scores.interval[1],
         correct=round(scores.value * len(split)) if scores.metric == "accuracy" else None,
         top5=scores.top5,
-        widths=_widths(place, variables),
+        widths=_widths(workspace, variables),
         params=models.count_params(variables),
         whole_params=models.count_params(whole),
-        forward_flops=forward_of(place, trial),
-        whole_forward_flops=_whole_forward(place, trial),
+        forward_flops=forward_of(workspace, trial),
+        whole_forward_flops=_whole_forward(workspace, trial),
         latency_s=seconds,
-        whole_latency_s=seconds if is_whole else _latency(place, trial, whole),
+        whole_latency_s=seconds if is_whole else _latency(workspace, trial, whole),
         device=jax.devices()[0].device_kind,
-        flops=_flops(place, trial, len(split)),
+        flops=_flops(workspace, trial, len(split)),
         wall_s=time.monotonic() - began,
     )
     return Output([record])
@@ -93,35 +93,35 @@ def _trial(step: Step) -> Step:
     return step.inputs["weights"]
 
 
-def _flops(place: Workspace, trial: Step, examples: int) -> int:
-    model, whole = forward_of(place, trial), _whole_forward(place, trial)
+def _flops(workspace: Workspace, trial: Step, examples: int) -> int:
+    model, whole = forward_of(workspace, trial), _whole_forward(workspace, trial)
     timed = model if model == whole else model + whole
     return examples * model + (_WARM_UP + _MEASURED) * timed
 
 
-def forward_of(place: Workspace, trial: Step) -> int:
+def forward_of(workspace: Workspace, trial: Step) -> int:
     """FLOPs of a prediction by the trial's network."""
     params = trial.params
     of = params["task"]["num_classes"], params["image_size"]
-    one = place.forward(trial.inputs.get("weights"), *of, new_head(trial))
-    return 2 * one if ENSEMBLE in place.shapes(trial)["params"] else one
+    one = workspace.forward(trial.inputs.get("weights"), *of, new_head(trial))
+    return 2 * one if ENSEMBLE in workspace.shapes(trial)["params"] else one
 
 
-def _whole_forward(place: Workspace, trial: Step) -> int:
+def _whole_forward(workspace: Workspace, trial: Step) -> int:
     """FLOPs of a prediction by the whole network, with a head on its last features."""
-    return place.forward(None, trial.params["task"]["num_classes"], trial.params["image_size"])
+    return workspace.forward(None, trial.params["task"]["num_classes"], trial.params["image_size"])
 
 
-def _whole(place: Workspace, num_classes: int) -> Tree:
+def _whole(workspace: Workspace, num_classes: int) -> Tree:
     """The whole network, with zeros for weights: they take the same time."""
-    shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), place.whole)
+    shapes = jax.eval_shape(lambda tree: models.with_head(tree, num_classes), workspace.whole)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _widths(place: Workspace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
+def _widths(workspace: Workspace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
     """The different numbers of outputs of each stage's kernels, but those of the task's head."""
     found: dict[str, tuple[int, ...]] = {}
-    for stage, names in build.stages(place.network, variables).items():
+    for stage, names in build.stages(workspace.network, variables).items():
         inside = {name: variables["params"][name] for name in names if name != "head"}
         leaves = jax.tree_util.tree_leaves_with_path(inside)
         kernels = [leaf for path, leaf in leaves if path[-1].key == "kernel"]
@@ -130,11 +130,11 @@ def _widths(place: Workspace, variables: Tree) -> Mapping[str, tuple[int, ...]]:
     return found
 
 
-def _latency(place: Workspace, trial: Step, variables: Tree) -> float:
+def _latency(workspace: Workspace, trial: Step, variables: Tree) -> float:
     """Median seconds of a prediction of one image by a network of these variables."""
     size = trial.params["image_size"]
     dtype = trial.params["finetune"]["compute_dtype"]
-    model = build.as_model(place.network, variables, size, dtype, notes={})
+    model = build.as_model(workspace.network, variables, size, dtype, notes={})
     image, seconds = np.zeros((1, size, size, 3), np.uint8), []
     for _ in range(_WARM_UP + _MEASURED):
         began = time.perf_counter()

@@ -103,27 +103,29 @@ def make(
     return Step("extract", params, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of a forward pass of each image, without a head."""
     params = step.params
     count = params["stop"] - params["start"]
-    return count * place.forward(step.inputs.get("weights"), 0, params["image_size"])
+    return count * workspace.forward(step.inputs.get("weights"), 0, params["image_size"])
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Computes them."""
     began, params = time.monotonic(), step.params
-    info = place.tasks[params["task"]["name"]]
-    split = place.loader.load(info.spec, image_size=params["image_size"]).splits[params["split"]]
+    info = workspace.tasks[params["task"]["name"]]
+    split = workspace.loader.load(info.spec, image_size=params["image_size"]).splits[
+        params["split"]
+    ]
     index = np.arange(len(split.labels))
     if params["seed"] is not None:
-        index = place.order(info.spec.name, split.labels, params["seed"], params.get("half", 0))
+        index = workspace.order(info.spec.name, split.labels, params["seed"], params.get("half", 0))
     # Those that could not be read are missing at the end.
     index = index[params["start"] : params["stop"]]
     features = finetune.extract(
-        place.module,
+        workspace.module,
         params["model"]["preprocess"],
-        place.variables(step.inputs.get("weights")),
+        workspace.variables(step.inputs.get("weights")),
         split.images[index],
         head=params["head"],
         compute_dtype=params["compute_dtype"],
@@ -137,7 +139,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         stop=params["stop"],
         image_size=params["image_size"],
         features=features.shape[1],
-        flops=flops(step, place),
+        flops=flops(step, workspace),
         wall_s=time.monotonic() - began,
     )
     return Output([record], arrays=lambda: {FEATURES: features, LABELS: split.labels[index]})

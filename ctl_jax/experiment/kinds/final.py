@@ -45,17 +45,17 @@ def trial_of(step: Step) -> Step | None:
     return step.inputs.get(_OF)
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of its updates, and of a forward pass of each image of the split."""
     if (trial := trial_of(step)) is not None:
         examples: int = trial.params["task"]["examples"][step.params["split"]]
-        return examples * evaluate.forward_of(place, trial)
-    stretches = plan(step, place)
+        return examples * evaluate.forward_of(workspace, trial)
+    stretches = plan(step, workspace)
     forward = stretches[-1].cost.forward * step.params["task"]["examples"][step.params["split"]]
     return spent_by(stretches, total_updates(stretches)) + forward
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Trains where it can, and evaluates.
 
     Raises:
@@ -65,19 +65,21 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     began, trial = time.monotonic(), trial_of(step)
     of = step if trial is None else trial
     params = of.params
-    info = place.tasks[params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=params["image_size"])
+    info = workspace.tasks[params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=params["image_size"])
     before_s, diverged = 0.0, False
     if trial is None:
-        stretches, whole = plan(step, place), _with_dev(task)
+        stretches, whole = plan(step, workspace), _with_dev(task)
         look_every = min(params["finetune"]["log_every"], training.LOOK_EVERY)
-        with kept(job, place, total_updates(stretches), look_every=look_every) as keeper:
-            result, before_s = training.train(step, place, whole, stretches, keeper)
+        with kept(job, workspace, total_updates(stretches), look_every=look_every) as keeper:
+            result, before_s = training.train(step, workspace, whole, stretches, keeper)
             variables, diverged = result.variables, result.diverged
-            scores = None if diverged else _scores(of, place, task, variables, step.params["split"])
+            scores = (
+                None if diverged else _scores(of, workspace, task, variables, step.params["split"])
+            )
     else:
-        variables = models.resize_head(place.variables(trial), padded_outputs(task.num_classes))
-        scores = _scores(of, place, task, variables, step.params["split"])
+        variables = models.resize_head(workspace.variables(trial), padded_outputs(task.num_classes))
+        scores = _scores(of, workspace, task, variables, step.params["split"])
     low, high = (None, None) if scores is None or scores.interval is None else scores.interval
     record = records.FinalRecord(
         id=step.id,
@@ -95,7 +97,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         high=high,
         top5=None if scores is None else scores.top5,
         diverged=diverged,
-        flops=flops(step, place),
+        flops=flops(step, workspace),
         wall_s=before_s + time.monotonic() - began,
     )
     return Output([record])
@@ -111,10 +113,10 @@ def _with_dev(task: data.Task) -> data.Task:
 
 
 def _scores(
-    of: Step, place: Workspace, task: data.Task, variables: Tree, split: str
+    of: Step, workspace: Workspace, task: data.Task, variables: Tree, split: str
 ) -> finetune.Scores:
     return finetune.evaluate(
-        place.module,
+        workspace.module,
         of.params["model"]["preprocess"],
         variables,
         task.splits[split].images,

@@ -40,9 +40,9 @@ CHOSEN_BY = "chosen_by"
 _WEIGHT = "ensemble"
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of all its updates, and of its evaluations; nothing where its start is all that there is."""
-    stretches, params = plan(step, place), step.params
+    stretches, params = plan(step, workspace), step.params
     if not stretches:
         return 0
     updates = total_updates(stretches)
@@ -61,21 +61,21 @@ def evaluations_between(begun: int, updates: int, every: int) -> int:
     return updates // every - begun // every if every else 0
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the network that it starts from, with the task's head."""
     params = step.params
-    headed = place.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
+    headed = workspace.headed(step.inputs.get("weights"), new_head(step), params["image_size"])
     outputs = params["task"]["num_classes"]
     one = jax.eval_shape(functools.partial(models.with_head, num_outputs=outputs), headed)
     if training.is_ensemble(step):
-        record = place.result(step)
+        record = workspace.result(step)
         assert isinstance(record, records.TrialRecord)
         if 0 < record.notes[_WEIGHT] < 1:
             return {kind: {**one[kind], ENSEMBLE: one[kind]} for kind in one}
     return one
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Finetunes, evaluates on dev and dev_test, and accounts for every FLOP.
 
     Returns:
@@ -88,26 +88,28 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
       Lost: another worker has it.
     """
     if not step.params["phases"]:
-        return _fitted(step, place)
-    began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=step.params["image_size"])
-    stretches = plan(step, place)
-    evaluate, logits = training.evaluator(step, place, task)
-    with training.keeper_of(step, place, job, stretches, evaluate) as keeper:
-        result, before_s = training.train(step, place, task, stretches, keeper)
+        return _fitted(step, workspace)
+    began, info = time.monotonic(), workspace.tasks[step.params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=step.params["image_size"])
+    stretches = plan(step, workspace)
+    evaluate, logits = training.evaluator(step, workspace, task)
+    with training.keeper_of(step, workspace, job, stretches, evaluate) as keeper:
+        result, before_s = training.train(step, workspace, task, stretches, keeper)
         dev_flops, test_flops = (
             stretches[-1].cost.forward * len(task.splits[name]) for name in ("dev", "dev_test")
         )
-        ledger = training.charged(step, place, stretches, result.steps) + searched(step, place)
+        ledger = training.charged(step, workspace, stretches, result.steps) + searched(
+            step, workspace
+        )
         ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
         scores: dict[str, Any] = dict.fromkeys(SCORES)
         reported_step, variables = result.steps, result.variables
         if not result.diverged:
             reported_step, scores, variables = _scores(evaluate, result, keeper)
             ledger = ledger.add("validate", dev_flops + test_flops)
-        about = describe(step, place)
+        about = describe(step, workspace)
         if training.is_ensemble(step) and not result.diverged:
-            start = place.variables(step.inputs.get("weights"))
+            start = workspace.variables(step.inputs.get("weights"))
             start = models.resize_head(start, padded_outputs(task.num_classes))
             found = ensembles.averaged(start, variables, logits)
             variables, scores = found.variables, _both(found.dev, found.dev_test)
@@ -136,21 +138,21 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         trial,
     ]
     multi_label = task.splits["train"].labels.ndim == 2
-    return Output(lines, _model(step, place, variables, multi_label))
+    return Output(lines, _model(step, workspace, variables, multi_label))
 
 
-def _fitted(step: Step, place: Workspace) -> Output:
+def _fitted(step: Step, workspace: Workspace) -> Output:
     """A trial that makes no update: its start is all that there is of it."""
     start = step.inputs["weights"]
-    head: Any = place.result(start)
+    head: Any = workspace.result(start)
     examples = step.params["task"]["examples"]
     # By a whole forward pass, as for those that are trained.
-    forward = head_cost(step, place).forward
-    ledger = place.charge(start, step.params["task"]["name"], done=True)
-    ledger += searched(step, place)
+    forward = head_cost(step, workspace).forward
+    ledger = workspace.charge(start, step.params["task"]["name"], done=True)
+    ledger += searched(step, workspace)
     ledger = ledger.add("validate", forward * (examples["dev"] + examples["dev_test"]))
     trial = records.TrialRecord(
-        **describe(step, place),
+        **describe(step, workspace),
         steps=0,
         reported_step=0,
         spent_flops=spent(ledger),
@@ -161,31 +163,31 @@ def _fitted(step: Step, place: Workspace) -> Output:
         wall_s=head.wall_s,
     )
     # Read here, where what is damaged is made again.
-    variables = place.variables(start)
-    return Output([trial], _model(step, place, variables, start.params["multi_label"]))
+    variables = workspace.variables(start)
+    return Output([trial], _model(step, workspace, variables, start.params["multi_label"]))
 
 
-def head_cost(step: Step, place: Workspace) -> MethodCost:
+def head_cost(step: Step, workspace: Workspace) -> MethodCost:
     """What the network of a trial costs that makes no update."""
     params, start = step.params, step.inputs["weights"]
     of = start, params["task"]["num_classes"], params["image_size"]
-    return MethodCost(None, place.forward(*of), place.params(*of))
+    return MethodCost(None, workspace.forward(*of), workspace.params(*of))
 
 
-def label(step: Step, place: Workspace) -> tuple[str, int]:
+def label(step: Step, workspace: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
-    title = place.tasks[step.params["task"]["name"]].spec.title
-    updates = total_updates(plan(step, place))
+    title = workspace.tasks[step.params["task"]["name"]].spec.title
+    updates = total_updates(plan(step, workspace))
     return f"{title}, {step.params['method']}", updates
 
 
-def describe(step: Step, place: Workspace) -> dict[str, Any]:
+def describe(step: Step, workspace: Workspace) -> dict[str, Any]:
     """What a trial's record says of it beforehand."""
-    params, spec = step.params, place.tasks[step.params["task"]["name"]].spec
-    stretches = plan(step, place)
+    params, spec = step.params, workspace.tasks[step.params["task"]["name"]].spec
+    stretches = plan(step, workspace)
     cut, adapted = nearest(step, "prune"), nearest(step, "adapt")
     of_cut = {} if cut is None else cut.params
-    cost = stretches[-1].cost if stretches else head_cost(step, place)
+    cost = stretches[-1].cost if stretches else head_cost(step, workspace)
     head = step.inputs.get("weights")
     # Not on a task before it, whose network it starts from.
     trained = bool(stretches) or (
@@ -194,14 +196,14 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
     fitted: Mapping[str, Any] = {}
     notes: Mapping[str, Any] = {}
     if head is not None and head.kind == "head":
-        record = place.result(head)
+        record = workspace.result(head)
         assert isinstance(record, records.HeadRecord)
         fitted, notes = head.params, record.notes
     if "auto" in params:
         notes = {**notes, **heads_tried(step)}
     return {
         "id": step.id,
-        "variant": place.config.stream.variant,
+        "variant": workspace.config.stream.variant,
         "task": spec.name,
         "title": spec.title,
         "dataset": spec.dataset,
@@ -220,7 +222,7 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
         "solver": fitted.get("solver"),
         "examples": fitted.get("images"),
         "notes": notes,
-        **_choice(step, place),
+        **_choice(step, workspace),
         "seed": params["seed"],
         "flops_per_step": mean_step(stretches) if stretches else None,
         "forward_flops": cost.forward,
@@ -229,12 +231,12 @@ def describe(step: Step, place: Workspace) -> dict[str, Any]:
     }
 
 
-def _choice(step: Step, place: Workspace) -> dict[str, Any]:
+def _choice(step: Step, workspace: Workspace) -> dict[str, Any]:
     """What a trial's record says of what it started from, and of how that was chosen."""
     task, scores, spent_on_it = step.params["task"]["name"], dict[str, float](), 0
     for name, look in step.inputs.items():
         if name.startswith(f"{CHOSEN_BY}/"):
-            record = place.result(look)
+            record = workspace.result(look)
             assert isinstance(record, records.NeighboursRecord)
             scores[record.source or ""] = record.dev
             spent_on_it += record.flops
@@ -264,20 +266,20 @@ def _both(dev: finetune.Scores, test: finetune.Scores) -> dict[str, Any]:
 
 
 def _model(
-    step: Step, place: Workspace, variables: Tree, multi_label: bool
+    step: Step, workspace: Workspace, variables: Tree, multi_label: bool
 ) -> Callable[[], models.Model]:
     """The network with those outputs alone that the task has."""
     params, name = step.params, step.params["task"]["name"]
 
     def make() -> models.Model:
         # Of a group, one process alone comes here, and reads the folder.
-        keep = prune.of_whole(step, place)
+        keep = prune.of_whole(step, workspace)
         return build.as_model(
-            place.network,
+            workspace.network,
             variables,
             params["image_size"],
             params["finetune"]["compute_dtype"],
-            classes=place.tasks[name].class_names,
+            classes=workspace.tasks[name].class_names,
             num_outputs=params["task"]["num_classes"],
             keep="" if keep is None else keep.to_json(),
             multi_label=multi_label,

@@ -99,7 +99,7 @@ def _there(wish: Wish) -> int:
     return balance.size(wish.task["examples"]["train"], wish.phase.half)
 
 
-def affordable(wish: Wish, flops: int, place: Workspace) -> int:
+def affordable(wish: Wish, flops: int, workspace: Workspace) -> int:
     """How many training images a budget pays for: their features, and the fit.
 
     At most those that there are, with their views where the phase has them; 0 where it pays for
@@ -109,74 +109,74 @@ def affordable(wish: Wish, flops: int, place: Workspace) -> int:
     low, high = 0, views * _there(wish)
     while low < high:
         middle = -(-(low + high) // 2)
-        if _cost(wish, middle, place) <= flops:
+        if _cost(wish, middle, workspace) <= flops:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def cost_of_one(wish: Wish, place: Workspace) -> int:
+def cost_of_one(wish: Wish, workspace: Workspace) -> int:
     """FLOPs of a head that is fitted on one image: the least that a budget has to pay for."""
-    return _cost(wish, 1, place)
+    return _cost(wish, 1, workspace)
 
 
-def cost_of_all(wish: Wish, place: Workspace) -> int:
+def cost_of_all(wish: Wish, workspace: Workspace) -> int:
     """FLOPs of a head that is fitted on all images that there are, with their views: the most."""
-    return _cost(wish, (VIEWS if wish.phase.views else 1) * _there(wish), place)
+    return _cost(wish, (VIEWS if wish.phase.views else 1) * _there(wish), workspace)
 
 
-def _cost(wish: Wish, images: int, place: Workspace) -> int:
+def _cost(wish: Wish, images: int, workspace: Workspace) -> int:
     size = wish.network["image_size"]
-    features = images * place.forward(wish.start, 0, size)
-    width = place.features(wish.start, wish.phase.head, size)
+    features = images * workspace.forward(wish.start, 0, size)
+    width = workspace.features(wish.start, wish.phase.head, size)
     classes = wish.task["num_classes"]
     return features + heads.flops(
         wish.phase.solver, images, width, classes, wish.multi_label, wish.phase.select
     )
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the fit, at most."""
     params = step.params
     return heads.flops(
         params["solver"],
         params["images"],
-        _width(step, place),
+        _width(step, workspace),
         params["task"]["num_classes"],
         params["multi_label"],
         params["select"],
     )
 
 
-def _width(step: Step, place: Workspace) -> int:
+def _width(step: Step, workspace: Workspace) -> int:
     """How many features there are."""
     params = step.params
-    return place.features(step.inputs.get("weights"), params["head"], params["image_size"])
+    return workspace.features(step.inputs.get("weights"), params["head"], params["image_size"])
 
 
-def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
+def charge(step: Step, workspace: Workspace, record: records.Record | None) -> Ledger:
     """Of the features of its training images, and of the fit."""
     params = step.params
-    each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
-    fit = flops(step, place)
+    each = workspace.forward(step.inputs.get("weights"), 0, params["image_size"])
+    fit = flops(step, workspace)
     if record is not None:
         assert isinstance(record, records.HeadRecord)
         fit = record.flops
     return Ledger(train=fit, extract=params["images"] * each)
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of its input, with the head."""
     params = step.params
     head = heads.shapes(
-        params["solver"], params["images"], _width(step, place), params["task"]["num_classes"]
+        params["solver"], params["images"], _width(step, workspace), params["task"]["num_classes"]
     )
-    whole = place.shapes(step.inputs.get("weights"))
+    whole = workspace.shapes(step.inputs.get("weights"))
     return {**whole, "params": {**whole["params"], "head": head}}
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Fits it, and looks how good it is on dev and dev_test, all on features.
 
     Raises:
@@ -184,7 +184,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     """
     began, params = time.monotonic(), step.params
     # Those of images that cannot be read are missing.
-    train, dev, dev_test = (features(step, place, split) for split in ("train", *_SPLITS))
+    train, dev, dev_test = (features(step, workspace, split) for split in ("train", *_SPLITS))
     train = first(train, params["images"])
     classes = params["task"]["num_classes"]
     fitted = heads.fit(
@@ -199,7 +199,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     scores = [_score(fitted.head, each, classes) for each in (dev, dev_test)]
     images = sum(len(shard.labels) for shard in train)
     norm = np.square(train[0].features, dtype=np.float32).sum(axis=1).mean()
-    each = place.forward(step.inputs.get("weights"), 0, params["image_size"])
+    each = workspace.forward(step.inputs.get("weights"), 0, params["image_size"])
     record = records.HeadRecord(
         id=step.id,
         task=params["task"]["name"],
@@ -220,14 +220,14 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     return Output([record], arrays=lambda: flatten_dict(fitted.head, sep="/"))
 
 
-def features(step: Step, place: Workspace, split: str) -> list[heads.Shard]:
+def features(step: Step, workspace: Workspace, split: str) -> list[heads.Shard]:
     """What a step has of the features of a split.
 
     Raises:
       DamagedModel: they cannot be read back.
     """
     names = (name for name in step.inputs if name.rpartition("/")[0] == split)
-    found = [place.arrays(step.inputs[name]) for name in names]
+    found = [workspace.arrays(step.inputs[name]) for name in names]
     return [heads.Shard(each[extract.FEATURES], each[extract.LABELS]) for each in found]
 
 
@@ -259,10 +259,10 @@ def _logits(head: Any, features: np.ndarray) -> np.ndarray:
     return np.asarray(_apply(head, features))
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The variables of its input, with the head."""
-    head = unflatten_dict(dict(place.local_arrays(step)), sep="/")
-    return models.set_head(place.local_variables(step.inputs.get("weights")), head)
+    head = unflatten_dict(dict(workspace.local_arrays(step)), sep="/")
+    return models.set_head(workspace.local_variables(step.inputs.get("weights")), head)
 
 
 register("head", Kind(2, flops, run, shapes, restore, charge=charge, makes_arrays=True))

@@ -94,7 +94,7 @@ def make(
     return Step("look", params, inputs)
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the fits, at most."""
     params = step.params
     if not params["images"]:
@@ -103,25 +103,25 @@ def flops(step: Step, place: Workspace) -> int:
     return policy.fit_flops(setting, setting.candidates[params["method"]], params["images"])
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Fits heads on the images that there are, and decides.
 
     Raises:
       DamagedModel: features cannot be read back.
     """
     began, params = time.monotonic(), step.params
-    task = place.tasks[params["task"]["name"]]
+    task = workspace.tasks[params["task"]["name"]]
     looks: tuple[records.LookedAt, ...] = ()
     if (earlier := step.inputs.get("before")) is not None:
-        before = place.result(earlier)
+        before = workspace.result(earlier)
         assert isinstance(before, records.LookRecord)
         looks, native = before.looks, before.native_side
     else:
         # Its images are there then, also of a task that is made on first use.
-        place.loader.load(task.spec)
-        native = place.loader.native_side(task.spec)
+        workspace.loader.load(task.spec)
+        native = workspace.loader.native_side(task.spec)
     if params["images"]:
-        looks = (*looks, _look(step, place))
+        looks = (*looks, _look(step, workspace))
     setting, seen = setting_of(step, native), list(map(_seen, looks))
     found = policy.decide(prior(), setting, seen)
     record = records.LookRecord(
@@ -166,11 +166,11 @@ def setting_of(step: Step, native: int) -> policy.Setting:
     )
 
 
-def _look(step: Step, place: Workspace) -> records.LookedAt:
+def _look(step: Step, workspace: Workspace) -> records.LookedAt:
     params = step.params
     classes, multi_label = params["task"]["num_classes"], params["multi_label"]
     candidate = setting_of(step, 1).candidates[params["method"]]
-    train = head.features(step, place, "train")
+    train = head.features(step, workspace, "train")
     scores, spent, wanted = [], 0, policy.fits(candidate, params["images"], classes)
     for name, images in wanted:
         columns = slice(*candidate.inside.get(name, (None,)))
@@ -227,7 +227,7 @@ def _option(option: policy.Option) -> records.HeadOption:
     )
 
 
-def searched(trial: Step, place: Workspace) -> Ledger:
+def searched(trial: Step, workspace: Workspace) -> Ledger:
     """What a trial of `auto` spent besides what it rests on."""
     last, chosen = trial.inputs.get(LOOKED), trial.params.get("auto")
     if last is None or chosen is None:
@@ -235,16 +235,16 @@ def searched(trial: Step, place: Workspace) -> Ledger:
     answers = chosen["answers"]
     taken = "", 0
     if chosen["best"] is not None:
-        best = place.result(trial.inputs["weights"])
+        best = workspace.result(trial.inputs["weights"])
         assert isinstance(best, records.HeadRecord)
         taken = answers[chosen["best"]]["method"], best.examples
     heads_lost = {
-        int(name.removeprefix(f"{LOST}/")): place.result(step)
+        int(name.removeprefix(f"{LOST}/")): workspace.result(step)
         for name, step in trial.inputs.items()
         if name.startswith(f"{LOST}/")
     }
     lost = {n: record for n, record in heads_lost.items() if isinstance(record, records.HeadRecord)}
-    last_record = place.result(last)
+    last_record = workspace.result(last)
     assert isinstance(last_record, records.LookRecord)
     images = {answers[n]["method"]: record.examples for n, record in lost.items()}
     flops = spent_on(last, last_record.looks, images, taken)

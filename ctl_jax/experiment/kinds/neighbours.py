@@ -54,39 +54,39 @@ def make(
     return Step("neighbours", params, {_OF: start} if start else {})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the features, without a head, and of the distances."""
-    return _flops(step, place, **step.params["images"])
+    return _flops(step, workspace, **step.params["images"])
 
 
-def _flops(step: Step, place: Workspace, train: int, dev: int) -> int:
+def _flops(step: Step, workspace: Workspace, train: int, dev: int) -> int:
     start, size = step.inputs.get(_OF), step.params["image_size"]
-    width = place.features(start, "last", size)
-    return (train + dev) * place.forward(start, 0, size) + neighbours.flops(train, dev, width)
+    width = workspace.features(start, "last", size)
+    return (train + dev) * workspace.forward(start, 0, size) + neighbours.flops(train, dev, width)
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the network."""
-    return place.shapes(step.inputs.get(_OF))
+    return workspace.shapes(step.inputs.get(_OF))
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The variables of the network."""
-    return place.local_variables(step.inputs.get(_OF))
+    return workspace.local_variables(step.inputs.get(_OF))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Takes the features, and looks for neighbours."""
     began, params, start = time.monotonic(), step.params, step.inputs.get(_OF)
-    info, size = place.tasks[params["task"]["name"]], params["image_size"]
-    task = place.loader.load(info.spec, image_size=size)
-    variables = place.variables(start)
+    info, size = workspace.tasks[params["task"]["name"]], params["image_size"]
+    task = workspace.loader.load(info.spec, image_size=size)
+    variables = workspace.variables(start)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, most in params["images"].items():
         labels = task.splits[name].labels
-        index = place.order(f"{info.spec.name}/{name}", labels, params["seed"])[:most]
+        index = workspace.order(f"{info.spec.name}/{name}", labels, params["seed"])[:most]
         features = finetune.extract(
-            place.module,
+            workspace.module,
             params["model"]["preprocess"],
             variables,
             task.splits[name].images[index],
@@ -108,7 +108,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         features=train.shape[1],
         metric=scores.metric,
         dev=scores.value,
-        flops=_flops(step, place, len(train), len(queries)),
+        flops=_flops(step, workspace, len(train), len(queries)),
         wall_s=time.monotonic() - began,
     )
     return Output([record])

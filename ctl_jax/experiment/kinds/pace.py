@@ -26,34 +26,34 @@ _IMAGES, _FEATURES, _FITS = 1600, 2048, 2
 HEADS = "heads"
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the updates that are made, or of the fits."""
     if step.params.get(HEADS):
         return _FITS * heads.flops("ridge", _IMAGES, _FEATURES, _CLASSES, multi_label=False)
-    return sum((_WARM_UP + _MEASURED) * cost for _, cost in _phases(step, place))
+    return sum((_WARM_UP + _MEASURED) * cost for _, cost in _phases(step, workspace))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Makes some updates of each phase, on blank images, and takes the median of their times."""
     if step.params.get(HEADS):
         return _of_heads(step)
     settings, size = step.params["finetune"], step.params["image_size"]
     variables = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), place.shapes(step.inputs.get("weights"))
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), workspace.shapes(step.inputs.get("weights"))
     )
     images = np.zeros((settings["batch_size"], size, size, 3), np.uint8)
     labels = np.zeros(settings["batch_size"], np.int32)
     total = _WARM_UP + _MEASURED
     seconds_a_flop, shares, began = 0.0, 0.0, time.monotonic()
-    for phase, cost in _phases(step, place):
+    for phase, cost in _phases(step, workspace):
         if phase.solver != SGD:
-            taken = _times_of_extraction(step, place, variables, images, phase)
+            taken = _times_of_extraction(step, workspace, variables, images, phase)
         else:
             each = recipe(settings, step.params["model"], dataclasses.asdict(phase))
             start, outputs = step.inputs.get("weights"), padded_outputs(_CLASSES)
             result = finetune.fit(
-                [Leg(place.compiled(each), each, Hyper(1e-3, total, 0, _CLASSES))],
-                place.with_new_head(variables, start, phase.head, size, outputs),
+                [Leg(workspace.compiled(each), each, Hyper(1e-3, total, 0, _CLASSES))],
+                workspace.with_new_head(variables, start, phase.head, size, outputs),
                 images,
                 labels,
                 batch_size=settings["batch_size"],
@@ -67,7 +67,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         id=step.id,
         device=step.params["device"],
         flops_per_second=float(shares / seconds_a_flop),
-        flops=flops(step, place),
+        flops=flops(step, workspace),
         wall_s=time.monotonic() - began,
     )
     return Output([record])
@@ -95,14 +95,14 @@ def _of_heads(step: Step) -> Output:
 
 
 def _times_of_extraction(
-    step: Step, place: Workspace, variables: Tree, images: np.ndarray, phase: Phase
+    step: Step, workspace: Workspace, variables: Tree, images: np.ndarray, phase: Phase
 ) -> list[float]:
     """Seconds of the features of a batch: of a head that is fitted, what takes the time."""
     seconds = []
     for _ in range(_WARM_UP + _MEASURED):
         began = time.perf_counter()
         finetune.extract(
-            place.module,
+            workspace.module,
             step.params["model"]["preprocess"],
             variables,
             images,
@@ -114,7 +114,7 @@ def _times_of_extraction(
     return seconds[_WARM_UP:]
 
 
-def _phases(step: Step, place: Workspace) -> list[tuple[Phase, int]]:
+def _phases(step: Step, workspace: Workspace) -> list[tuple[Phase, int]]:
     """Each phase, and the FLOPs of an update of it, or of the features of a batch."""
     settings, start = step.params["finetune"], step.inputs.get("weights")
     size, images = step.params["image_size"], settings["batch_size"]
@@ -122,10 +122,10 @@ def _phases(step: Step, place: Workspace) -> list[tuple[Phase, int]]:
     for params in step.params["phases"]:
         phase = phase_of(params)
         if phase.solver != SGD:
-            cost = images * place.forward(start, 0, size)
+            cost = images * workspace.forward(start, 0, size)
         else:
             each = recipe(settings, step.params["model"], params)
-            cost = place.costs(each, start, images, size, phase.head)(_CLASSES).step
+            cost = workspace.costs(each, start, images, size, phase.head)(_CLASSES).step
         found.append((phase, cost))
     return found
 

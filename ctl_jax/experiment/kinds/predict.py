@@ -36,24 +36,24 @@ def trial_of(step: Step) -> Step:
     return step.inputs[_OF]
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of a forward pass of each image."""
     trial = trial_of(step)
     examples: int = trial.params["task"]["examples"][step.params["split"]]
-    return examples * evaluate.forward_of(place, trial)
+    return examples * evaluate.forward_of(workspace, trial)
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the network."""
-    return place.shapes(trial_of(step))
+    return workspace.shapes(trial_of(step))
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The variables of the network."""
-    return place.local_variables(trial_of(step))
+    return workspace.local_variables(trial_of(step))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Predicts.
 
     Returns:
@@ -62,12 +62,12 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     """
     began, trial = time.monotonic(), trial_of(step)
     params = trial.params
-    info = place.tasks[params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=params["image_size"])
+    info = workspace.tasks[params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=params["image_size"])
     split, classes = task.splits[step.params["split"]], task.num_classes
-    variables = place.variables(trial)
+    variables = workspace.variables(trial)
     logits = finetune.logits(
-        place.module,
+        workspace.module,
         params["model"]["preprocess"],
         models.resize_head(variables, padded_outputs(classes)),
         split.images,
@@ -92,7 +92,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         mean_average_precision=None if is_one else scores.value,
         params=count,
         params_bytes=_FLOAT_BYTES * count,
-        flops=flops(step, place),
+        flops=flops(step, workspace),
         wall_s=time.monotonic() - began,
     )
     return Output([record], arrays=lambda: _arrays(logits, split.labels))

@@ -36,18 +36,18 @@ def make(config: Config, network: build.Network, task: TaskInfo) -> Step:
     )
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of all its updates, and of its evaluation on dev."""
-    cost, task = _cost(step, place), step.params["task"]
+    cost, task = _cost(step, workspace), step.params["task"]
     return step.params["pretrain"]["steps"] * cost.step + task["examples"]["dev"] * cost.forward
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the whole network, with one output."""
-    return place.whole
+    return workspace.whole
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Trains from random weights, or goes on from the job's last checkpoint.
 
     Raises:
@@ -56,17 +56,17 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
       Stopped: the run was told to stop; what was trained so far is kept.
       Lost: another worker has it.
     """
-    settings, recipe, cost = step.params["pretrain"], _recipe(step), _cost(step, place)
-    assert place.source is not None
-    task = place.loader.load(place.source.spec, whole=True)
-    with kept(job, place, settings["steps"], look_every=_LOG_EVERY) as keeper:
-        result = _fit(step, place, recipe, task, keeper)
+    settings, recipe, cost = step.params["pretrain"], _recipe(step), _cost(step, workspace)
+    assert workspace.source is not None
+    task = workspace.loader.load(workspace.source.spec, whole=True)
+    with kept(job, workspace, settings["steps"], look_every=_LOG_EVERY) as keeper:
+        result = _fit(step, workspace, recipe, task, keeper)
         if result.diverged:
             raise UserError(
                 f"config.pretrain.learning_rate={settings['learning_rate']!r}: the loss was not "
                 f"finite after {result.steps} steps; expected a rate at which pretraining converges"
             )
-        accuracy = _accuracy(place, recipe, task, result.variables)
+        accuracy = _accuracy(workspace, recipe, task, result.variables)
     record = records.PretrainRecord(
         id=step.id,
         task=task.spec.name,
@@ -81,7 +81,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     )
     model = functools.partial(
         build.as_model,
-        place.network,
+        workspace.network,
         result.variables,
         step.params["image_size"],
         recipe.compute_dtype,
@@ -90,10 +90,10 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
     return Output([record], model)
 
 
-def label(step: Step, place: Workspace) -> tuple[str, int]:
+def label(step: Step, workspace: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
-    assert place.source is not None
-    return f"pretrain on {place.source.spec.title}", step.params["pretrain"]["steps"]
+    assert workspace.source is not None
+    return f"pretrain on {workspace.source.spec.title}", step.params["pretrain"]["steps"]
 
 
 def _recipe(step: Step) -> Recipe:
@@ -106,18 +106,18 @@ def _recipe(step: Step) -> Recipe:
     )
 
 
-def _cost(step: Step, place: Workspace) -> Cost:
+def _cost(step: Step, workspace: Workspace) -> Cost:
     batch_size = step.params["pretrain"]["batch_size"]
     size, classes = step.params["image_size"], step.params["task"]["num_classes"]
-    return place.costs(_recipe(step), None, batch_size, size)(classes)
+    return workspace.costs(_recipe(step), None, batch_size, size)(classes)
 
 
 def _fit(
-    step: Step, place: Workspace, recipe: Recipe, task: data.Task, keeper: Keeper
+    step: Step, workspace: Workspace, recipe: Recipe, task: data.Task, keeper: Keeper
 ) -> finetune.FitResult:
     settings, train = step.params["pretrain"], task.splits["train"]
     seed, total = settings["seed"], settings["steps"]
-    variables = models.init(place.module, jax.random.key(seed), step.params["image_size"])
+    variables = models.init(workspace.module, jax.random.key(seed), step.params["image_size"])
     variables = models.with_head(variables, task.num_classes)
     init = functools.partial(finetune.init_state, recipe, seed=seed)
     start = keeper.resume(lambda phase: jax.eval_shape(init, variables))
@@ -126,24 +126,24 @@ def _fit(
     )
     with interrupts.deferred():
         return finetune.fit(
-            [Leg(place.compiled(recipe), recipe, hyper)],
+            [Leg(workspace.compiled(recipe), recipe, hyper)],
             variables,
             train.images,
             train.labels,
             batch_size=settings["batch_size"],
             seed=seed,
             log_every=_LOG_EVERY,
-            on_log=lambda entry: place.show(entry.step),
+            on_log=lambda entry: workspace.show(entry.step),
             start=start,
             on_chunk=keeper,
         )
 
 
-def _accuracy(place: Workspace, recipe: Recipe, task: data.Task, variables: Tree) -> float:
+def _accuracy(workspace: Workspace, recipe: Recipe, task: data.Task, variables: Tree) -> float:
     """On dev of the source task."""
     dev = task.splits["dev"]
     return finetune.evaluate(
-        place.module,
+        workspace.module,
         recipe.preprocess,
         variables,
         dev.images,

@@ -58,13 +58,13 @@ def make(
     return Step("prune", params, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the batch that the criterion looks at; nothing where weights alone are looked at."""
     params = step.params
     if "task" not in params:
         return 0
     task, criterion, count = params["task"], params["criterion"], _images(step)
-    multi_label = place.tasks[task["name"]].spec.kind == "multi_label"
+    multi_label = workspace.tasks[task["name"]].spec.kind == "multi_label"
 
     def counted() -> int:
         side, classes = params["image_size"], task["num_classes"]
@@ -72,37 +72,39 @@ def flops(step: Step, place: Workspace) -> int:
         if multi_label:
             labels = jax.ShapeDtypeStruct((count, classes), jnp.uint8)
         return importance_flops(
-            place.module,
-            traced(step, place, side, count),
-            shapes_cut(step, place),
+            workspace.module,
+            traced(step, workspace, side, count),
+            shapes_cut(step, workspace),
             jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32),
             labels,
             criterion=criterion,
             num_classes=classes,
         )
 
-    network = _architecture(step, place)
+    network = _architecture(step, workspace)
     of_task = params["image_size"], task["num_classes"], multi_label
     key = ("importance", criterion, count, *of_task, network)
-    return place.once(key, counted)
+    return workspace.once(key, counted)
 
 
-def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
+def charge(step: Step, workspace: Workspace, record: records.Record | None) -> Ledger:
     """What it costs."""
-    return Ledger(prune=place.flops(step))
+    return Ledger(prune=workspace.flops(step))
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Of the network that is left; no weights are needed."""
-    return pruning.prune(shapes_cut(step, place), groups_of(step, place), planned(step, place))
+    return pruning.prune(
+        shapes_cut(step, workspace), groups_of(step, workspace), planned(step, workspace)
+    )
 
 
-def run(step: Step, place: Workspace, job: Any) -> Output:
+def run(step: Step, workspace: Workspace, job: Any) -> Output:
     """Scores the channels, and selects those that stay."""
     params = step.params
-    keep = _select(step, place, _scores(step, place))
-    groups = groups_of(step, place)
-    of_config = params["criterion"] == place.config.pruning.criterion
+    keep = _select(step, workspace, _scores(step, workspace))
+    groups = groups_of(step, workspace)
+    of_config = params["criterion"] == workspace.config.pruning.criterion
     cut = Cut(
         params["scope"],
         params["ratio"],
@@ -116,36 +118,38 @@ def run(step: Step, place: Workspace, job: Any) -> Output:
         groups=len(groups),
         cut_groups=cut_groups(keep),
         notes=tuple(notes(groups, keep)),
-        flops=place.flops(step),
+        flops=workspace.flops(step),
         task=params["task"]["name"] if "task" in params else None,
     )
     return Output([record])
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """Cuts the input's variables as the record says."""
-    record: Any = place.store.result(step.id)
+    record: Any = workspace.store.result(step.id)
     keep = pruning.Keep.from_json(record.keep)
-    variables = _one_output(step, place, place.local_variables(step.inputs.get("weights")))
-    return pruning.prune(variables, groups_of(step, place), keep)
+    variables = _one_output(step, workspace, workspace.local_variables(step.inputs.get("weights")))
+    return pruning.prune(variables, groups_of(step, workspace), keep)
 
 
-def kept(step: Step, place: Workspace) -> pruning.Keep:
+def kept(step: Step, workspace: Workspace) -> pruning.Keep:
     """Which channels a finished step chose."""
-    record = place.result(step)
+    record = workspace.result(step)
     assert isinstance(record, records.PruneRecord)
     return pruning.Keep.from_json(record.keep)
 
 
-def planned(step: Step, place: Workspace) -> pruning.Keep:
+def planned(step: Step, workspace: Workspace) -> pruning.Keep:
     """A keep of the sizes that the step's will have.
 
     How many channels a uniform ratio keeps does not depend on their scores. Of another allocation
     the step must be finished.
     """
     if step.params.get("allocation", _UNIFORM) != _UNIFORM:
-        return place.once(("keep", step.id), lambda: kept(step, place))
-    return place.once(("keep", step.id), lambda: _select(step, place, _equal_scores(step, place)))
+        return workspace.once(("keep", step.id), lambda: kept(step, workspace))
+    return workspace.once(
+        ("keep", step.id), lambda: _select(step, workspace, _equal_scores(step, workspace))
+    )
 
 
 def cut_groups(keep: pruning.Keep) -> int:
@@ -166,7 +170,7 @@ def notes(groups: pruning.Groups, keep: pruning.Keep) -> list[str]:
     ]
 
 
-def of_whole(step: Step, place: Workspace) -> pruning.Keep | None:
+def of_whole(step: Step, workspace: Workspace) -> pruning.Keep | None:
     """Which channels of the whole network a step's weights still have, after all cuts before it.
 
     None where there were none. In this process alone, which reads the folder.
@@ -175,25 +179,25 @@ def of_whole(step: Step, place: Workspace) -> pruning.Keep | None:
     # What was regrown has all of them again, whatever was cut before.
     while start is not None and start.kind != "regrow":
         if start.kind == "prune":
-            record: Any = place.store.result(start.id)
+            record: Any = workspace.store.result(start.id)
             before = pruning.Keep.from_json(record.keep)
             keep = before if keep is None else before.compose(keep)
         start = start.inputs.get("weights")
     return keep
 
 
-def shapes_cut(step: Step, place: Workspace) -> Tree:
+def shapes_cut(step: Step, workspace: Workspace) -> Tree:
     """Shapes of the variables that are cut."""
-    shapes = place.shapes(step.inputs.get("weights"))
-    return jax.eval_shape(lambda tree: _one_output(step, place, tree), shapes)
+    shapes = workspace.shapes(step.inputs.get("weights"))
+    return jax.eval_shape(lambda tree: _one_output(step, workspace, tree), shapes)
 
 
-def variables_cut(step: Step, place: Workspace) -> Tree:
+def variables_cut(step: Step, workspace: Workspace) -> Tree:
     """The variables that are cut."""
-    return _one_output(step, place, place.variables(step.inputs.get("weights")))
+    return _one_output(step, workspace, workspace.variables(step.inputs.get("weights")))
 
 
-def _one_output(step: Step, place: Workspace, variables: Tree) -> Tree:
+def _one_output(step: Step, workspace: Workspace, variables: Tree) -> Tree:
     """Variables that are cut, with a head like that of all networks without a task.
 
     Those of a trial have its task's head.
@@ -201,31 +205,33 @@ def _one_output(step: Step, place: Workspace, variables: Tree) -> Tree:
     start = step.inputs.get("weights")
     if start is None or start.kind not in ("finetune", "adapt"):
         return variables
-    return models.new_head(place.module, variables, 1, step.params["image_size"])
+    return models.new_head(workspace.module, variables, 1, step.params["image_size"])
 
 
-def _architecture(step: Step, place: Workspace) -> Any:
+def _architecture(step: Step, workspace: Workspace) -> Any:
     """What tells the network that is cut from others; None of the whole one."""
     start = step.inputs.get("weights")
     if start is None or start.kind == "pretrain":
         return None
-    found = place.architecture(start)
-    return None if found == place.architecture(None) else found
+    found = workspace.architecture(start)
+    return None if found == workspace.architecture(None) else found
 
 
-def groups_of(step: Step, place: Workspace) -> pruning.Groups:
+def groups_of(step: Step, workspace: Workspace) -> pruning.Groups:
     """Channel groups of the network that is cut."""
-    return traced(step, place, place.config.data.image_size, 2)
+    return traced(step, workspace, workspace.config.data.image_size, 2)
 
 
-def traced(step: Step, place: Workspace, image_size: int, images: int) -> pruning.Groups:
+def traced(step: Step, workspace: Workspace, image_size: int, images: int) -> pruning.Groups:
     """The same as a program of a batch of images of this size."""
-    network, batch_size = _architecture(step, place), min(images, 2)
-    if network is None and batch_size > 1 and image_size == place.config.data.image_size:
-        return place.groups
-    return place.once(
+    network, batch_size = _architecture(step, workspace), min(images, 2)
+    if network is None and batch_size > 1 and image_size == workspace.config.data.image_size:
+        return workspace.groups
+    return workspace.once(
         ("groups", image_size, batch_size, network),
-        lambda: build.trace_groups(place.module, shapes_cut(step, place), image_size, batch_size),
+        lambda: build.trace_groups(
+            workspace.module, shapes_cut(step, workspace), image_size, batch_size
+        ),
     )
 
 
@@ -233,25 +239,25 @@ def _images(step: Step) -> int:
     return min(_IMAGES, step.params["task"]["examples"]["train"])
 
 
-def _scores(step: Step, place: Workspace) -> Mapping[str, Any]:
+def _scores(step: Step, workspace: Workspace) -> Mapping[str, Any]:
     params, start = step.params, step.inputs.get("weights")
     if params["weights"] is None and (
         start is None or (start.kind == "shorten" and not start.inputs)
     ):
-        return _equal_scores(step, place)
-    variables, seed = variables_cut(step, place), params.get("seed", 0)
+        return _equal_scores(step, workspace)
+    variables, seed = variables_cut(step, workspace), params.get("seed", 0)
     normalise = _normalise(step)
     if "task" not in params:
         criterion = params["criterion"]
-        groups = groups_of(step, place)
+        groups = groups_of(step, workspace)
         return pruning.score(groups, variables, criterion, seed=seed, normalise=normalise)
-    info = place.tasks[params["task"]["name"]]
-    train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
-    index = place.order(info.spec.name, train.labels, seed)[: _images(step)]
+    info = workspace.tasks[params["task"]["name"]]
+    train = workspace.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
+    index = workspace.order(info.spec.name, train.labels, seed)[: _images(step)]
     return importance(
-        place.module,
+        workspace.module,
         params["model"]["preprocess"],
-        traced(step, place, params["image_size"], len(index)),
+        traced(step, workspace, params["image_size"], len(index)),
         variables,
         train.images[index],
         train.labels[index],
@@ -272,14 +278,14 @@ def _normalise(step: Step) -> str:
     return "none" if pruning.CRITERIA[step.params["criterion"]].needs == "gradients" else "mean"
 
 
-def _equal_scores(step: Step, place: Workspace) -> Mapping[str, Any]:
-    return {name: np.zeros(group.size) for name, group in groups_of(step, place).items()}
+def _equal_scores(step: Step, workspace: Workspace) -> Mapping[str, Any]:
+    return {name: np.zeros(group.size) for name, group in groups_of(step, workspace).items()}
 
 
-def _select(step: Step, place: Workspace, scores: Any) -> pruning.Keep:
+def _select(step: Step, workspace: Workspace, scores: Any) -> pruning.Keep:
     allocation = step.params.get("allocation", _UNIFORM)
     return pruning.select(
-        groups_of(step, place),
+        groups_of(step, workspace),
         scores,
         ratio=step.params["ratio"],
         scope=step.params["scope"],

@@ -58,7 +58,7 @@ def make(
     return Step("recalibrate", params, {"weights": start})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of a forward pass of the whole network, with what the correction takes, and of what is left.
 
     They follow from widths alone.
@@ -66,49 +66,51 @@ def flops(step: Step, place: Workspace) -> int:
     params, cut = step.params, step.inputs["weights"]
     total, size, images = 0, params["image_size"], params["images"]
     if params["lsq"]:
-        whole = prune.shapes_cut(cut, place)
+        whole = prune.shapes_cut(cut, workspace)
         batch = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-        keep = prune.planned(cut, place)
+        keep = prune.planned(cut, workspace)
         # Of networks of the same widths the same, and of each image.
-        of_batch, solutions = place.once(
+        of_batch, solutions = workspace.once(
             ("correction", size, *keep.sizes.values(), *(len(kept) for kept in keep.values())),
-            lambda: pruning.correction_flops(prune.traced(cut, place, size, 2), whole, keep, batch),
+            lambda: pruning.correction_flops(
+                prune.traced(cut, workspace, size, 2), whole, keep, batch
+            ),
         )
         total += images * of_batch // 2 + solutions
-    if params["statistics"] and place.shapes(cut)["batch_stats"]:
-        total += images * place.forward(cut, 0, size)
+    if params["statistics"] and workspace.shapes(cut)["batch_stats"]:
+        total += images * workspace.forward(cut, 0, size)
     return total
 
 
-def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
+def charge(step: Step, workspace: Workspace, record: records.Record | None) -> Ledger:
     """What it costs."""
-    return Ledger(prune=place.flops(step))
+    return Ledger(prune=workspace.flops(step))
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of its input."""
-    return place.shapes(step.inputs["weights"])
+    return workspace.shapes(step.inputs["weights"])
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Corrects readers, then estimates statistics; what changed are its arrays, by path."""
     began, params, cut = time.monotonic(), step.params, step.inputs["weights"]
-    info = place.tasks[params["task"]["name"]]
-    train = place.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
-    order = place.order(info.spec.name, train.labels, params["seed"])
+    info = workspace.tasks[params["task"]["name"]]
+    train = workspace.loader.load(info.spec, image_size=params["image_size"]).splits["train"]
+    order = workspace.order(info.spec.name, train.labels, params["seed"])
     images = train.images[order[: params["images"]]]
-    variables, changed, notes = place.variables(cut), dict[str, np.ndarray](), list[str]()
+    variables, changed, notes = workspace.variables(cut), dict[str, np.ndarray](), list[str]()
     if params["lsq"]:
-        corrected = _corrected(step, place, images)
+        corrected = _corrected(step, workspace, images)
         notes += corrected.notes
         variables = pruning.prune(
-            corrected.variables, prune.groups_of(cut, place), prune.kept(cut, place)
+            corrected.variables, prune.groups_of(cut, workspace), prune.kept(cut, workspace)
         )
         leaves = flatten_dict(variables, sep="/")
         changed |= {path: np.asarray(leaves[path]) for path in corrected.paths}
     if params["statistics"]:
         found = recalibrate.statistics(
-            place.module,
+            workspace.module,
             params["model"]["preprocess"],
             variables,
             images,
@@ -128,28 +130,28 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         ),
         examples=len(images),
         notes=tuple(notes),
-        flops=place.flops(step),
+        flops=workspace.flops(step),
         wall_s=time.monotonic() - began,
     )
     return Output([record], arrays=lambda: changed)
 
 
-def _corrected(step: Step, place: Workspace, images: np.ndarray) -> pruning.Correction:
+def _corrected(step: Step, workspace: Workspace, images: np.ndarray) -> pruning.Correction:
     cut = step.inputs["weights"]
-    whole = prune.variables_cut(cut, place)
+    whole = prune.variables_cut(cut, workspace)
     preprocess = models.Preprocess.parse(step.params["model"]["preprocess"])
 
     def batches() -> Iterator[jax.Array]:
         for batch in np.array_split(images, -(-len(images) // _BATCH)):
             yield preprocess(jnp.asarray(batch))
 
-    groups = prune.traced(cut, place, step.params["image_size"], len(images))
-    return pruning.correct(groups, whole, prune.kept(cut, place), batches())
+    groups = prune.traced(cut, workspace, step.params["image_size"], len(images))
+    return pruning.correct(groups, whole, prune.kept(cut, workspace), batches())
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """Its input's variables with what it changed."""
-    return place.changed(step, step.inputs["weights"])
+    return workspace.changed(step, step.inputs["weights"])
 
 
 register("recalibrate", Kind(1, flops, run, shapes, restore, charge=charge, makes_arrays=True))

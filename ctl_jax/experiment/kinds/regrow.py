@@ -32,33 +32,33 @@ def make(trained: Step, whole: Step | None, network: Mapping[str, Any]) -> Step:
     return Step("regrow", dict(network), inputs)
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Nothing."""
     return 0
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Those of the network that was cut."""
-    return place.shapes(step.inputs.get(_WHOLE))
+    return workspace.shapes(step.inputs.get(_WHOLE))
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Says how large it is."""
     task = trained_on(step)
     assert task is not None
-    params = models.count_params(place.shapes(step))
+    params = models.count_params(workspace.shapes(step))
     return Output([records.RegrowRecord(id=step.id, task=task, params=params)])
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The network that was cut, with what was trained in the places of what stayed."""
     cut = nearest(step, "prune")
     assert cut is not None
-    record: Any = place.store.result(cut.id)
-    keep, groups = pruning.Keep.from_json(record.keep), prune.groups_of(cut, place)
-    whole = place.local_variables(step.inputs.get(_WHOLE))
+    record: Any = workspace.store.result(cut.id)
+    keep, groups = pruning.Keep.from_json(record.keep), prune.groups_of(cut, workspace)
+    whole = workspace.local_variables(step.inputs.get(_WHOLE))
     head = whole["params"]["head"]
-    trained = models.set_head(place.local_variables(step.inputs["weights"]), head)
+    trained = models.set_head(workspace.local_variables(step.inputs["weights"]), head)
     # Where the numbers of a cut network are in the whole one.
     numbers = jax.tree.map(lambda leaf: np.arange(np.size(leaf)).reshape(np.shape(leaf)), whole)
     places = models.set_head(pruning.prune(numbers, groups, keep), numbers["params"]["head"])

@@ -36,9 +36,9 @@ def make(trial: Step, until: int, before: Step | None = None) -> Step:
     return Step(KIND, {**trial.params, "until": until}, inputs)
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Of the updates that it adds, and of evaluations on dev."""
-    stretches, begun, until = plan(step, place), rungs.begun(step), step.params["until"]
+    stretches, begun, until = plan(step, workspace), rungs.begun(step), step.params["until"]
     every = step.params["finetune"]["evaluate_every"]
     evaluations = finetune.evaluations_between(begun, until, every)
     # That by which it is compared, unless it is evaluated there anyway.
@@ -48,7 +48,7 @@ def flops(step: Step, place: Workspace) -> int:
     return added + rungs.maps_again(step, stretches) + images * stretches[-1].cost.forward
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Trains, evaluates, and leaves the training for the step that goes on with it.
 
     Returns:
@@ -58,19 +58,19 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
       Stopped: the run was told to stop; the training is saved.
       Lost: another worker has it.
     """
-    began, info = time.monotonic(), place.tasks[step.params["task"]["name"]]
-    task = place.loader.load(info.spec, image_size=step.params["image_size"])
-    stretches, until = plan(step, place), step.params["until"]
-    evaluate, _ = training.evaluator(step, place, task)
+    began, info = time.monotonic(), workspace.tasks[step.params["task"]["name"]]
+    task = workspace.loader.load(info.spec, image_size=step.params["image_size"])
+    stretches, until = plan(step, workspace), step.params["until"]
+    evaluate, _ = training.evaluator(step, workspace, task)
     dev_flops = stretches[-1].cost.forward * len(task.splits["dev"])
     dev, looked, arrays = None, rungs.maps_again(step, stretches), dict[str, np.ndarray]()
-    with training.keeper_of(step, place, job, stretches, evaluate, until) as keeper:
-        result, before_s = training.train(step, place, task, stretches, keeper, until)
+    with training.keeper_of(step, workspace, job, stretches, evaluate, until) as keeper:
+        result, before_s = training.train(step, workspace, task, stretches, keeper, until)
         if not result.diverged:
             dev, is_new = _dev(step, evaluate, result.variables, keeper)
             looked += is_new * dev_flops
             arrays = rungs.arrays(keeper.left())
-    ledger = training.charged(step, place, stretches, result.steps)
+    ledger = training.charged(step, workspace, stretches, result.steps)
     ledger = ledger.add("validate", len(keeper.dev) * dev_flops)
     computed = spent_by(stretches, result.steps) + ledger.validate + looked
     record = records.RungRecord(
@@ -83,7 +83,7 @@ def run(step: Step, place: Workspace, job: Job) -> Output:
         dev=dev,
         diverged=result.diverged,
         ledger=ledger,
-        looked_flops=looked + _looked_before(step, place),
+        looked_flops=looked + _looked_before(step, workspace),
         flops=computed - rungs.before(step, stretches, keeper, dev_flops),
         wall_s=before_s + time.monotonic() - began,
     )
@@ -102,19 +102,19 @@ def _dev(
     return score, is_new
 
 
-def _looked_before(step: Step, place: Workspace) -> int:
+def _looked_before(step: Step, workspace: Workspace) -> int:
     """FLOPs of the looks at the rungs before."""
     before = step.inputs.get(rungs.RUNG)
     if before is None:
         return 0
-    record = place.result(before)
+    record = workspace.result(before)
     assert isinstance(record, records.RungRecord)
     return record.looked_flops
 
 
-def label(step: Step, place: Workspace) -> tuple[str, int]:
+def label(step: Step, workspace: Workspace) -> tuple[str, int]:
     """What a progress bar says, and how many updates there are."""
-    return finetune.label(step, place)[0], step.params["until"]
+    return finetune.label(step, workspace)[0], step.params["until"]
 
 
 def over(

@@ -26,38 +26,38 @@ def make(stages: int, network: Mapping[str, Any], start: Step | None) -> Step:
     return Step("shorten", {"stages": stages, **network}, {"weights": start} if start else {})
 
 
-def flops(step: Step, place: Workspace) -> int:
+def flops(step: Step, workspace: Workspace) -> int:
     """Nothing."""
     return 0
 
 
-def charge(step: Step, place: Workspace, record: records.Record | None) -> Ledger:
+def charge(step: Step, workspace: Workspace, record: records.Record | None) -> Ledger:
     """Nothing."""
     return Ledger()
 
 
-def shapes(step: Step, place: Workspace) -> Tree:
+def shapes(step: Step, workspace: Workspace) -> Tree:
     """Of the stages that stay, with a head of one output on what is left to read."""
-    shortened = models.shorten(place.shapes(step.inputs.get("weights")), step.params["stages"])
+    shortened = models.shorten(workspace.shapes(step.inputs.get("weights")), step.params["stages"])
     size = step.params["image_size"]
-    new = functools.partial(models.new_head, place.module, num_outputs=1, image_size=size)
+    new = functools.partial(models.new_head, workspace.module, num_outputs=1, image_size=size)
     return jax.eval_shape(new, shortened)
 
 
-def run(step: Step, place: Workspace, job: Job) -> Output:
+def run(step: Step, workspace: Workspace, job: Job) -> Output:
     """Says how much is left."""
-    params = models.count_params(place.shapes(step))
+    params = models.count_params(workspace.shapes(step))
     return Output([records.ShortenRecord(id=step.id, stages=step.params["stages"], params=params)])
 
 
-def restore(step: Step, place: Workspace) -> Tree:
+def restore(step: Step, workspace: Workspace) -> Tree:
     """The variables of its input, without the later stages."""
-    return without_later(step, place, place.local_variables(step.inputs.get("weights")))
+    return without_later(step, workspace, workspace.local_variables(step.inputs.get("weights")))
 
 
-def without_later(step: Step, place: Workspace, variables: Tree) -> Tree:
+def without_later(step: Step, workspace: Workspace, variables: Tree) -> Tree:
     """Variables of a whole network, without the later stages, with a head of zeros."""
-    head = jax.tree.map(jnp.zeros_like, place.shapes(step)["params"]["head"])
+    head = jax.tree.map(jnp.zeros_like, workspace.shapes(step)["params"]["head"])
     return models.set_head(models.shorten(variables, step.params["stages"]), head)
 
 

@@ -120,9 +120,9 @@ def case(plan, monkeypatch):
     monkeypatch.setattr(answer, "_LONG", 0)
 
     def make(**keys):
-        place = copy.copy(plan.place)
-        place.config = dataclasses.replace(place.config, **{"keep_models": "best", **keys})
-        changed = dataclasses.replace(plan, place=place)
+        workspace = copy.copy(plan.workspace)
+        workspace.config = dataclasses.replace(workspace.config, **{"keep_models": "best", **keys})
+        changed = dataclasses.replace(plan, workspace=workspace)
         (point,) = changed.points()
         return answer.Case(changed, point, 10**10, {})
 
@@ -240,7 +240,7 @@ def test_training_is_tried_beside_the_head(case, dev, is_taken):
         assert last.params["auto"][look.TRAINED]["dev"] == dev
     # It has what was not spent: two heads on features of one network, one of another, two looks.
     plan, candidates = made.plan, {each.method: each for each in made.plan.candidates()}
-    cut = plan.place.charge(
+    cut = plan.workspace.charge(
         plan.wish(made.point._replace(method=parse_method("filters@0.5:lsq+probe")), 10**10).start,
         made.point.task.spec.name,
         done=False,
@@ -283,8 +283,8 @@ def test_the_least_that_a_budget_has_to_pay_for(case):
         answer.steps(made._replace(budget_flops=1), None)
     least = int(str(error.value).partition("cost ")[2].partition(" ")[0].replace(",", ""))
     (step,) = answer.steps(made._replace(budget_flops=least), None)
-    place = made.plan.place
-    place.loader.load(made.point.task.spec)
+    workspace = made.plan.workspace
+    workspace.loader.load(made.point.task.spec)
     setting = look.setting_of(step, 32)
     assert policy.decide(look.prior(), setting, []).options
     with pytest.raises(UserError, match="enough for 2 images"):

@@ -100,15 +100,15 @@ def test_costs_are_those_of_the_networks(config, make_plan, round_to):
     config.stream.variant, config.methods = "digits", ("auto",)
     config.pruning.round_to = round_to
     plan = make_plan(config)
-    place, found = plan.place, plan.candidates()
+    workspace, found = plan.workspace, plan.candidates()
     assert found is plan.candidates()
     assert len(set(names(plan))) == len(found)
     for candidate in found:
         method = parse_method(candidate.method)
         assert method.name == candidate.method
         start, size = plan.start(method), method.image_size or 16
-        assert candidate.image_flops == place.forward(start, 0, size) > 0
-        assert candidate.features == place.features(start, "taps", size) > 0
+        assert candidate.image_flops == workspace.forward(start, 0, size) > 0
+        assert candidate.features == workspace.features(start, "taps", size) > 0
         assert candidate.fixed_flops == 0
         again = candidates.from_json(json.loads(json.dumps(candidate.to_json())))
         assert again == candidate

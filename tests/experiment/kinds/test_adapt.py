@@ -25,33 +25,33 @@ def made(config, make_plan, tmp_path):
         config.stream.variant, config.methods = "digits", ("dense+adapt",)
         config.budgets.amounts, config.finetune.learning_rates = ("8e8",), (rate,)
         plan = make_plan(config)
-        place = plan.place
-        place.store = Store(tmp_path, {})
-        place.store.create()
+        workspace = plan.workspace
+        workspace.store = Store(tmp_path, {})
+        workspace.store.create()
         step = plan.trial(plan.points()[0]).inputs["weights"].inputs["weights"]
         first = step.inputs["weights"]
         for each, run in [(s, extract.run) for s in first.inputs.values()] + [(first, head.run)]:
-            finish(place, each, run(each, place, Job(each)))
-        return step, place
+            finish(workspace, each, run(each, workspace, Job(each)))
+        return step, workspace
 
     return made
 
 
-def finish(place, step, output):
-    place.store.save(step.id, output.records)
-    place.store.save_arrays(step.id, output.arrays())
+def finish(workspace, step, output):
+    workspace.store.save(step.id, output.records)
+    workspace.store.save_arrays(step.id, output.arrays())
 
 
 def test_only_its_stages_change_and_only_by_the_other_half(made, monkeypatch):
-    step, place = made()
+    step, workspace = made()
     seen = []
     compute = feature_maps.compute
     monkeypatch.setattr(
         feature_maps, "compute", lambda *args: seen.append(args[-1]) or compute(*args)
     )
-    output = adapt.run(step, place, Job(step))
-    finish(place, step, output)
-    before, after = place.variables(None), place.variables(step)
+    output = adapt.run(step, workspace, Job(step))
+    finish(workspace, step, output)
+    before, after = workspace.variables(None), workspace.variables(step)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, jax.device_get(before))
     flat = [flatten_dict(tree, sep="/") for tree in (before, after)]
     changed = {path for path in flat[0] if not np.array_equal(*(tree[path] for tree in flat))}
@@ -61,34 +61,34 @@ def test_only_its_stages_change_and_only_by_the_other_half(made, monkeypatch):
     (record,) = output.records
     assert record.steps == -(-2 * 500 // step.params["finetune"]["batch_size"])
     assert np.isfinite(record.loss)
-    ledger = adapt.charge(step, place, record)
-    assert record.flops == adapt.flops(step, place) == ledger.train + ledger.extract
+    ledger = adapt.charge(step, workspace, record)
+    assert record.flops == adapt.flops(step, workspace) == ledger.train + ledger.extract
     (index,) = seen
-    labels = place.loader.load(place.tasks["digits"].spec).splits["train"].labels
-    assert sorted(index) == sorted(place.order("digits", labels, step.params["seed"], 2))
-    assert not set(index) & set(place.order("digits", labels, step.params["seed"], 1))
+    labels = workspace.loader.load(workspace.tasks["digits"].spec).splits["train"].labels
+    assert sorted(index) == sorted(workspace.order("digits", labels, step.params["seed"], 2))
+    assert not set(index) & set(workspace.order("digits", labels, step.params["seed"], 1))
 
 
 def test_an_interrupted_training_ends_with_the_same_numbers(made, monkeypatch, tmp_path):
-    step, place = made()
+    step, workspace = made()
     # Stopped at its third look, then gone on with.
     asked = itertools.chain([False, False], itertools.repeat(True))
     monkeypatch.setattr(multihost, "stop_requested", functools.partial(next, asked))
     with pytest.raises(interrupts.Stopped):
-        adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
+        adapt.run(step, workspace, Job(step, None, tmp_path / "scratch"))
     monkeypatch.setattr(multihost, "stop_requested", lambda: False)
-    again = adapt.run(step, place, Job(step, None, tmp_path / "scratch"))
-    alone = adapt.run(step, place, Job(step))
+    again = adapt.run(step, workspace, Job(step, None, tmp_path / "scratch"))
+    alone = adapt.run(step, workspace, Job(step))
     assert again.records[0].loss == alone.records[0].loss
     chex.assert_trees_all_equal(dict(again.arrays()), dict(alone.arrays()))
 
 
 def test_nothing_changes_where_it_diverges(made):
-    step, place = made(1e30)
-    output = adapt.run(step, place, Job(step))
-    finish(place, step, output)
+    step, workspace = made(1e30)
+    output = adapt.run(step, workspace, Job(step))
+    finish(workspace, step, output)
     (record,) = output.records
     assert record.loss is None
     assert records.from_json(json.loads(json.dumps(records.to_json(record)))) == record
-    assert record.flops == sum(vars(adapt.charge(step, place, record)).values()) > 0
-    chex.assert_trees_all_equal(place.variables(step), place.variables(None))
+    assert record.flops == sum(vars(adapt.charge(step, workspace, record)).values()) > 0
+    chex.assert_trees_all_equal(workspace.variables(step), workspace.variables(None))

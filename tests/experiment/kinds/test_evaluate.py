@@ -16,29 +16,29 @@ def evaluated(config, make_plan, monkeypatch):
     def evaluated(method) -> tuple[Output, models.Model]:
         config.stream.variant, config.methods = "digits", (method,)
         plan = make_plan(config)
-        place, trial = plan.place, plan.trial(plan.points()[0])
+        workspace, trial = plan.workspace, plan.trial(plan.points()[0])
         start = trial.inputs.get("weights")
         monkeypatch.setattr(
-            place.store, "result", lambda id: prune.run(start, place, None).records[-1]
+            workspace.store, "result", lambda id: prune.run(start, workspace, None).records[-1]
         )
         head = jax.random.normal(jax.random.key(0), (16, 10))
-        variables = models.with_head(place.variables(start), 10)
+        variables = models.with_head(workspace.variables(start), 10)
         variables["params"]["head"]["kernel"] = head
         step = evaluate.make(trial)
-        monkeypatch.setattr(place, "variables", lambda step: variables)
-        (record,) = evaluate.run(step, place, None).records
+        monkeypatch.setattr(workspace, "variables", lambda step: variables)
+        (record,) = evaluate.run(step, workspace, None).records
         assert (record.id, record.trial, record.task) == (step.id, trial.id, "digits")
-        assert record.flops == place.flops(step)
-        return record, place, variables
+        assert record.flops == workspace.flops(step)
+        return record, workspace, variables
 
     return evaluated
 
 
 def test_the_score_on_test_and_the_cost_of_a_prediction(evaluated):
-    record, place, variables = evaluated("filters@0.5")
-    split = place.loader.load(place.tasks["digits"].spec).splits["test"]
+    record, workspace, variables = evaluated("filters@0.5")
+    split = workspace.loader.load(workspace.tasks["digits"].spec).splits["test"]
     images = models.PREPROCESS["nevis"](split.images)
-    logits = models.apply(place.module, variables, images)
+    logits = models.apply(workspace.module, variables, images)
     correct = np.sum(np.argmax(logits, axis=1) == split.labels)
     assert (record.correct, record.examples) == (correct, len(split))
     assert record.score == pytest.approx(correct / len(split))

@@ -33,23 +33,29 @@ def test_features_of_some_images(config, make_plan, split, head):
     (point, *_) = plan.points()
     start = plan.trial(point).inputs["weights"]
     step = start.inputs[f"{split}/0"]
-    output = extract.run(step, plan.place, Job(step))
+    output = extract.run(step, plan.workspace, Job(step))
     found = output.arrays()
-    examples = plan.place.loader.load(point.task.spec).splits[split]
+    examples = plan.workspace.loader.load(point.task.spec).splits[split]
     index = np.arange(len(examples))
     if split == "train":
         index = balance.order(examples.labels, point.seed)
     index = index[: step.params["stop"]]
     chex.assert_trees_all_equal(found["labels"], examples.labels[index])
     expected = finetune.extract(
-        plan.place.module, "imagenet", plan.place.given, examples.images[index], head=head
+        plan.workspace.module, "imagenet", plan.workspace.given, examples.images[index], head=head
     )
     chex.assert_trees_all_equal(found["features"], expected)
     (record,) = output.records
-    width = plan.place.features(None, head, 16)
+    width = plan.workspace.features(None, head, 16)
     assert (record.features, record.stop) == (width, len(index)) == (found["features"].shape[::-1])
-    assert record.flops == len(index) * plan.place.forward(None, 0, 16) == plan.place.flops(step)
-    assert width > models.features(plan.place.module, plan.place.given, _image()).shape[1] - 1
+    assert (
+        record.flops
+        == len(index) * plan.workspace.forward(None, 0, 16)
+        == plan.workspace.flops(step)
+    )
+    assert (
+        width > models.features(plan.workspace.module, plan.workspace.given, _image()).shape[1] - 1
+    )
 
 
 def _image():

@@ -25,10 +25,10 @@ def test_training_again_is_that_of_a_task_whose_train_has_dev(one_trial, thirds)
     expected = other.run().model()
     step = final.make(made.step)
     assert step.params["task"]["examples"]["train"] == len(joined)
-    (record,) = final.run(step, made.place, Job(step)).records
+    (record,) = final.run(step, made.workspace, Job(step)).records
     test = task.splits["test"]
     score = finetune.evaluate(
-        made.place.module,
+        made.workspace.module,
         made.step.params["model"]["preprocess"],
         models.resize_head(expected.variables, padded_outputs(6)),
         test.images,
@@ -48,7 +48,7 @@ def test_training_again_is_that_of_a_task_whose_train_has_dev(one_trial, thirds)
     )
     trial = made.run().records[-1]
     assert record.flops == trial.spent_flops + len(test) * trial.forward_flops
-    assert record.flops == final.flops(step, made.place)
+    assert record.flops == final.flops(step, made.workspace)
 
 
 def test_a_run_has_each_search_on_test_once(config, console, tmp_path):
@@ -84,5 +84,5 @@ def test_a_run_has_each_search_on_test_once(config, console, tmp_path):
 def test_a_training_that_diverges_has_no_score(one_trial, thirds):
     made = one_trial(thirds("multi_label")).with_(learning_rate=1e30)
     step = final.make(made.step)
-    (record,) = final.run(step, made.place, Job(step)).records
+    (record,) = final.run(step, made.workspace, Job(step)).records
     assert (record.diverged, record.score, record.low) == (True, None, None)

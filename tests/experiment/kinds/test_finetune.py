@@ -26,14 +26,14 @@ def logits(output, images):
 
 def cost(trial):
     """Of each of a trial's phases."""
-    return [stretch.cost for stretch in trial_steps.plan(trial.step, trial.place)]
+    return [stretch.cost for stretch in trial_steps.plan(trial.step, trial.workspace)]
 
 
 def evaluations(trial):
     """What a trial was planned to cost beyond its training, in FLOPs."""
-    stretches = trial_steps.plan(trial.step, trial.place)
+    stretches = trial_steps.plan(trial.step, trial.workspace)
     trained = sum(stretch.updates * stretch.cost.step for stretch in stretches)
-    return trial.place.flops(trial.step) - trained
+    return trial.workspace.flops(trial.step) - trained
 
 
 def test_a_task_with_several_labels_is_scored_by_mean_average_precision(one_trial, thirds):
@@ -74,7 +74,7 @@ def test_the_model_has_the_tasks_classes_and_says_where_it_is_from(one_trial, th
     assert model.options == {"stages": (1, 1), "width": 8}
     assert model.notes == {"step": trial.step.id, "task": "thirds", "method": "scratch"}
     chex.assert_trees_all_equal_shapes_and_dtypes(
-        model.variables, trial_steps.shapes(trial.step, trial.place)
+        model.variables, trial_steps.shapes(trial.step, trial.workspace)
     )
 
 
@@ -138,7 +138,7 @@ def test_evaluations_on_the_way_are_recorded_and_paid_for(best_of_three):
 def test_each_phase_has_its_share_of_the_budget_and_its_own_cost(two_phases):
     output = two_phases.run()
     record = output.records[-1]
-    probe, rest = trial_steps.plan(two_phases.step, two_phases.place)
+    probe, rest = trial_steps.plan(two_phases.step, two_phases.workspace)
     budget = record.budget_flops
     assert probe.updates == int(0.2 * budget) // probe.cost.step
     assert rest.updates == (budget - probe.updates * probe.cost.step) // rest.cost.step
@@ -149,7 +149,7 @@ def test_each_phase_has_its_share_of_the_budget_and_its_own_cost(two_phases):
     spent = probe.updates * probe.cost.step + rest.updates * rest.cost.step
     assert record.spent_flops == record.ledger.train == spent <= budget
     assert spent + rest.cost.step > budget
-    assert two_phases.place.flops(two_phases.step) == spent + record.ledger.validate
+    assert two_phases.workspace.flops(two_phases.step) == spent + record.ledger.validate
     assert record.flops_per_step == round(spent / record.steps)
     log = [line for line in output.records if isinstance(line, records.TrainRecord)]
     paid = [
@@ -173,7 +173,7 @@ def test_what_is_frozen_below_is_computed_once_an_image(
     config.finetune.flip = False
     phase = {"train": ["stage2*", "head/*"], "batch_norm": "batch", "share": 1.0, "rate": 1.0}
     trial = one_trial(thirds("single_label")).with_(phases=[{**phase, "cached": True}])
-    whole, (stretch,) = trial.run(), trial_steps.plan(trial.step, trial.place)
+    whole, (stretch,) = trial.run(), trial_steps.plan(trial.step, trial.workspace)
     examples, batch_size = len(trial.task.splits["train"]), config.finetune.batch_size
     record, step = whole.records[-1], stretch.cost.step
     assert stretch.recipe.entrance == ("stage2_block1", 16)
@@ -183,14 +183,14 @@ def test_what_is_frozen_below_is_computed_once_an_image(
     assert record.flops_per_step == step
     spent = record.ledger.extract + record.ledger.train
     assert record.spent_flops == spent <= record.budget_flops < spent + step
-    assert trial.place.flops(trial.step) == spent + record.ledger.validate
+    assert trial.workspace.flops(trial.step) == spent + record.ledger.validate
     log = [line for line in whole.records if isinstance(line, records.TrainRecord)]
     assert [line.flops for line in log] == [
         record.ledger.extract + line.step * step for line in log
     ]
     # Where they are computed in each update, there are fewer.
     each_time = one_trial(thirds("single_label")).with_(phases=[phase])
-    (other,) = trial_steps.plan(each_time.step, each_time.place)
+    (other,) = trial_steps.plan(each_time.step, each_time.workspace)
     assert (other.recipe.entrance, other.maps) == (None, 0)
     assert other.cost.step == step + batch_size * stretch.cost.map
     assert other.updates < record.steps

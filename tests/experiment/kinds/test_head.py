@@ -55,7 +55,7 @@ def test_what_judges_a_head_is_part_of_what_it_is(wish):
 def test_a_head_that_is_judged_on_what_is_left_out_does_not_see_dev(wish, judged_on, depends):
     plan, wish = wish
     rng = np.random.default_rng(0)
-    width = plan.place.features(None, "taps", 16)
+    width = plan.workspace.features(None, "taps", 16)
     there = {}
 
     def arrays(step):
@@ -66,11 +66,11 @@ def test_a_head_that_is_judged_on_what_is_left_out_does_not_see_dev(wish, judged
             there[step.id] = {extract.FEATURES: features.astype(np.float32), extract.LABELS: labels}
         return there[step.id]
 
-    place = types.SimpleNamespace(arrays=arrays, forward=plan.place.forward)
+    workspace = types.SimpleNamespace(arrays=arrays, forward=plan.workspace.forward)
 
     def run():
         step = head.make(wish, 300, judged_on=judged_on)
-        output = head.run(step, place, Job(step))
+        output = head.run(step, workspace, Job(step))
         return output.records[0], output.arrays()
 
     record, made = run()

@@ -91,10 +91,10 @@ class Place:
 
 
 def test_the_first_look_computes_nothing():
-    place, step = Place(), a_look()
-    record = place.run(step)
+    workspace, step = Place(), a_look()
+    record = workspace.run(step)
     assert (record.looks, record.flops, record.spent_flops) == ((), 0, 0)
-    assert look.flops(step, place) == 0
+    assert look.flops(step, workspace) == 0
     assert record.native_side == 48
     assert {option.method for option in record.options} <= {"dense", STAGES.method, CUT.method}
     assert record.next_method or record.answers
@@ -102,11 +102,11 @@ def test_the_first_look_computes_nothing():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_a_look_fits_heads_on_what_is_there(multi_label):
-    place = Place(multi_label)
+    workspace = Place(multi_label)
     first = a_look(multi_label=multi_label)
-    place.run(first)
+    workspace.run(first)
     step = a_look("dense", 150, first, multi_label=multi_label)
-    record = place.run(step)
+    record = workspace.run(step)
     (seen,) = record.looks
     assert (seen.method, seen.images, seen.fitted) == ("dense", 150, (150, 75, 150))
     assert seen.of == ("dense", "dense", STAGES.method)
@@ -114,42 +114,42 @@ def test_a_look_fits_heads_on_what_is_there(multi_label):
     columns = [slice(None), slice(None), slice(4, 9)]
     for images, score, part in zip(seen.fitted, seen.scores, columns, strict=True):
         shards = [
-            heads.Shard(place.features[a:b, part], place.labels[a:b])
+            heads.Shard(workspace.features[a:b, part], workspace.labels[a:b])
             for a, b in ((0, min(120, images)), (120, images))
             if a < b
         ]
         fitted = heads.fit("ridge", shards, CLASSES, multi_label=multi_label, seed=0)
-        entropy = look.label_entropy(place.labels[:images], CLASSES)
+        entropy = look.label_entropy(workspace.labels[:images], CLASSES)
         assert score == expectation.entropy(entropy, fitted.notes["cross_entropy"])
         flops += fitted.flops
     # The first stages' features tell nothing of the classes.
     assert seen.scores[0] > seen.scores[2]
-    assert flops == seen.fit_flops == record.flops <= look.flops(step, place)
+    assert flops == seen.fit_flops == record.flops <= look.flops(step, workspace)
     assert record.spent_flops == 150 * WHOLE.image_flops + flops
     # It knows of the one before.
     following = a_look(CUT.method, 60, step, multi_label=multi_label)
-    assert place.run(following).looks[:1] == record.looks
+    assert workspace.run(following).looks[:1] == record.looks
 
 
 @pytest.fixture
 def looked():
     """A place, and its last look: at two networks, of one of them first stages are seen too."""
-    place = Place()
+    workspace = Place()
     first = a_look()
     second = a_look("dense", 100, first)
     last = a_look(CUT.method, 80, second)
     for step in (first, second, last):
-        place.run(step)
-    return place, last
+        workspace.run(step)
+    return workspace, last
 
 
-def a_trial(place, last, answers, best, results, **inputs):
+def a_trial(workspace, last, answers, best, results, **inputs):
     """The trial of some heads."""
     steps = {}
     for number, (answer, flops) in enumerate(zip(answers, results, strict=True)):
         head = Step("head", {"number": number})
         examples = answer["images"]
-        place.done[head.id] = dataclasses.replace(HEAD, examples=examples, flops=flops)
+        workspace.done[head.id] = dataclasses.replace(HEAD, examples=examples, flops=flops)
         steps["weights" if number == best else f"{look.LOST}/{number}"] = head
     params = {"auto": {"answers": answers, "best": best}}
     return Step("finetune", params, {**steps, look.LOOKED: last, **inputs})
@@ -160,36 +160,38 @@ def answer(candidate, images, solver="ridge"):
 
 
 def test_features_of_each_network_are_charged_once(looked):
-    place, last = looked
-    fits = sum(each.fit_flops for each in place.result(last).looks)
+    workspace, last = looked
+    fits = sum(each.fit_flops for each in workspace.result(last).looks)
     answers = [answer(WHOLE, 200), answer(WHOLE, 200, "kernel"), answer(CUT, 200)]
     cut = CUT.fixed_flops + 200 * CUT.image_flops
     # What is taken is charged by what it starts from: not what it looked at on the way.
-    trial = a_trial(place, last, answers, 0, (1, 20, 300))
-    assert look.searched(trial, place) == Ledger(search=fits + cut + 20 + 300)
-    trial = a_trial(place, last, answers, 2, (1, 20, 300))
-    assert look.searched(trial, place) == Ledger(search=fits + 200 * WHOLE.image_flops + 21)
+    trial = a_trial(workspace, last, answers, 0, (1, 20, 300))
+    assert look.searched(trial, workspace) == Ledger(search=fits + cut + 20 + 300)
+    trial = a_trial(workspace, last, answers, 2, (1, 20, 300))
+    assert look.searched(trial, workspace) == Ledger(search=fits + 200 * WHOLE.image_flops + 21)
     # One head alone: the other network was looked at.
-    trial = a_trial(place, last, answers[:1], 0, (1,))
+    trial = a_trial(workspace, last, answers[:1], 0, (1,))
     looked_at = CUT.fixed_flops + 80 * CUT.image_flops
-    assert look.searched(trial, place) == Ledger(search=fits + looked_at)
+    assert look.searched(trial, workspace) == Ledger(search=fits + looked_at)
     # On fewer images than were looked at.
-    trial = a_trial(place, last, [answer(WHOLE, 30)], 0, (1,))
-    assert look.searched(trial, place) == Ledger(search=fits + looked_at + 70 * WHOLE.image_flops)
+    trial = a_trial(workspace, last, [answer(WHOLE, 30)], 0, (1,))
+    assert look.searched(trial, workspace) == Ledger(
+        search=fits + looked_at + 70 * WHOLE.image_flops
+    )
 
 
 def test_a_network_that_was_trained_and_lost_is_charged(looked):
-    place, last = looked
+    workspace, last = looked
     answers = [answer(WHOLE, 200), answer(CUT, 200)]
-    alone = look.searched(a_trial(place, last, answers, 0, (1, 20)), place)
-    trial = a_trial(place, last, answers, 0, (1, 20))
+    alone = look.searched(a_trial(workspace, last, answers, 0, (1, 20)), workspace)
+    trial = a_trial(workspace, last, answers, 0, (1, 20))
     trial.params["auto"][look.TRAINED] = {"id": "t", "train": 5000, "validate": 40, "dev": 0.5}
-    assert look.searched(trial, place) == alone + Ledger(search=5000, validate=40)
+    assert look.searched(trial, workspace) == alone + Ledger(search=5000, validate=40)
     # Of the one that was trained: both heads lost.
-    trial = a_trial(place, last, answers, None, (1, 20))
-    whole = place.result(last)
+    trial = a_trial(workspace, last, answers, None, (1, 20))
+    whole = workspace.result(last)
     both = 200 * WHOLE.image_flops + CUT.fixed_flops + 200 * CUT.image_flops + 21
-    assert look.searched(trial, place).search == both + sum(x.fit_flops for x in whole.looks)
+    assert look.searched(trial, workspace).search == both + sum(x.fit_flops for x in whole.looks)
 
 
 def test_other_trials_spent_nothing_on_it():
@@ -197,9 +199,9 @@ def test_other_trials_spent_nothing_on_it():
 
 
 def test_what_a_trial_says_of_its_heads(looked):
-    place, last = looked
+    workspace, last = looked
     answers = [answer(WHOLE, 200), answer(CUT, 200, "kernel")]
-    trial = a_trial(place, last, answers, 1, (1, 20))
+    trial = a_trial(workspace, last, answers, 1, (1, 20))
     heads_by_name = {
         "probe": trial.inputs[f"{look.LOST}/0"].id,
         "filters@0.5:lsq+probe@kernel": trial.inputs["weights"].id,
@@ -208,7 +210,7 @@ def test_what_a_trial_says_of_its_heads(looked):
         "chosen": "filters@0.5:lsq+probe@kernel",
         "heads": heads_by_name,
     }
-    assert look.heads_tried(a_trial(place, last, answers, None, (1, 20)))["chosen"] == "dense"
+    assert look.heads_tried(a_trial(workspace, last, answers, None, (1, 20)))["chosen"] == "dense"
 
 
 def test_the_prior_is_a_part_of_what_a_look_is():

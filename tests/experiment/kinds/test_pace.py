@@ -33,21 +33,21 @@ def test_flops_a_second_of_a_methods_phases(measured, monkeypatch):
 
     monkeypatch.setattr(pace.finetune, "fit", timed)
     monkeypatch.setattr(pace, "_times_of_extraction", lambda *args: [2.0])
-    output = pace.run(step, plan.place, Job(step))
+    output = pace.run(step, plan.workspace, Job(step))
     assert output.model is None
     (record,) = output.records
-    costs = [cost for _, cost in pace._phases(step, plan.place)]
+    costs = [cost for _, cost in pace._phases(step, plan.workspace)]
     shares = [phase["share"] for phase in step.params["phases"]]
     # So many seconds a FLOP as the phases take together, each for its share of the budget.
     seconds = sum(2 * share / cost for share, cost in zip(shares, costs, strict=True))
     assert record.flops_per_second == pytest.approx(sum(shares) / seconds)
-    assert record.flops == plan.place.flops(step) == 13 * sum(costs)
+    assert record.flops == plan.workspace.flops(step) == 13 * sum(costs)
     assert record.id == step.id
 
 
 def test_a_budget_pays_for_as_long_as_the_record_says(measured):
     step, plan = measured("scratch")
-    (record,) = pace.run(step, plan.place, Job(step)).records
+    (record,) = pace.run(step, plan.workspace, Job(step)).records
     assert record.flops_per_second > 0
 
     class Finished:
@@ -69,6 +69,6 @@ def test_flops_a_second_of_fits(measured, monkeypatch):
     assert fits.id != step.id
     clock = itertools.count(step=2)
     monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
-    (record,) = pace.run(fits, plan.place, Job(fits)).records
-    assert 0 < record.flops <= plan.place.flops(fits)
+    (record,) = pace.run(fits, plan.workspace, Job(fits)).records
+    assert 0 < record.flops <= plan.workspace.flops(fits)
     assert record.flops_per_second == pytest.approx(record.flops / pace._FITS / 2)

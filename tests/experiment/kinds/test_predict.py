@@ -16,20 +16,23 @@ def test_outputs_of_each_image_and_their_scores(one_trial, thirds, monkeypatch, 
     made = one_trial(task)
     output = made.run()
     trial, model = output.records[-1], output.model()
-    monkeypatch.setattr(made.place, "variables", lambda step: model.variables)
-    monkeypatch.setattr(made.place, "shapes", lambda step: model.variables)
+    monkeypatch.setattr(made.workspace, "variables", lambda step: model.variables)
+    monkeypatch.setattr(made.workspace, "shapes", lambda step: model.variables)
     step = predict.make(made.step)
-    found = predict.run(step, made.place, Job(step))
+    found = predict.run(step, made.workspace, Job(step))
     (record,) = found.records
     arrays, split = found.arrays(), task.splits["dev_test"]
     logits = finetune.logits(
-        made.place.module, made.step.params["model"]["preprocess"], model.variables, split.images
+        made.workspace.module,
+        made.step.params["model"]["preprocess"],
+        model.variables,
+        split.images,
     )
     np.testing.assert_array_equal(arrays["targets"], split.labels)
     assert (record.trial, record.examples, record.classes) == (made.step.id, len(split), 6)
     assert (record.params, record.params_bytes) == (trial.params, 4 * trial.params)
     assert record.params == models.count_params(model.variables)
-    assert record.flops == len(split) * trial.forward_flops == predict.flops(step, made.place)
+    assert record.flops == len(split) * trial.forward_flops == predict.flops(step, made.workspace)
     if kind == "multi_label":
         np.testing.assert_allclose(arrays["outputs"], 1 / (1 + np.exp(-logits)), rtol=1e-4)
         expected = average_precision_score(split.labels, arrays["outputs"])

@@ -27,29 +27,29 @@ def run(config, make_plan, monkeypatch):
     def run(scratch=None, **settings):
         config.pretrain.update(settings)
         plan = make_plan(config)
-        plan.place.compiled = functools.partial(_make_step, plan.place.module)
+        plan.workspace.compiled = functools.partial(_make_step, plan.workspace.module)
         step = plan.pretraining
-        return step, plan.place, pretrain.run(step, plan.place, Job(step, None, scratch))
+        return step, plan.workspace, pretrain.run(step, plan.workspace, Job(step, None, scratch))
 
     return run
 
 
 def test_a_record_says_what_it_cost_and_how_good_the_weights_are(run):
-    step, place, output = run()
+    step, workspace, output = run()
     (record,) = output.records
-    examples = place.source.examples["dev"]
+    examples = workspace.source.examples["dev"]
     assert (record.id, record.task, record.steps, record.seed) == (step.id, "digits", 12, 0)
     # All of dev: `data.max_eval_examples` is for the stream's tasks.
     assert examples > 40
     forward = record.flops - 12 * record.flops_per_step
     assert forward % examples == 0
-    assert place.flops(step) == record.flops
+    assert workspace.flops(step) == record.flops
     assert 0 <= record.metric <= 1
     model = output.model()
     assert models.content_hash(model.variables) == record.weights
     assert model.num_classes == 10
     assert model.notes == {"step": step.id, "task": "digits"}
-    task = place.loader.load(place.source.spec, whole=True)
+    task = workspace.loader.load(workspace.source.spec, whole=True)
     scores = finetune.evaluate(
         model.module,
         model.preprocess,

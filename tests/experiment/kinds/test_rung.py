@@ -25,9 +25,9 @@ def trial(request, one_trial, thirds, config, tmp_path):
     config.finetune.log_every, config.finetune.evaluate_every = 2, 4
     config.finetune.report = "best" if request.param == "best" else "last"
     trial = one_trial(thirds("single_label"))
-    (phase,) = trials.plan(trial.step, trial.place)
-    trial.place.store = Store(tmp_path, {})
-    trial.place.store.create()
+    (phase,) = trials.plan(trial.step, trial.workspace)
+    trial.workspace.store = Store(tmp_path, {})
+    trial.workspace.store.create()
     trial = trial.with_(budget_flops=UPDATES * phase.cost.step + 1)
     if request.param == "two phases":
         probe = {"train": ["head/*"], "batch_norm": "frozen", "share": 0.2, "rate": 1.0}
@@ -39,9 +39,9 @@ def trial(request, one_trial, thirds, config, tmp_path):
 def do(trial, step, scratch=None):
     """Runs a step and keeps what it gives."""
     output = dataclasses.replace(trial, step=step).run(scratch)
-    trial.place.store.save(step.id, output.records)
+    trial.workspace.store.save(step.id, output.records)
     if output.arrays:
-        trial.place.store.save_arrays(step.id, output.arrays())
+        trial.workspace.store.save_arrays(step.id, output.arrays())
     return output
 
 
@@ -79,10 +79,10 @@ def test_a_trial_by_rungs_is_that_of_one_go(trial):
     assert changed == {"id", "ledger", "own_flops", "wall_s"}
     made = [each.records[-1] for each in outputs]
     # Of the rungs, 8 is a multiple of those updates that are evaluated anyway.
-    dev_flops = 40 * trials.plan(trial.step, trial.place)[-1].cost.forward
+    dev_flops = 40 * trials.plan(trial.step, trial.workspace)[-1].cost.forward
     assert [each.looked_flops for each in made] == [dev_flops, dev_flops, 2 * dev_flops]
     computed = [each.flops for each in made] + [record.own_flops]
-    assert computed == [trial.place.flops(step) for step in (*steps, last, final)]
+    assert computed == [trial.workspace.flops(step) for step in (*steps, last, final)]
     assert sum(computed) == alone.ledger.total + made[-1].looked_flops
 
 
@@ -97,7 +97,7 @@ def test_a_rung_says_what_a_trial_would_that_ends_there(trial):
         assert [each.dev for each in made] == [dev[4], max(dev[4], dev[8], dev[10])]
     else:
         assert [each.dev for each in made] == [dev[4], dev[10]]
-    stretches = trials.plan(trial.step, trial.place)
+    stretches = trials.plan(trial.step, trial.workspace)
     for record, until, evaluations in zip(made, (4, 10), (1, 2), strict=True):
         assert (record.steps, record.diverged) == (until, False)
         assert record.learning_rate == trial.step.params["learning_rate"]
@@ -136,11 +136,11 @@ def test_one_that_diverged_leaves_nothing(trial):
 @pytest.mark.parametrize("damage", ["content", "meta", "gone"])
 def test_damaged_trainings_are_named(trial, damage):
     (step,), (output,) = climb(trial, 5)
-    path, arrays = trial.place.store.arrays(step.id), dict(output.arrays())
+    path, arrays = trial.workspace.store.arrays(step.id), dict(output.arrays())
     path.unlink()
     if damage != "gone":
         arrays[damage] = arrays[damage] ^ np.uint8(1)
-        trial.place.store.save_arrays(step.id, arrays)
+        trial.workspace.store.save_arrays(step.id, arrays)
     with pytest.raises(DamagedModel) as error:
         dataclasses.replace(trial, step=rungs.finish(trial.step, step, [], 0)).run()
     assert error.value.step.id == step.id

@@ -144,8 +144,8 @@ def made(on_digits):
     config.methods, config.budgets.amounts = ("dense",), ("4e7",)
     config.finetune.learning_rates, config.strategy = RATES, "halving"
     checked = validate(config)
-    place = Workspace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
-    return plan_of(place).strategy
+    workspace = Workspace(checked, TaskLoader(checked.data), Store("nowhere", {}), pytest.fail)
+    return plan_of(workspace).strategy
 
 
 def test_trainings_stay_only_while_it_is_open_which_go_on(strategy):
