@@ -78,7 +78,7 @@ def status(workdir: files.PathLike) -> Status:
         if not trial.diverged:
             ranked.setdefault(trial.task, trial)
     timed = sum(trial.wall_s for trial in trials)
-    pace = sum(map(_computed, trials)) / timed * len(work) if timed else 0
+    pace = sum(trial.computed_flops for trial in trials) / timed * len(work) if timed else 0
     return Status(
         steps=len(wanted),
         done=len(wanted) - len(left),
@@ -88,11 +88,6 @@ def status(workdir: files.PathLike) -> Status:
         best=[ranked[name] for name in workspace.tasks if name in ranked],
         work=work,
     )
-
-
-def _computed(trial: records.TrialRecord) -> int:
-    """FLOPs of a trial that no other one shares."""
-    return trial.ledger.total if trial.own_flops is None else trial.own_flops
 
 
 def _plan(workdir: files.PathLike) -> Plan:

@@ -104,6 +104,11 @@ class TrialRecord(Computed):
     ledger: compute.Ledger
     wall_s: float
 
+    @property
+    def computed_flops(self) -> int:
+        """FLOPs that no other step computed for it; all of them in records without `own_flops`."""
+        return self.ledger.total if self.own_flops is None else self.own_flops
+
 
 @derived("1 - dev_test", after="metric")
 def error(best: TrialRecord, lost: Sequence[TrialRecord]) -> float | None:

@@ -73,7 +73,7 @@ def sharing(table: Table, task: str | None = None) -> Sharing:
     trials = [each for each in table.trials if task in (None, each.task)]
     steps = [each for each in table.prepared if task in (None, each.task)]
     chosen = (flops for where, flops in choices(table).items() if task in (None, where[0]))
-    own = (each.ledger.total if each.own_flops is None else each.own_flops for each in trials)
+    own = (each.computed_flops for each in trials)
     return Sharing(
         charged=sum(trial.ledger.total for trial in trials) + sum(chosen),
         computed=sum(own) + sum(step.flops for step in steps),
