@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -28,11 +29,16 @@ from ctl_jax.finetune import Hyper, Leg
 from ctl_jax.trees import Tree
 
 # The most steps between two looks at the clock, for a checkpoint, and at who has the trial.
-LOOK_EVERY = 10
+_LOOK_EVERY = 10
 
 
 # Scores of a split, by its name and a network's variables.
 Evaluate = Callable[[str, Tree], finetune.Scores]
+
+
+def look_every(settings: Mapping[str, Any]) -> int:
+    """Steps between two such looks, by the "finetune" settings of a step."""
+    return min(settings["log_every"], _LOOK_EVERY)
 
 
 def is_ensemble(step: Step) -> bool:
@@ -157,7 +163,7 @@ def keeper_of(
         total_updates(stretches),
         until=until,
         begin=functools.partial(rungs.read, before, workspace) if before else None,
-        look_every=min(settings["log_every"], LOOK_EVERY),
+        look_every=look_every(settings),
         evaluate=functools.partial(evaluate, "dev"),
         evaluate_every=settings["evaluate_every"],
         keep_best=settings["report"] == "best",

@@ -97,7 +97,7 @@ def run(step: Step, workspace: Workspace, job: Job) -> Output:
     task = workspace.loader.load(info.spec, image_size=params["image_size"])
     stretches = plan(step, workspace)
     total = total_updates(stretches)
-    look_every = min(params["finetune"]["log_every"], training.LOOK_EVERY)
+    look_every = training.look_every(params["finetune"])
     with kept(job, workspace, total, look_every=look_every) as keeper:
         result, before_s = training.train(step, workspace, task, stretches, keeper)
         changed = {}

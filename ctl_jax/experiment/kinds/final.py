@@ -70,7 +70,7 @@ def run(step: Step, workspace: Workspace, job: Job) -> Output:
     before_s, diverged = 0.0, False
     if trial is None:
         stretches, whole = plan(step, workspace), _with_dev(task)
-        look_every = min(params["finetune"]["log_every"], training.LOOK_EVERY)
+        look_every = training.look_every(params["finetune"])
         with kept(job, workspace, total_updates(stretches), look_every=look_every) as keeper:
             result, before_s = training.train(step, workspace, whole, stretches, keeper)
             variables, diverged = result.variables, result.diverged
