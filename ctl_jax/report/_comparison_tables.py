@@ -57,16 +57,16 @@ def headline(
     """
     budgets = list(at_budget)
     for budget in ends(at_budget):
-        method, mean = chosen[budget], at_budget[budget]
+        method = chosen[budget]
         where = {budgets[0]: "smallest", budgets[-1]: "largest"}.get(budget)
         place = f"the {where} budget" if where and len(budgets) > 1 else "the budget"
         said = f"At {place} ({_label(budget)}) {method} is best on dev"
         said += f", with {leaders[budget].scores[method].shown} on dev_test"
         found = compared.at.get((method, budget))
         if found:
-            said += f": {signed(found.difference)} against {compared.baseline}"
-            if method in mean.relative:
-                said += f", {percent(mean.relative[method].mean)} relative to dense"
+            said += f": {signed(found.difference)} "
+            said += f"or {_percents(found.relative)} " if found.relative else ""
+            said += f"against {compared.baseline}"
             said += _saved(compared, method, budget)
         yield f"{said}.", bool(found and found.difference.excludes_zero)
 
@@ -153,6 +153,38 @@ def difference_rows(
     return _rows(one, compared, methods, budgets)
 
 
+def relative_rows(
+    compared: Comparisons, methods: Sequence[str], budgets: Iterable[str]
+) -> list[Row]:
+    """Rows of the improvement over the baseline in percent, method by budget; bold excludes zero.
+
+    Bold goes by the difference, whose interval is the surer one where the baseline is near zero.
+    """
+
+    def one(method: str, budget: str) -> dict[str, Any]:
+        found = compared.at.get((method, budget))
+        if found is None or found.relative is None:
+            return cell()
+        value, _, interval = _percents(found.relative).partition(" ")
+        is_sure = found.difference.excludes_zero
+        return cell(
+            value,
+            interval=interval.strip("()"),
+            best=is_sure,
+            below=is_sure and found.difference.estimate < 0,
+        )
+
+    return _rows(one, compared, methods, budgets)
+
+
+def _percents(relative: Interval) -> str:
+    """An improvement as people read it: `+12.1% (+3.0% to +24.5%)`."""
+    value = percent(relative.estimate)
+    if relative.low is None or relative.high is None:
+        return value
+    return f"{value} ({percent(relative.low)} to {percent(relative.high)})"
+
+
 def improvement_rows(
     compared: Comparisons, methods: Sequence[str], budgets: Iterable[str]
 ) -> list[Row]:
@@ -204,6 +236,7 @@ def view(compared: Comparisons, methods: Sequence[str], budgets: Axis) -> dict[s
     return {
         "baseline": compared.baseline,
         "difference": difference_rows(compared, methods, budgets),
+        "relative": relative_rows(compared, methods, budgets),
         "improvement": improvement_rows(compared, methods, budgets),
         "saving": saving_rows(compared, methods, budgets),
         "curves": curve_rows(compared),
@@ -283,7 +316,8 @@ def _label(budget: str) -> str:
 
 AT_COLUMNS = (
     *("method", "baseline", "budget", "budget_flops", "tasks", "seeds"),
-    *("difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"),
+    *("difference", "difference_low", "difference_high", "relative", "relative_low"),
+    *("relative_high", "wins", "ties", "losses", "p_holm"),
     *("improvement", "improvement_low", "improvement_high"),
     *("compute_ratio", "compute_ratio_low", "compute_ratio_high", "average_rank"),
 )
@@ -314,6 +348,7 @@ def at_csv(compared: Comparisons, budgets: Axis) -> str:
                 "budget_flops": budgets[budget],
                 **{name: getattr(found, name) for name in ("tasks", "seeds")},
                 **_three("difference", found.difference),
+                **_three("relative", found.relative),
                 **{name: getattr(found, name) for name in ("wins", "ties", "losses")},
                 "p_holm": found.p,
                 **_three("improvement", found.improvement),

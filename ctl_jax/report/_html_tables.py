@@ -57,30 +57,6 @@ def grid(
     return rows
 
 
-def relative_grid(methods: Sequence[str], at_budget: Mapping[str, Mean]) -> list[Row]:
-    """Rows of the improvement over dense, method by budget."""
-    rows = []
-    for method in methods:
-        cells = []
-        for mean in at_budget.values():
-            point = mean.relative.get(method)
-            if point is None:
-                cells.append(cell())
-                continue
-            top = max(other.mean for other in mean.relative.values())
-            cells.append(
-                cell(
-                    percent(point.mean),
-                    spread="" if point.std is None else f"± {100 * point.std:.1f}",
-                    note=f"better on {mean.better[method]} of {len(mean.tasks)}",
-                    top=point.mean == top and point.mean > 0,
-                    below=point.mean < 0,
-                )
-            )
-        rows.append({"method": method, "cells": cells})
-    return [row for row in rows if row["method"] != DENSE]
-
-
 def percent(fraction: float) -> str:
     """A signed percentage with a proper minus."""
     return formatting.percent(fraction).replace("-", formatting.MINUS)

@@ -35,7 +35,7 @@ from ctl_jax.report._comparison_tables import (
     headline,
     losses,
 )
-from ctl_jax.report._html_tables import grid, relative_grid
+from ctl_jax.report._html_tables import grid
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, task_curves, values
@@ -153,7 +153,6 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
             table.seeds,
             leaders=[leaders.get(b) for b in budgets],
         ),
-        "relative_grid": relative_grid(methods, macro),
         "learners": [_learner(each) for each in stream.learners(results.passed, len(table.tasks))],
         "starts": _starts(results),
         "compared": _comparison_tables.view(results.compared, methods, budgets),

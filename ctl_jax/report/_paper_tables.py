@@ -59,12 +59,11 @@ def _sheets(view: Mapping[str, Any]) -> Iterator[tuple[str, Sheet]]:
     if view["has_means"]:
         caption = f"Mean {metric} over tasks (dev_test), with 95% intervals"
         yield "mean_over_tasks", _grid(caption, view["budgets"], view["mean_grid"])
-        if view["relative_grid"]:
-            caption = "Improvement over dense, with standard deviations over seeds"
-            yield "relative_to_dense", _grid(caption, view["budgets"], view["relative_grid"])
     if compared:
         caption = f"Difference in {metric} to {compared['baseline']}, with 95% intervals"
         yield "difference", _grid(caption, view["budgets"], compared["difference"])
+        caption = f"Improvement over {compared['baseline']} in percent, with 95% intervals"
+        yield "relative", _grid(caption, view["budgets"], compared["relative"])
         caption = f"Compute for the accuracy of {compared['baseline']}, as a share of the budget"
         if compared["curves"]:
             yield "compute_ratio", _grid(caption, view["budgets"], compared["saving"])

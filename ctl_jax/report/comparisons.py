@@ -26,6 +26,7 @@ class Comparison(NamedTuple):
       tasks: how many.
       seeds: of the task and method with the fewest.
       difference: dev_test of the method minus that of the baseline, paired by task.
+      relative: the ratio of their means over tasks, less one; None where the baseline's is zero.
       wins: on how many tasks it is above the baseline.
       ties: on how many it is equal.
       losses: on how many it is below.
@@ -39,6 +40,7 @@ class Comparison(NamedTuple):
     tasks: int
     seeds: int
     difference: Interval
+    relative: Interval | None
     wins: int
     ties: int
     losses: int
@@ -186,7 +188,8 @@ def _compared(
     ]
     if not pairs:
         return None
-    differences = np.array([np.mean(ours) - np.mean(theirs) for ours, theirs in pairs])
+    scores = np.array([[np.mean(ours), np.mean(theirs)] for ours, theirs in pairs])
+    differences = scores[:, 0] - scores[:, 1]
     better = [statistics.probability_of_improvement(ours, theirs) for ours, theirs in pairs]
     difference, improvement = statistics.mean_intervals(np.stack([differences, better], axis=1))
     # Means of equal numbers may differ in their last digits.
@@ -198,6 +201,7 @@ def _compared(
         tasks=len(pairs),
         seeds=min(len(each) for pair in pairs for each in pair),
         difference=difference,
+        relative=statistics.relative_interval(*scores.T) if scores[:, 1].any() else None,
         wins=int(np.sum(signs > 0)),
         ties=int(np.sum(signs == 0)),
         losses=int(np.sum(signs < 0)),

@@ -22,6 +22,8 @@ LEVEL = 0.95
 # Of fewer tasks Wilcoxon's test can hardly find anything, and its correction nothing.
 TESTED_TASKS = 10
 _RESAMPLES = 9999
+# Of a ratio of means that is larger no more is known than that.
+_MOST_RATIO = 1e6
 # Exponents of power laws that are tried.
 _EXPONENTS = np.geomspace(0.02, 4, 96)
 
@@ -130,6 +132,27 @@ def mean_intervals(columns: Array) -> list[Interval]:
 def mean_interval(numbers: Sequence[float]) -> Interval:
     """The mean over tasks of one number each, with its interval; see `bootstrap`."""
     return mean_intervals(np.asarray(numbers, np.float64)[:, None])[0]
+
+
+def relative_interval(ours: Array, theirs: Array) -> Interval:
+    """The ratio of two methods' means over tasks, less one, with its interval; see `bootstrap`.
+
+    Tasks count as they do in the means: one with small numbers weighs little. An end is infinite
+    where too many resamples have a baseline of zero.
+
+    Args:
+      ours: scores, [tasks].
+      theirs: those of the baseline, not all zero.
+    """
+
+    def statistic(weights: Array) -> Array:
+        least = np.maximum(weights @ theirs, np.mean(theirs) / _MOST_RATIO)
+        return np.minimum(weights @ ours / least - 1, _MOST_RATIO)[..., None]
+
+    found = bootstrap(statistic, len(ours))[0]
+    if found.high is not None and found.high >= _MOST_RATIO / 2:
+        return found._replace(high=math.inf)
+    return found
 
 
 def signed_rank(differences: Array) -> float:

@@ -76,6 +76,30 @@ def test_the_sign_follows_the_baseline(scores):
         assert (here.wins, here.losses) == (there.losses, there.wins)
 
 
+def test_relative_is_the_ratio_of_means_over_tasks(scores):
+    found = _compare(**scores).at
+    for index, each in enumerate(found.values()):
+        ours, theirs = (scores[m][:, index].mean(axis=1) for m in ("small", "dense"))
+        expected = scipy.stats.bootstrap(
+            (ours, theirs),
+            lambda one, other, axis: one.mean(axis) / other.mean(axis) - 1,
+            paired=True,
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        assert each.relative.estimate == pytest.approx(ours.mean() / theirs.mean() - 1)
+        chex.assert_trees_all_close(each.relative[1:], tuple(expected), atol=2e-3)
+
+
+def test_relative_to_nothing_is_unknown_and_to_next_to_nothing_has_no_upper_end():
+    ours, rarely = np.full((3, 4, 1), 0.5), np.zeros((3, 4, 1))
+    assert _compare(dense=rarely, small=ours).at["small", "1 epochs"].relative is None
+    rarely[0] = 0.3
+    found = _compare(dense=rarely, small=ours).at["small", "1 epochs"].relative
+    assert found.estimate == pytest.approx(4)
+    assert found.high == np.inf
+
+
 def test_improvement_is_over_all_pairs_of_seeds(scores):
     found = _compare(**scores).at["small", "2 epochs"].improvement
     pairs = [

@@ -8,7 +8,7 @@ from PIL import Image
 from ctl_jax import report
 from ctl_jax.errors import UserError
 
-TABLES = ("mean_over_tasks", "relative_to_dense", "difference", "compute_ratio", "ledger")
+TABLES = ("mean_over_tasks", "difference", "relative", "compute_ratio", "ledger")
 
 
 def _bytes(paths):

@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_means(make_records, tables):
     body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
     assert [line.count(" & ") for line in body] == [3] * 4
     assert all(line.endswith(r" \\") for line in body)
-    gains = list(csv.DictReader(io.StringIO(found["relative_to_dense.csv"])))
+    gains = list(csv.DictReader(io.StringIO(found["relative.csv"])))
     for line in gains:
         first = next(iter(expected.values())).relative[line["Method"]].mean
         assert line["100 GFLOP"] == f"{100 * first:+.1f}%"
