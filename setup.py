@@ -68,6 +68,8 @@ setuptools.setup(
         "scikit-learn>=1.5",
         # Comes with jax.
         "scipy>=1.15",
+        # Writes TensorBoard's files; brings neither TensorFlow nor torch.
+        "tensorboardX>=2.6.3",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={

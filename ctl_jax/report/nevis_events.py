@@ -22,9 +22,10 @@ network so far, as it is after the cut, in float32.
 
 import io
 import json
+import pathlib
 import re
-import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,9 +35,10 @@ if __name__ == "__main__":
     # Before the imports below, which look at the environment.
     startup.prepare("ctl_jax.report.nevis_events", with_jax=False)
 
-import google_crc32c
 import numpy as np
 import safetensors.numpy
+import tensorboardX
+from tensorboardX.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
 
 from ctl_jax import files, records
 from ctl_jax.compute import Budget
@@ -50,8 +52,6 @@ _COMMAND = "ctl_jax.report.nevis_events"
 _KINDS = {"multi_label": "MULTI_LABEL_CLASSIFICATION", "single_label": "CLASSIFICATION"}
 # What TensorBoardWriter takes out of an event: what its tags begin with, and its step.
 _PREFIX, _SPLIT, _STEP = "benchmark_metrics", "data_split", "index_of_most_recent_train_event"
-# tensorflow.DataType.DT_STRING.
-_STRING = 7
 
 
 def write(
@@ -202,57 +202,44 @@ def _raw(workdir: files.Path, record: PredictRecord) -> bytes:
 def tensorboard(events: Iterable[Mapping[str, Any]]) -> bytes:
     """The content of a file of TensorBoard events, as dm_nevis's `TensorBoardWriter` logs them.
 
-    Records as of TFRecord files, each an `Event` of tensorflow/core/util/event.proto: first the
-    version of the file, then a summary an event: numbers as simple values, texts as tensors for the
-    text plugin.
+    First the version of the file, then a summary an event: numbers as simple values, texts as
+    tensors for the text plugin.
 
     Args:
       events: numbers and texts by name, with the step and the split.
     """
-    content = _framed(_field(3, b"brain.Event:2"))
-    for event in events:
-        tags = {name: value for name, value in event.items() if name not in (_STEP, _SPLIT)}
-        prefix = f"{_PREFIX}/{event[_SPLIT]}"
-        values = b"".join(_field(1, _value(f"{prefix}/{n}", value)) for n, value in tags.items())
-        step = event[_STEP]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "events")
+        writer = tensorboardX.RecordWriter(str(path))
         # The clock is left out: the same run gives the same bytes.
-        content += _framed(
-            struct.pack("<Bd", 9, step) + b"\x10" + _varint(step) + _field(5, values)
-        )
-    return content
+        writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+        for event in events:
+            values = [
+                _value(f"{_PREFIX}/{event[_SPLIT]}/{name}", value)
+                for name, value in event.items()
+                if name not in (_STEP, _SPLIT)
+            ]
+            step, summary = event[_STEP], summary_pb2.Summary(value=values)
+            made = event_pb2.Event(wall_time=step, step=step, summary=summary)
+            writer.write(made.SerializeToString())
+        writer.close()
+        return path.read_bytes()
 
 
-def _value(tag: str, value: float | str) -> bytes:
+def _value(tag: str, value: float | str) -> Any:
     """A `Summary.Value`."""
-    named = _field(1, tag.encode())
-    if isinstance(value, str):
-        tensor = b"\x08" + _varint(_STRING) + _field(2, b"") + _field(8, value.encode())
-        return named + _field(9, _field(1, _field(1, b"text"))) + _field(8, tensor)
-    return named + struct.pack("<Bf", 21, value)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of a message that has a length: a text, or another message."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _framed(message: bytes) -> bytes:
-    """A record of a TFRecord file."""
-    length = struct.pack("<Q", len(message))
-    return length + _checksum(length) + message + _checksum(message)
-
-
-def _checksum(data: bytes) -> bytes:
-    crc: int = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    if not isinstance(value, str):
+        return summary_pb2.Summary.Value(tag=tag, simple_value=value)
+    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
+    return summary_pb2.Summary.Value(
+        tag=tag,
+        metadata=summary_pb2.SummaryMetadata(plugin_data=plugin),
+        tensor=tensor_pb2.TensorProto(
+            dtype="DT_STRING",
+            tensor_shape=tensor_shape_pb2.TensorShapeProto(),
+            string_val=[value.encode()],
+        ),
+    )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,18 +1,17 @@
 """dm_nevis's form of a run's predictions, read by other means than those that wrote it."""
 
 import json
-import struct
 
-import google_crc32c
 import numpy as np
 import pytest
 import safetensors.numpy
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ctl_jax import records
 from ctl_jax.errors import UserError
 from ctl_jax.report import nevis_events, stream
 from ctl_jax.report._table import read
+
+from .. import event_files
 
 
 @pytest.fixture
@@ -50,57 +49,6 @@ def run(make_records, tmp_path):
     return tmp_path, lines
 
 
-def message():
-    """TensorBoard's Event, as far as it is written: from tensorflow's own numbers of fields."""
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="event.proto", package="t", syntax="proto3")
-
-    def add(name, *fields):
-        made = file.message_type.add(name=name)
-        for number, field, kind, repeated in fields:
-            label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            of = {"type": kinds.TYPE_MESSAGE, "type_name": f".t.{kind}"}
-            of = of if isinstance(kind, str) else {"type": kind}
-            made.field.add(name=field, number=number, label=label, **of)
-
-    add("Plugin", (1, "plugin_name", kinds.TYPE_STRING, False))
-    add("Metadata", (1, "plugin_data", "Plugin", False))
-    add("Tensor", (1, "dtype", kinds.TYPE_INT32, False), (8, "string_val", kinds.TYPE_BYTES, True))
-    add(
-        "Value",
-        (1, "tag", kinds.TYPE_STRING, False),
-        (2, "simple_value", kinds.TYPE_FLOAT, False),
-        (8, "tensor", "Tensor", False),
-        (9, "metadata", "Metadata", False),
-    )
-    add("Summary", (1, "value", "Value", True))
-    add(
-        "Event",
-        (1, "wall_time", kinds.TYPE_DOUBLE, False),
-        (2, "step", kinds.TYPE_INT64, False),
-        (3, "file_version", kinds.TYPE_STRING, False),
-        (5, "summary", "Summary", False),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Event"))
-
-
-def framed(content):
-    """The records of a TFRecord file, whose checksums are right."""
-    unmasked = lambda crc: (crc - 0xA282EAD8) & 0xFFFFFFFF  # noqa: E731
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        for data, stored in (
-            (content[:8], content[8:12]),
-            (content[12 : 12 + length], content[12 + length : 16 + length]),
-        ):
-            crc = google_crc32c.value(data)
-            assert unmasked(struct.unpack("<I", stored)[0]) == (crc >> 15 | crc << 17) & 0xFFFFFFFF
-        yield content[12 : 12 + length]
-        content = content[16 + length :]
-
-
 def test_events_of_a_learner_along_the_stream(run, tmp_path):
     workdir, lines = run
     paths = nevis_events.write(str(workdir), str(tmp_path / "out"), method="scratch")
@@ -123,7 +71,7 @@ def test_events_of_a_learner_along_the_stream(run, tmp_path):
             np.testing.assert_array_equal(saved["targets"], arrays["targets"])
             np.testing.assert_array_equal(saved["outputs"], arrays["outputs"])
     (board,) = [path for path in paths if ".tfevents." in path.name]
-    first, *found = [message().FromString(each) for each in framed(board.read_bytes())]
+    first, *found = event_files.read(board)
     assert first.file_version == "brain.Event:2"
     for event, logged in zip(events, found, strict=True):
         assert logged.step == event["index_of_most_recent_train_event"]
