@@ -1,5 +1,6 @@
-"""Records of the run itself and of its methods; steps make their own."""
+"""A run's records: those of the run itself and of its methods, and all of them in their order."""
 
+import collections
 import dataclasses
 import functools
 import importlib.metadata
@@ -7,18 +8,83 @@ import os
 import pathlib
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 
 import ctl_jax
-from ctl_jax import records
-from ctl_jax.experiment.kinds import prune
+from ctl_jax import files, records
+from ctl_jax.experiment import chains
+from ctl_jax.experiment.finished import Finished
+from ctl_jax.experiment.kept_models import TRIAL, counted, is_so_far
+from ctl_jax.experiment.kinds import prune, rung
 from ctl_jax.experiment.plan import Plan
 from ctl_jax.experiment.steps import Step
 from ctl_jax.experiment.tasks import TaskInfo
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[records.Record]:
+    """All records of what the config asks for, in the plan's order."""
+    store = plan.workspace.store
+    trials = [step for step in wanted.values() if step.kind == TRIAL]
+    others = [step for step in wanted.values() if step.kind != TRIAL and step in finished]
+    counted = _counted(trials, finished)
+    there = [step.id for step in (*others, *counted) if step in finished]
+    loaded = dict(zip(there, files.at_once(store.load, there), strict=True))
+    yield run_record(plan)
+    cuts = collections.Counter(
+        record.cut
+        for step in others
+        for record in loaded[step.id]
+        if isinstance(record, records.PruneRecord)
+    )
+    for step in others:
+        for record in loaded[step.id]:
+            if isinstance(record, records.PruneRecord):
+                # Of a task's images, drawn, or of what a learner trained, there are several of one
+                # name.
+                several = record.task is not None or ":" in record.cut or cuts[record.cut] > 1
+                name = f"{record.cut}-{record.id}" if several else record.cut
+                store.save_keep(name, record.keep)
+            yield record
+    yield from method_records(plan)
+    said: set[str] = set()
+    yield from chains.undecided(plan, finished)
+    # A search by rungs has its trial at last.
+    rungs = (step for step in wanted.values() if step.kind == rung.KIND and step not in finished)
+    yield from map(pending_record, rungs)
+    for step in counted:
+        if step not in finished:
+            yield pending_record(step)
+            continue
+        for record in loaded[step.id]:
+            if isinstance(record, records.TrialRecord):
+                # It may have been done for another stream that has the task.
+                record = dataclasses.replace(record, variant=plan.config.stream.variant)
+            # Each trial says the same of its task.
+            if isinstance(record, records.TaskRecord):
+                if (text := repr(record)) in said:
+                    continue
+                said.add(text)
+            yield record
+
+
+def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
+    """The trials; of those of `auto` the last one that is done, of each search."""
+    there = {step.id for step in counted(trials)}
+    last: dict[Any, Step] = {}
+    for step in trials:
+        is_candidate = step.id in there or is_so_far(step)
+        if "auto" in step.params and step in finished and is_candidate:
+            params = step.params
+            key = (params["task"]["name"], params["method"], params["budget"], params["seed"])
+            if key not in last or is_so_far(last[key]):
+                last[key] = step
+    stay = {step.id for step in last.values()}
+    return [step for step in trials if "auto" not in step.params or step.id in stay]
 
 
 def run_record(plan: Plan) -> records.RunRecord:

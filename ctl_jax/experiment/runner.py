@@ -1,10 +1,8 @@
 """A run from its config to its report: what is done already, and what is left."""
 
-import collections
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -14,7 +12,7 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import cards, chains, predictions, printing, run_records, steps
+from ctl_jax.experiment import cards, predictions, printing, run_records, steps
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.finished import Finished
@@ -22,7 +20,6 @@ from ctl_jax.experiment.jobs import jobs, pause
 from ctl_jax.experiment.kept_models import (
     TRIAL,
     add_rank,
-    counted,
     is_so_far,
     later_search,
     ranks,
@@ -319,7 +316,7 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
     finished = store.finished()
     wanted = steps.closure(plan.strategy(finished))
     left, needed = steps.pending(wanted, finished)
-    lines = list(_lines(plan, wanted, finished))
+    lines = list(run_records.lines(plan, wanted, finished))
     if complete and not left:
         mode = plan.config.keep_models
         store.settle_models(
@@ -337,64 +334,3 @@ def _write(plan: Plan, console: rich.console.Console, *, complete: bool) -> list
         _say(console, f"wrote {path}")
     _say(console, f"\n{report.summary(plain, store.workdir)}")
     return list(left)
-
-
-def _lines(plan: Plan, wanted: dict[str, Step], finished: Finished) -> Iterator[records.Record]:
-    """The records of what the config asks for, in the plan's order."""
-    store = plan.workspace.store
-    trials = [step for step in wanted.values() if step.kind == TRIAL]
-    others = [step for step in wanted.values() if step.kind != TRIAL and step in finished]
-    counted = _counted(trials, finished)
-    there = [step.id for step in (*others, *counted) if step in finished]
-    loaded = dict(zip(there, files.at_once(store.load, there), strict=True))
-    yield run_records.run_record(plan)
-    cuts = collections.Counter(
-        record.cut
-        for step in others
-        for record in loaded[step.id]
-        if isinstance(record, records.PruneRecord)
-    )
-    for step in others:
-        for record in loaded[step.id]:
-            if isinstance(record, records.PruneRecord):
-                # Of a task's images, drawn, or of what a learner trained, there are several of one
-                # name.
-                several = record.task is not None or ":" in record.cut or cuts[record.cut] > 1
-                name = f"{record.cut}-{record.id}" if several else record.cut
-                store.save_keep(name, record.keep)
-            yield record
-    yield from run_records.method_records(plan)
-    said: set[str] = set()
-    yield from chains.undecided(plan, finished)
-    # A search by rungs has its trial at last.
-    rungs = (step for step in wanted.values() if step.kind == rung.KIND and step not in finished)
-    yield from map(run_records.pending_record, rungs)
-    for step in counted:
-        if step not in finished:
-            yield run_records.pending_record(step)
-            continue
-        for record in loaded[step.id]:
-            if isinstance(record, records.TrialRecord):
-                # It may have been done for another stream that has the task.
-                record = dataclasses.replace(record, variant=plan.config.stream.variant)
-            # Each trial says the same of its task.
-            if isinstance(record, records.TaskRecord):
-                if (text := repr(record)) in said:
-                    continue
-                said.add(text)
-            yield record
-
-
-def _counted(trials: Sequence[Step], finished: Finished) -> list[Step]:
-    """The trials; of those of `auto` the last one that is done, of each search."""
-    there = {step.id for step in counted(trials)}
-    last: dict[Any, Step] = {}
-    for step in trials:
-        is_candidate = step.id in there or is_so_far(step)
-        if "auto" in step.params and step in finished and is_candidate:
-            params = step.params
-            key = (params["task"]["name"], params["method"], params["budget"], params["seed"])
-            if key not in last or is_so_far(last[key]):
-                last[key] = step
-    stay = {step.id for step in last.values()}
-    return [step for step in trials if "auto" not in step.params or step.id in stay]
