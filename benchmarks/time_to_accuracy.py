@@ -15,9 +15,10 @@ FILE has weights of a ResNet-50, torchvision's or Keras's, whole or up to conv4.
 The first two see class-balanced images, more and more of them: features are computed once an image,
 a head is fitted at 32, 64, 96, 160, ... images, and the time until a target is that of all features
 up to there and of the one head. Contenders take turns, stretch by stretch, in one process, and
-compile before. Accuracies are of --test images of dev_test, which nobody is charged for. On a
-machine that is not quiet, compare CPU time on one core, where no thread spins while it waits:
-`taskset -c 0 python benchmarks/time_to_accuracy.py --cpu_time ...`.
+compile before. A seed draws the images, their order, crops and flips; of several --seeds the table
+has the median and the range. Accuracies are of --test images of dev_test, which nobody is charged
+for. On a machine that is not quiet, compare CPU time on one core, where no thread spins while it
+waits: `taskset -c 0 python benchmarks/time_to_accuracy.py --cpu_time ...`.
 """
 
 import argparse
@@ -62,7 +63,7 @@ Contender = Callable[[], Iterator[Stage]]
 
 
 class Problem(NamedTuple):
-    """A task, the network that learns it, and FLOPs of an image and of a step of finetuning."""
+    """A task, the network that learns it, FLOPs of an image and of a step of finetuning, a seed."""
 
     model: models.Model
     images: np.ndarray
@@ -72,6 +73,7 @@ class Problem(NamedTuple):
     classes: int
     forward: int
     step: int
+    seed: int
 
 
 def main() -> None:
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--steps", type=int, default=100, help="of finetuning")
     parser.add_argument("--rates", nargs="+", type=float, default=[0.01, 0.03])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--cpu_time", action="store_true", help="compare CPU time")
     arguments = parser.parse_args()
     memory.keep_freed()
@@ -95,16 +98,19 @@ def main() -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     model = models.load_pretrained(arguments.weights, image_size=arguments.size)
     for name in arguments.sets:
-        problem = read(name, model, arguments)
-        curves = race(contenders(problem, arguments), problem, max(arguments.targets), clock)
-        print_table(name, problem, curves, arguments)
+        problems = [read(name, model, arguments, seed) for seed in arguments.seeds]
+        curves = [
+            race(contenders(problem, arguments), problem, max(arguments.targets), clock)
+            for problem in problems
+        ]
+        print_table(name, problems[0], curves, arguments)
 
 
-def read(name: str, model: models.Model, arguments: argparse.Namespace) -> Problem:
+def read(name: str, model: models.Model, arguments: argparse.Namespace, seed: int) -> Problem:
     """The task's class-balanced training images, and those that accuracies are of."""
     task = data.load(data.source_spec(name), arguments.size, arguments.dirs)
     train, test = task.splits["train"], task.splits["dev_test"]
-    order = balanced(train.labels, np.random.default_rng(0))[: arguments.train]
+    order = balanced(train.labels, np.random.default_rng(seed))[: arguments.train]
     few = np.random.default_rng(1).permutation(len(test))[: arguments.test]
     variables = models.with_head(model.variables, task.num_classes)
     image = jax.ShapeDtypeStruct((1, arguments.size, arguments.size, 3), np.float32)
@@ -123,6 +129,7 @@ def read(name: str, model: models.Model, arguments: argparse.Namespace) -> Probl
         task.num_classes,
         compute.flops(represent, variables, image),
         compute.flops(step, state, *batch, hyper),
+        seed,
     )
 
 
@@ -184,13 +191,14 @@ def ours(problem: Problem) -> Iterator[Stage]:
 def cached_features(problem: Problem) -> Iterator[Stage]:
     """PyTorch's features, scikit-learn's logistic regression."""
     import torch
+    import torch_step
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     network = torch_network(problem).eval()
     network.fc = torch.nn.Identity()
-    preprocess = torch_preprocess(problem.model.preprocess)
+    preprocess = torch_step.preprocessor(problem.model.preprocess)
 
     def features(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -234,9 +242,9 @@ def full_finetuning(problem: Problem, rate: float, steps: int) -> Iterator[Stage
     import torch
     import torch_step
 
-    network, generator = torch_network(problem), np.random.default_rng(0)
-    preprocess, crops = torch_preprocess(problem.model.preprocess), finetune.Augmentation()
-    torch.manual_seed(0)
+    network, generator = torch_network(problem), np.random.default_rng(problem.seed)
+    preprocess, crops = torch_step.preprocessor(problem.model.preprocess), finetune.Augmentation()
+    torch.manual_seed(problem.seed)
     trainer = torch_step.TorchTrainer(
         network,
         problem.images[:BATCH],
@@ -288,20 +296,6 @@ def torch_images(images: np.ndarray) -> Any:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
 
 
-def torch_preprocess(preprocess: models.Preprocess) -> Callable[[Any], Any]:
-    """What `models.Preprocess` does, of [batch, 3, height, width]."""
-    import torch
-
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
-
-    def call(images: Any) -> Any:
-        if preprocess.channels == "bgr":
-            images = images.flip(1)
-        return (images / preprocess.scale - mean) / std
-
-    return call
-
-
 def race(
     contenders: dict[str, Contender],
     problem: Problem,
@@ -344,30 +338,60 @@ def until(curve: Sequence[Point], target: float) -> Point | None:
 
 
 def print_table(
-    name: str, problem: Problem, curves: dict[str, list[Point]], arguments: argparse.Namespace
+    name: str,
+    problem: Problem,
+    by_seed: Sequence[dict[str, list[Point]]],
+    arguments: argparse.Namespace,
 ) -> None:
-    """Of each target: seconds and TFLOP of each contender, and what ours takes of them."""
+    """Of each target: seconds and TFLOP of each contender, and what they are of ours."""
     unit = "CPU seconds" if arguments.cpu_time else "seconds"
-    print(f"\n{name}: {problem.classes} classes, {len(problem.labels)} training images")
+    seeds = ", ".join(map(str, arguments.seeds))
+    print(
+        f"\n{name}: {problem.classes} classes, {len(problem.labels)} training images, seeds {seeds}"
+    )
     for target in arguments.targets:
-        mine = until(curves["ctl_jax"], target)
+        found = {
+            peer: [best_run(of, peer, target) for of in by_seed] for peer in ("ctl_jax", *PEERS)
+        }
         cells = []
-        for peer in ("ctl_jax", *PEERS):
-            runs = [curve for contender, curve in curves.items() if contender.startswith(peer)]
-            if not runs:
+        for peer, runs in found.items():
+            if not all(any(each.startswith(peer) for each in of) for of in by_seed):
                 continue
-            found = [point for curve in runs if (point := until(curve, target))]
-            if not found:
-                best = max(point.accuracy for curve in runs for point in curve)
-                cells.append(f"{peer} not reached ({best:.2f})")
+            if not all(runs):
+                best = [top(of, peer) for of in by_seed]
+                cells.append(f"{peer} not reached ({spread(best, '.2f')})")
                 continue
-            best_run = min(found)
-            cell = f"{peer} {best_run.seconds:.1f} {unit}, {best_run.flops / 1e12:.3f} TFLOP"
-            if mine and peer != "ctl_jax":
-                times = best_run.seconds / mine.seconds, best_run.flops / mine.flops
-                cell += f" ({times[0]:.1f} and {times[1]:.1f} times ours)"
+            seconds = spread([run.seconds for run in runs if run], ".1f")
+            flops = spread([run.flops / 1e12 for run in runs if run], ".3f")
+            cell = f"{peer} {seconds} {unit}, {flops} TFLOP"
+            pairs = [
+                (one, run) for one, run in zip(found["ctl_jax"], runs, strict=True) if one and run
+            ]
+            if peer != "ctl_jax" and len(pairs) == len(runs):
+                times = spread([run.seconds / one.seconds for one, run in pairs], ".1f")
+                compute_too = spread([run.flops / one.flops for one, run in pairs], ".1f")
+                cell += f" ({times} and {compute_too} times ours)"
             cells.append(cell)
         print(f"  {target:.2f}: " + "; ".join(cells), flush=True)
+
+
+def best_run(curves: dict[str, list[Point]], peer: str, target: float) -> Point | None:
+    """Where a contender first has an accuracy, at the best of its rates."""
+    runs = [curve for contender, curve in curves.items() if contender.startswith(peer)]
+    return min((point for curve in runs if (point := until(curve, target))), default=None)
+
+
+def top(curves: dict[str, list[Point]], peer: str) -> float:
+    """The highest accuracy that a contender had."""
+    return max(p.accuracy for name, curve in curves.items() if name.startswith(peer) for p in curve)
+
+
+def spread(numbers: Sequence[float], form: str) -> str:
+    """The median and, of several, the range."""
+    middle = f"{np.median(numbers):{form}}"
+    if len(numbers) == 1:
+        return middle
+    return f"{middle} [{min(numbers):{form}} to {max(numbers):{form}}]"
 
 
 if __name__ == "__main__":

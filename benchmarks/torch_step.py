@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ctl_jax import models
+
 WEIGHT_DECAY, MOMENTUM = 1e-4, 0.9
 
 
@@ -106,6 +108,18 @@ class TorchTrainer:
 def nevis(images: torch.Tensor) -> torch.Tensor:
     """As `models.PREPROCESS["nevis"]`."""
     return images / 127.5 - 1.0
+
+
+def preprocessor(preprocess: models.Preprocess) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What `models.Preprocess` does, of [batch, 3, height, width]."""
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
+
+    def call(images: torch.Tensor) -> torch.Tensor:
+        if preprocess.channels == "bgr":
+            images = images.flip(1)
+        return (images / preprocess.scale - mean) / std
+
+    return call
 
 
 def _augment(
