@@ -1,7 +1,8 @@
-"""Values as a command line writes them: one of them, or a list."""
+"""Values as a command line writes them: one of them, a list, or the name of a Python object."""
 
 import ast
 import decimal
+import importlib
 import re
 import warnings
 from typing import Any
@@ -21,6 +22,15 @@ _EXPECTED = {
 }
 # An element of a list: in quotes, or up to the next comma.
 _ELEMENT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*?))\s*,""")
+
+
+def imported(name: str) -> Any:
+    """What PACKAGE.MODULE:NAME names; raises whatever importing the module raises."""
+    where, _, what = name.partition(":")
+    found: Any = importlib.import_module(where)
+    for part in what.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def is_truth(text: str) -> bool:

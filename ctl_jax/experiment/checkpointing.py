@@ -90,6 +90,7 @@ class Keeper:
         evaluate_every: int = 0,
         keep_best: bool = False,
         is_lost: Callable[[], bool] = lambda: False,
+        on_dev: Callable[[Dev], None] = lambda dev: None,
     ) -> None:
         """Reads nothing yet.
 
@@ -103,6 +104,7 @@ class Keeper:
           evaluate: scores of variables on dev.
           evaluate_every: steps between two calls of it; 0: never.
           keep_best: whether to remember the best weights.
+          on_dev: called with each evaluation as it comes; not with those of a checkpoint.
           is_lost: whether another worker has the training now; asked often.
         """
         self.dev: list[Dev] = []
@@ -117,6 +119,7 @@ class Keeper:
         self._evaluate_every = evaluate_every
         self._keep_best = keep_best
         self._is_lost = is_lost
+        self._on_dev = on_dev
         self._saved_step = -1
         self._saved_time = time.monotonic()
         self._end: Callable[[], Snapshot] | None = None
@@ -201,6 +204,7 @@ class Keeper:
         self.dev.append(Dev(step, scores.value, scores.top5))
         if self._keep_best and (self.best is None or scores.value > self.best.dev.value):
             self.best = Kept(self.dev[-1], jax.device_get(variables))
+        self._on_dev(self.dev[-1])
 
     def _is_due(self) -> bool:
         """Whether to save; the first process decides, and ends what it has lost."""

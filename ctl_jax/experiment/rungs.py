@@ -22,6 +22,7 @@ from ctl_jax.finetune.checkpoints import Checkpoint, Like, check, pack, unpack
 
 # Of a step's inputs: the one that has begun its training.
 RUNG = "rung"
+_TRIAL = "finetune"
 # Of a trial's parameters: which search it has won.
 _WON = "rungs"
 
@@ -38,6 +39,13 @@ def finish(trial: Step, before: Step | None, lost: Sequence[str], flops: int) ->
     params = {**trial.params, _WON: {"lost": list(lost), "flops": flops}}
     inputs = {**trial.inputs, RUNG: before} if before else trial.inputs
     return dataclasses.replace(trial, params=params, inputs=inputs)
+
+
+def whole(step: Step) -> Step:
+    """The trial that a rung, or what goes on with one, is a part of: as it would be in one go."""
+    params = {name: value for name, value in step.params.items() if name not in ("until", _WON)}
+    inputs = {name: start for name, start in step.inputs.items() if name != RUNG}
+    return Step(_TRIAL, params, inputs)
 
 
 def begun(step: Step) -> int:

@@ -12,7 +12,7 @@ import rich.console
 from ctl_jax import files, finetune, interrupts, object_store, records, report
 from ctl_jax.cluster import Worker
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import cards, predictions, printing, run_records, steps
+from ctl_jax.experiment import cards, predictions, printing, run_records, steps, watchers
 from ctl_jax.experiment.checkpointing import Lost
 from ctl_jax.experiment.config import validate
 from ctl_jax.experiment.finished import Finished
@@ -32,6 +32,7 @@ from ctl_jax.experiment.queue import Claim, Queue
 from ctl_jax.experiment.steps import KINDS, Step
 from ctl_jax.experiment.store import Store
 from ctl_jax.experiment.tasks import TaskLoader
+from ctl_jax.experiment.watching import Watching
 from ctl_jax.experiment.workspace import DamagedModel, Workspace
 from ctl_jax.finetune import multihost
 
@@ -65,6 +66,7 @@ def run(
         `Stopped` where `interrupts` are caught.
     """
     checked = validate(config)
+    watching = watchers.find(checked.watch)
     if not multihost.is_first():
         console = rich.console.Console(quiet=True)
     warn = functools.partial(_warn, console)
@@ -89,8 +91,11 @@ def run(
         tasks = _tasks_left(wanted, finished)
     if plan_only:
         return
-    queue = None
+    queue = watch = None
     if multihost.is_first():
+        if watching:
+            about = watchers.Run(store.workdir, run_records.run_record(plan))
+            watch = Watching(watching, about, warn)
         store.create()
         queue = Queue(
             store,
@@ -105,7 +110,7 @@ def run(
     try:
         # Each process of a group has to do the same, so none may leave it anywhere.
         with interrupts.deferred(jax.process_count() > 1):
-            _execute(plan, queue, console, tasks)
+            _execute(plan, queue, console, tasks, watch)
     except object_store.Unreachable:
         raise
     except BaseException:
@@ -157,9 +162,14 @@ def _check_fits(what: str, size: int) -> None:
 
 
 def _execute(
-    plan: Plan, queue: Queue | None, console: rich.console.Console, tasks: Collection[str]
+    plan: Plan,
+    queue: Queue | None,
+    console: rich.console.Console,
+    tasks: Collection[str],
+    watch: Watching | None,
 ) -> None:
     workspace = plan.workspace
+    workspace.watch = watch.see if watch else None
     # What is wrong with their images stops here.
     for name, info in workspace.tasks.items():
         if name in tasks:
@@ -175,6 +185,7 @@ def _execute(
                 contextlib.suppress(Lost),
                 job.claim or contextlib.nullcontext(),
                 _stage(workspace, job.step),
+                watch.following(job.step) if watch else contextlib.nullcontext(),
             ):
                 try:
                     output = KINDS[job.step.kind].run(job.step, workspace, job)
@@ -190,6 +201,8 @@ def _execute(
                         provisional=tally.is_provisional(job.claim) or _diverged(output),
                     ):
                         tally.done(job.step, output.records[-1])
+                        if watch:
+                            watch.see(output.records[-1])
     workspace.progress = None
 
 

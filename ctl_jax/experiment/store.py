@@ -10,6 +10,7 @@ workdir/
   scratch/ID/          of a step that is not done: its checkpoints
   records.jsonl        all records that the config asks for, in the plan's order
   results.csv, report.html, figures/
+  tensorboard/         where config.watch asks for it; see watchers/tensorboard.py
 
 It may be shared by many workers, on a disk, on NFS or in an object store (gs://bucket/run), and
 used with other configs: steps are named by all that decides their numbers.

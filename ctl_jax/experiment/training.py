@@ -10,7 +10,7 @@ import jax
 from ctl_jax import data, finetune, interrupts, models, pruning, records
 from ctl_jax.compute import Ledger
 from ctl_jax.experiment import ensembles, rungs
-from ctl_jax.experiment.checkpointing import Keeper, kept
+from ctl_jax.experiment.checkpointing import Dev, Keeper, kept
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import prune, shorten
 from ctl_jax.experiment.kinds.head import NORM
@@ -22,6 +22,7 @@ from ctl_jax.experiment.stretches import (
     padded_outputs,
     spent_by,
     spent_on_maps,
+    stretch_at,
     total_updates,
 )
 from ctl_jax.experiment.workspace import Workspace
@@ -114,6 +115,11 @@ def train(
     among = None
     if chosen := half(step):
         among = workspace.order(task.spec.name, train.labels, params["seed"], chosen)
+
+    def on_log(entry: finetune.LogEntry) -> None:
+        workspace.show(entry.step)
+        workspace.tell(lambda: train_record(step, stretches, entry))
+
     with interrupts.deferred():
         result = finetune.fit(
             legs,
@@ -124,7 +130,7 @@ def train(
             seed=params["seed"],
             among=among,
             log_every=settings["log_every"],
-            on_log=lambda entry: workspace.show(entry.step),
+            on_log=on_log,
             start=start,
             on_chunk=keeper,
             until=until,
@@ -167,6 +173,33 @@ def keeper_of(
         evaluate=functools.partial(evaluate, "dev"),
         evaluate_every=settings["evaluate_every"],
         keep_best=settings["report"] == "best",
+        on_dev=lambda dev: workspace.tell(lambda: dev_record(step, stretches, dev)),
+    )
+
+
+def train_record(
+    step: Step, stretches: list[Stretch], entry: finetune.LogEntry
+) -> records.TrainRecord:
+    """What a training says of itself every few updates."""
+    return records.TrainRecord(
+        trial=step.id,
+        step=entry.step,
+        flops_per_step=stretch_at(stretches, entry.step).cost.step,
+        flops=spent_by(stretches, entry.step),
+        loss=entry.loss,
+        learning_rate=entry.learning_rate,
+        wall_s=entry.wall_s,
+    )
+
+
+def dev_record(step: Step, stretches: list[Stretch], dev: Dev) -> records.DevRecord:
+    """What it says of a look at dev."""
+    return records.DevRecord(
+        trial=step.id,
+        step=dev.step,
+        flops=spent_by(stretches, dev.step),
+        dev=dev.value,
+        dev_top5=dev.top5,
     )
 
 

@@ -58,6 +58,7 @@ class Workspace:
       loader: of their images.
       store: the run's folder.
       progress: shown meanwhile; None in a plan.
+      watch: called with what a step says of itself while it trains; None where nobody watches.
       warn: called with a line about what is wrong and yet no reason to stop.
     """
 
@@ -74,6 +75,7 @@ class Workspace:
         self.loader = loader
         self.store = store
         self.progress: Progress | None = None
+        self.watch: Callable[[records.Record], None] | None = None
         self.warn = warn
         # One compiled step a recipe; within it jax keeps one program an architecture.
         self.compiled = functools.cache(lambda recipe: finetune.make_step(self.module, recipe))
@@ -84,6 +86,11 @@ class Workspace:
         """Shows how many updates the step at hand has made."""
         if self.progress is not None:
             self.progress.step(updates)
+
+    def tell(self, make: Callable[[], records.Record]) -> None:
+        """Tells those that watch, if there are any, what the step at hand says of itself."""
+        if self.watch is not None:
+            self.watch(make())
 
     @functools.cached_property
     def network(self) -> build.Network:

@@ -1,7 +1,6 @@
 """A user's own Linen module as a network like any other: its last layer becomes `params/head`."""
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ctl_jax import values
 from ctl_jax.errors import UserError, naming
 from ctl_jax.models import _elastic, layers
 from ctl_jax.models.model import Model
@@ -196,11 +196,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _imported(name: str) -> type[nn.Module]:
-    where, _, what = name.partition(":")
     try:
-        found: Any = importlib.import_module(where)
-        for part in what.split("."):
-            found = getattr(found, part)
+        found = values.imported(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"unknown model {name!r}: {error}; expected {_FORM}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):

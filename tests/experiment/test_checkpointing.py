@@ -182,18 +182,20 @@ def test_it_remembers_the_first_of_the_best(clock, scores):
 @pytest.mark.parametrize("stop", [7, 12, 13, 18, 29])
 def test_it_goes_on_with_what_it_knew(clock, scores, caught, stop):
     memory = Memory()
-    first = evaluating(memory, scores, keep_best=True)
+    seen = []
+    first = evaluating(memory, scores, keep_best=True, on_dev=seen.append)
     with pytest.raises(interrupts.Stopped):
         train(first, clock, told=stop)
     assert max(memory.saved) == stop
     with interrupts.catching():
-        again = evaluating(memory, scores, keep_best=True)
+        again = evaluating(memory, scores, keep_best=True, on_dev=seen.append)
         start = again.resume(lambda: None)
         assert int(start.state.step) == stop
         train(again, clock, start=stop)
     # Each step once, whatever was interrupted, and one that was saved first is caught up with.
     assert scores.asked == [6, 12, 18, 24]
     assert [dev.step for dev in again.dev] == [6, 12, 18, 24]
+    assert seen == again.dev
     assert again.best.dev.step == 12
     assert again.best.variables["params"]["w"] == 12
 

@@ -1,6 +1,8 @@
 """Rules: which values of the config's keys make sense."""
 
+import difflib
 import math
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -83,6 +85,19 @@ def canonical_budgets(texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(Budget.parse(text)) for text in texts)
 
 
+def known_watchers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of watchers, each once."""
+    for name in names:
+        if name not in WATCHERS and not re.fullmatch(r"[\w.]+:[\w.]+", name):
+            close = difflib.get_close_matches(name, WATCHERS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(WATCHERS)
+            raise UserError(
+                f"config.watch={name!r}: expected one of {known}, or PACKAGE.MODULE:FUNCTION{hint}"
+            )
+    return tuple(dict.fromkeys(names))
+
+
 POSITIVE = Check(_positive, _A_POSITIVE)
 NOT_NEGATIVE = Check(_not_negative, f"zero or {_A_POSITIVE}")
 FRACTION = Check(_fraction, "a fraction in [0, 1)")
@@ -134,3 +149,5 @@ CRITERION = one_of(pruning.ZERO_SHOT)
 # Filled by experiment.strategies, which rests on the config, so that it cannot be asked from here.
 STRATEGIES: dict[str, Callable[..., Any]] = {}
 STRATEGY = one_of(STRATEGIES)
+# Likewise by experiment.watchers.
+WATCHERS: dict[str, Callable[..., Any]] = {}

@@ -329,6 +329,12 @@ class Config:
         "evaluated on its test split, too), or all.",
         rules.one_of(("none", "best", "all")),
     )
+    watch: tuple[str, ...] = key(
+        (),
+        "What follows the run while it goes on: tensorboard, which writes WORKDIR/tensorboard, or "
+        "PACKAGE.MODULE:FUNCTION of one's own. It changes no number.",
+        canonical=rules.known_watchers,
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, a dict a section."""

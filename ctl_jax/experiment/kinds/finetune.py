@@ -9,21 +9,19 @@ import jax
 
 from ctl_jax import finetune, models, records
 from ctl_jax.experiment import build, ensembles, rungs, training
-from ctl_jax.experiment.checkpointing import Dev, Keeper
+from ctl_jax.experiment.checkpointing import Keeper
 from ctl_jax.experiment.jobs import Job
 from ctl_jax.experiment.kinds import prune
 from ctl_jax.experiment.kinds.look import heads_tried, searched
 from ctl_jax.experiment.method_costs import MethodCost
 from ctl_jax.experiment.steps import Kind, Output, Step, nearest, register, trained_on
 from ctl_jax.experiment.stretches import (
-    Stretch,
     mean_step,
     new_head,
     padded_outputs,
     plan,
     spent,
     spent_by,
-    stretch_at,
     total_updates,
 )
 from ctl_jax.experiment.tasks import loaded
@@ -133,8 +131,8 @@ def run(step: Step, workspace: Workspace, job: Job) -> Output:
     )
     lines: list[records.Record] = [
         records.TaskRecord(**loaded(task)),
-        *(_train_record(step, stretches, entry) for entry in result.history),
-        *(_dev_record(step, stretches, dev) for dev in keeper.dev),
+        *(training.train_record(step, stretches, entry) for entry in result.history),
+        *(training.dev_record(step, stretches, dev) for dev in keeper.dev),
         trial,
     ]
     multi_label = task.splits["train"].labels.ndim == 2
@@ -287,30 +285,6 @@ def _model(
         )
 
     return make
-
-
-def _train_record(
-    step: Step, stretches: list[Stretch], entry: finetune.LogEntry
-) -> records.TrainRecord:
-    return records.TrainRecord(
-        trial=step.id,
-        step=entry.step,
-        flops_per_step=stretch_at(stretches, entry.step).cost.step,
-        flops=spent_by(stretches, entry.step),
-        loss=entry.loss,
-        learning_rate=entry.learning_rate,
-        wall_s=entry.wall_s,
-    )
-
-
-def _dev_record(step: Step, stretches: list[Stretch], dev: Dev) -> records.DevRecord:
-    return records.DevRecord(
-        trial=step.id,
-        step=dev.step,
-        flops=spent_by(stretches, dev.step),
-        dev=dev.value,
-        dev_top5=dev.top5,
-    )
 
 
 register("finetune", Kind(5, flops, run, shapes, label=label))

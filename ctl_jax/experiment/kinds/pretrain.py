@@ -124,6 +124,22 @@ def _fit(
     hyper = Hyper(
         settings["learning_rate"], total, int(settings["warmup_fraction"] * total), task.num_classes
     )
+    cost = _cost(step, workspace)
+
+    def on_log(entry: finetune.LogEntry) -> None:
+        workspace.show(entry.step)
+        workspace.tell(
+            lambda: records.TrainRecord(
+                trial=step.id,
+                step=entry.step,
+                flops_per_step=cost.step,
+                flops=entry.step * cost.step,
+                loss=entry.loss,
+                learning_rate=entry.learning_rate,
+                wall_s=entry.wall_s,
+            )
+        )
+
     with interrupts.deferred():
         return finetune.fit(
             [Leg(workspace.compiled(recipe), recipe, hyper)],
@@ -133,7 +149,7 @@ def _fit(
             batch_size=settings["batch_size"],
             seed=seed,
             log_every=_LOG_EVERY,
-            on_log=lambda entry: workspace.show(entry.step),
+            on_log=on_log,
             start=start,
             on_chunk=keeper,
         )

@@ -145,6 +145,8 @@ def test_one_value_does_for_a_tuple_and_an_int_for_a_float():
         ("budgets.amounts", (1,), r"amounts\[0\]=1: expected str, found int"),
         ("strategy", "grids", r"config\.strategy='grids': expected one of grid"),
         ("keep_models", "last", "one of none, best, all"),
+        ("watch", ("tensorbord",), r"config\.watch='tensorbord': .*did you mean 'tensorboard'\?"),
+        ("watch", ("a.py",), r"config\.watch='a\.py': expected one of tensorboard, or PACKAGE"),
         ("methods", ("dense", "dens"), "unknown method 'dens'"),
         ("methods", ("dense", "dense"), "each once"),
         ("methods", (), "at least one method"),
