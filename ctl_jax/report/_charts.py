@@ -1,17 +1,17 @@
-"""What the page's charts draw, as plain values for its script: scores by budget, and the ledger."""
+"""What the page's charts draw, as plain values for its script."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctl_jax import formatting
 from ctl_jax.records import PURPOSES, RunTask
-from ctl_jax.report import _choices, aggregate, figures, spending
+from ctl_jax.report import _choices, aggregate, figures, gallery, spending, stream
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
 from ctl_jax.report.aggregate import DENSE, Mean, Point
 from ctl_jax.report.frontier import Leader
-from ctl_jax.report.gallery import Results, expectations, training
+from ctl_jax.report.gallery import Results
 
 # A number, its spread over seeds (None of one) and how many seeds, and where it has one the ends of
 # its interval over tasks; None where there is none.
@@ -52,6 +52,10 @@ def data(results: Results, leaders: Mapping[str, Leader]) -> dict[str, Any]:
         "budgets": _budgets(table),
         "groups": groups,
         "tasks": [_task(results, task) for task in table.tasks],
+        "ranks": _ranks(results),
+        "compute": _compute(results),
+        "along": _along(results),
+        "transfer": _transfer(results),
         "training": [_training(results, best) for best in of_table(table)],
         "choices": [_choice(choice) for choice in _choices.of_table(table)],
         "ledger": _ledger(table),
@@ -116,8 +120,7 @@ def _numbers(columns: Sequence[Mapping[str, Point]], table: Table) -> _Numbers:
 def _number(point: Point | None) -> list[float | None] | None:
     if point is None:
         return None
-    std = None if point.std is None else round(point.std, _DIGITS)
-    return [round(point.mean, _DIGITS), std, point.seeds]
+    return [round(point.mean, _DIGITS), _rounded(point.std), point.seeds]
 
 
 def _task(results: Results, task: RunTask) -> dict[str, Any]:
@@ -145,8 +148,74 @@ def _task(results: Results, task: RunTask) -> dict[str, Any]:
     }
 
 
+def _ranks(results: Results) -> list[dict[str, Any]]:
+    """Average ranks among all methods by budget, and how far apart they are told apart."""
+    return [
+        {
+            "label": labels([budget])[0],
+            "tasks": found.tasks,
+            "apart": round(found.critical_difference or 0, _DIGITS),
+            "ranks": [_rounded(found.ranks.get(method)) for method in results.table.methods],
+        }
+        for budget, found in gallery.ranks(results).items()
+    ]
+
+
+def _compute(results: Results) -> list[dict[str, Any]]:
+    """Methods after the whole stream; of the front the page's script knows."""
+    place = _places(results.table)
+    return [
+        {
+            "method": place[each.method],
+            "label": labels([each.budget])[0],
+            "flops": round(each.total_flops),
+            "error": round(each.error, _DIGITS),
+            "seeds": each.seeds,
+        }
+        for each in gallery.learners(results)
+    ]
+
+
+def _along(results: Results) -> dict[str, Any] | None:
+    """FLOPs and mean error after each task of the stream, by method."""
+    budget, passed = gallery.running(results)
+    if not passed:
+        return None
+    return {
+        "label": labels([budget])[0],
+        "passed": [
+            [[each.total_flops, round(each.mean_error, _DIGITS)] for each in passed.get(method, ())]
+            for method in results.table.methods
+        ],
+    }
+
+
+def _transfer(results: Results) -> list[dict[str, Any]]:
+    """Which network each task could have started from, by method."""
+    place = _places(results.table)
+    return [
+        {
+            "method": place[each.method],
+            "label": labels([each.budget])[0],
+            "tasks": each.tasks,
+            "sources": [source or "its own start" for source in each.sources],
+            "scores": [[_rounded(score) for score in row] for row in each.scores],
+            "starts": each.starts,
+        }
+        for each in stream.matrices(results.passed, list(results.table.budgets))
+    ]
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, _DIGITS)
+
+
+def _places(table: Table) -> dict[str, int]:
+    return {method: index for index, method in enumerate(table.methods)}
+
+
 def _training(results: Results, best: Best) -> dict[str, Any] | None:
-    found = training(results, best)
+    found = gallery.training(results, best)
     if found is None:
         return None
     every = -(-len(found.losses) // _MOST_LOSSES)
@@ -164,13 +233,13 @@ def _choice(choice: _choices.Choice) -> dict[str, Any]:
         "measured": choice.trial.dev,
         "options": [
             {"name": option.method, **point._asdict()}
-            for option, point in zip(choice.last.options, expectations(choice), strict=True)
+            for option, point in zip(choice.last.options, gallery.expectations(choice), strict=True)
         ],
     }
 
 
 def _ledger(table: Table) -> dict[str, Any]:
-    place = {method: index for index, method in enumerate(table.methods)}
+    place = _places(table)
     lines = [
         {
             "name": line.name,

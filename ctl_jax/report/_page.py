@@ -41,14 +41,15 @@ from ctl_jax.report._winners import facts, of_table
 from ctl_jax.report.aggregate import DENSE, task_curves, values
 from ctl_jax.report.comparisons import handovers
 from ctl_jax.report.frontier import Leader
-from ctl_jax.report.gallery import FIGURES, Results
+from ctl_jax.report.gallery import FIGURES, Results, learners
 
 # Of more values of a setting there is no table of which won.
 _MOST_VALUES = 12
 # Figures that the page has as charts.
-_DRAWN = ("mean_over_tasks", "relative_to_dense")
-# Those of learners, which stand with the tables of their numbers.
-_OF_STREAM = ("all_compute", "along_the_stream", "transfer")
+_DRAWN = (
+    *("mean_over_tasks", "relative_to_dense", "average_ranks"),
+    *("all_compute", "along_the_stream", "transfer"),
+)
 
 
 def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
@@ -58,13 +59,13 @@ def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
       view: what it shows, from `view`.
       images: figures as PNG, by name.
     """
-    shown = [*view.get("figures", ()), *view.get("of_stream", ())]
-    encoded = {name: base64.b64encode(images[name]).decode("ascii") for name, _ in shown}
+    shown = [name for name, _ in view.get("figures", ())]
+    encoded = {name: base64.b64encode(images[name]).decode("ascii") for name in shown}
     return _template().render(
         view,
         images=encoded,
         css=_file("page.css"),
-        script=_file("page.js"),
+        scripts=[_file("charts.js"), _file("page.js")],
         plotly=markupsafe.Markup(plotly.offline.get_plotlyjs()),
     )
 
@@ -132,10 +133,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "figures": [
             (f.name, f.alt.format(metric=metric))
             for f in FIGURES
-            if f.name in images and f.name not in (*_DRAWN, *_OF_STREAM)
-        ],
-        "of_stream": [
-            (f.name, f.alt) for f in FIGURES if f.name in images and f.name in _OF_STREAM
+            if f.name in images and f.name not in _DRAWN
         ],
         "sentences": [*said, *([(told, False)] if told else [])],
         "caveats": caveats(results.compared, len(table.tasks), len(table.seeds)),
@@ -153,7 +151,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
             table.seeds,
             leaders=[leaders.get(b) for b in budgets],
         ),
-        "learners": [_learner(each) for each in stream.learners(results.passed, len(table.tasks))],
+        "learners": [_learner(each) for each in learners(results)],
         "starts": _starts(results),
         "compared": _comparison_tables.view(results.compared, methods, budgets),
         "groups": _html_tables.group_views(results.scores, methods, budgets, table.seeds),

@@ -18,7 +18,7 @@ from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
 from ctl_jax.report.aggregate import Mean, Point, Values, task_curves
-from ctl_jax.report.comparisons import Comparisons
+from ctl_jax.report.comparisons import Comparisons, Ranks
 
 
 class Results(NamedTuple):
@@ -137,10 +137,15 @@ def relative_to_dense(results: Results) -> Drawing | None:
     return figures.relative(title, metric, curves, table.methods, table.budgets)
 
 
+def ranks(results: Results) -> dict[str, Ranks]:
+    """Average ranks by the budgets where it is known how far apart they must be."""
+    found = results.compared.ranks.items()
+    return {budget: each for budget, each in found if each.critical_difference is not None}
+
+
 @figure("Average rank of each method at each training budget; the numbers are in comparisons.csv")
 def average_ranks(results: Results) -> Drawing | None:
-    ranks = results.compared.ranks.items()
-    shown = {budget: each for budget, each in ranks if each.critical_difference is not None}
+    shown = ranks(results)
     if not shown:
         return None
     counts = sorted({each.tasks for each in shown.values()})
@@ -148,14 +153,19 @@ def average_ranks(results: Results) -> Drawing | None:
     return figures.ranks(title, shown, results.table.methods)
 
 
+def learners(results: Results) -> list[stream.Learner]:
+    """Methods after the whole stream, where it has several tasks."""
+    count = len(results.table.tasks)
+    return stream.learners(results.passed, count) if count > 1 else []
+
+
 @figure(
     "Mean error over all tasks against FLOPs of all trials, a point a method and budget, and those "
     "that none beats; the numbers are in the table"
 )
 def all_compute(results: Results) -> Drawing | None:
-    passed, table = results.passed, results.table
-    points = stream.learners(passed, len(table.tasks))
-    if len(table.tasks) < 2 or not points:
+    table, points = results.table, learners(results)
+    if not points:
         return None
     curves: dict[str, list[tuple[float, float]]] = {}
     for each in points:
@@ -165,18 +175,25 @@ def all_compute(results: Results) -> Drawing | None:
     return figures.compute_curves(title, curves, table.methods, "mean error (dev_test)", front)
 
 
+def running(results: Results) -> tuple[str, dict[str, list[stream.Passed]]]:
+    """The largest budget, and by method the tasks passed at it with the first seed, of several."""
+    table = results.table
+    if len(table.tasks) < 2:
+        return "", {}
+    return stream.running(results.passed, table.seeds[0], list(table.budgets))
+
+
 @figure("Running mean of the error along the stream against FLOPs of all trials so far")
 def along_the_stream(results: Results) -> Drawing | None:
-    table, budgets = results.table, list(results.table.budgets)
-    passed = [each for each in results.passed if each.seed == table.seeds[0]]
-    if len(table.tasks) < 2 or not passed:
+    table = results.table
+    budget, passed = running(results)
+    if not passed:
         return None
-    last = max((each.budget for each in passed), key=budgets.index)
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for each in passed:
-        if each.budget == last:
-            curves.setdefault(each.method, []).append((each.total_flops, each.mean_error))
-    title = f"Along the stream, {labels([last])[0]} a trial"
+    curves = {
+        method: [(float(each.total_flops), each.mean_error) for each in of_method]
+        for method, of_method in passed.items()
+    }
+    title = f"Along the stream, {labels([budget])[0]} a trial"
     label = "mean error of the tasks so far (dev_test)"
     return figures.compute_curves(title, curves, table.methods, label)
 
@@ -185,19 +202,15 @@ def along_the_stream(results: Results) -> Drawing | None:
     "Which earlier network each task started from, and how good the features of each are for it"
 )
 def transfer(results: Results) -> Drawing | None:
-    tasks = stream.compared(results.passed, list(results.table.budgets))
-    sources = list(dict.fromkeys(source for each in tasks for source in each.candidates))
-    if not tasks:
+    found = stream.matrices(results.passed, list(results.table.budgets))
+    if not found:
         return None
-    scores = [[each.candidates.get(source, math.nan) for source in sources] for each in tasks]
-    chosen = [
-        (row, sources.index(each.start_task or ""))
-        for row, each in enumerate(tasks)
-        if (each.start_task or "") in sources
-    ]
-    names = [source or "its own start" for source in sources]
-    title = f"What tasks could start from: {tasks[0].method}, {labels([tasks[0].budget])[0]}"
-    return figures.matrix(title, scores, [each.task for each in tasks], names, chosen)
+    shown = found[0]
+    scores = [[math.nan if each is None else each for each in row] for row in shown.scores]
+    chosen = [(row, column) for row, column in enumerate(shown.starts) if column is not None]
+    names = [source or "its own start" for source in shown.sources]
+    title = f"What tasks could start from: {shown.method}, {labels([shown.budget])[0]}"
+    return figures.matrix(title, scores, shown.tasks, names, chosen)
 
 
 def task_figure(task: str) -> str:

@@ -183,19 +183,81 @@ def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def compared(passed: Sequence[Passed], budgets: Sequence[str]) -> list[Passed]:
-    """What one method with a learner that compares features did, at its largest budget.
+class Matrix(NamedTuple):
+    """Which network each task could have started from, and how good its features were.
+
+    Attributes:
+      method: the one that chose.
+      budget: as in the run.
+      tasks: a row each.
+      sources: what the networks were trained on, a column each; "" is the method's own start.
+      scores: of features on dev, by row and column; None where there was no such network.
+      starts: by row the column of the network that the task started from, None of another one.
+    """
+
+    method: str
+    budget: str
+    tasks: list[str]
+    sources: list[str]
+    scores: list[list[float | None]]
+    starts: list[int | None]
+
+
+def matrices(passed: Sequence[Passed], budgets: Sequence[str]) -> list[Matrix]:
+    """What tasks could start from, by the methods with a learner that compares features.
 
     Args:
       passed: from `along`.
       budgets: in order.
+
+    Returns:
+      A matrix a method, of its largest budget and its first seed there; those of the largest budget
+      first.
     """
-    chose = [each for each in passed if each.candidates]
-    if not chose:
-        return []
-    first = max(chose, key=lambda each: budgets.index(each.budget))
-    where = first.method, first.budget, first.seed
-    return [each for each in passed if (each.method, each.budget, each.seed) == where]
+    firsts: dict[str, Passed] = {}
+    for each in sorted(passed, key=lambda each: -budgets.index(each.budget)):
+        if each.candidates:
+            firsts.setdefault(each.method, each)
+    places = [(first.method, first.budget, first.seed) for first in firsts.values()]
+    return [
+        _matrix([each for each in passed if (each.method, each.budget, each.seed) == where])
+        for where in places
+    ]
+
+
+def _matrix(passed: Sequence[Passed]) -> Matrix:
+    sources = list(dict.fromkeys(source for each in passed for source in each.candidates))
+    starts = [each.start_task or "" for each in passed]
+    return Matrix(
+        passed[0].method,
+        passed[0].budget,
+        [each.task for each in passed],
+        sources,
+        [[each.candidates.get(source) for source in sources] for each in passed],
+        [sources.index(start) if start in sources else None for start in starts],
+    )
+
+
+def running(
+    passed: Sequence[Passed], seed: int, budgets: Sequence[str]
+) -> tuple[str, dict[str, list[Passed]]]:
+    """The tasks that each method has passed with a seed, at the largest budget of all.
+
+    Args:
+      passed: from `along`.
+      seed: the one.
+      budgets: in order.
+
+    Returns:
+      The budget, "" of nothing, and tasks by method.
+    """
+    of_seed = [each for each in passed if each.seed == seed]
+    last = max((each.budget for each in of_seed), key=budgets.index, default="")
+    found: dict[str, list[Passed]] = {}
+    for each in of_seed:
+        if each.budget == last:
+            found.setdefault(each.method, []).append(each)
+    return last, found
 
 
 def starts(passed: Sequence[Passed], budgets: Sequence[str]) -> dict[str, list[str]]:

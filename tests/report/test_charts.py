@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax.report import _charts, aggregate, frontier, gallery, spending
+from ctl_jax.report import _charts, aggregate, comparisons, frontier, gallery, spending, stream
 from ctl_jax.report._results import rows
 from ctl_jax.report._table import read
 
@@ -14,16 +14,16 @@ def drawn():
     def make(records):
         table = read(records)
         found = aggregate.values(rows(table))
+        of_run = (table.task_names, table.methods, table.budgets)
         fields = {
             "table": table,
             "rows": rows(table),
             "values": found,
             "scores": aggregate.scores(table, found, {}),
+            "compared": comparisons.compare(found, *of_run, table.methods[0]),
+            "passed": stream.along(table),
         }
-        # Others stand for what no chart draws.
-        others = dict.fromkeys(set(gallery.Results._fields) - set(fields))
-        results = gallery.Results(**fields, **others)
-        of_run = (table.task_names, table.methods, table.budgets)
+        results = gallery.Results(**fields)
         leaders = frontier.frontier(found, *of_run)
         return results, _charts.data(results, leaders)
 
@@ -74,6 +74,43 @@ def test_the_ledger_adds_up(make_probed, drawn):
     for unit in ("flops", "seconds"):
         names = [each["name"] for each in data["ledger"]["purposes"][unit]]
         assert {name for line in lines for name in line[unit]} <= set(names)
+
+
+def test_ranks_of_enough_tasks(make_records, drawn):
+    tasks = [f"t{number}" for number in range(10)]
+    results, data = drawn(make_records(tasks=tasks, rates=(0.1,)))
+    assert len(data["ranks"]) == 3
+    for shown, found in zip(data["ranks"], results.compared.ranks.values(), strict=True):
+        assert shown["ranks"] == pytest.approx(list(found.ranks.values()), abs=1e-5)
+        assert sum(shown["ranks"]) == pytest.approx(1 + 2 + 3 + 4)
+        assert shown["apart"] == pytest.approx(found.critical_difference, abs=1e-5)
+    assert drawn(make_records())[1]["ranks"] == []
+
+
+def test_the_stream(make_records, learnt, drawn):
+    records = learnt(make_records(), "filters@0.5")
+    results, data = drawn(records)
+    table = results.table
+    points = stream.learners(results.passed, 3)
+    assert [(table.methods[each["method"]], each["flops"]) for each in data["compute"]] == [
+        (point.method, round(point.total_flops)) for point in points
+    ]
+    # After the last task the running mean is the point of the largest budget, of the first seed.
+    assert data["along"]["label"] == "1.6 TFLOP"
+    ends = {
+        each.method: [each.total_flops, pytest.approx(each.mean_error, abs=1e-5)]
+        for each in results.passed
+        if (each.budget, each.seed, each.number) == (list(table.budgets)[-1], 0, 3)
+    }
+    assert [of_method[-1] for of_method in data["along"]["passed"]] == list(ends.values())
+    (shown,) = data["transfer"]
+    assert table.methods[shown["method"]] == "filters@0.5"
+    assert shown["sources"] == ["its own start", "digits", "glyphs"]
+    assert shown["scores"] == [[None] * 3, [0.2, 0.1, None], [0.2, 0.1, 0.4]]
+    assert shown["starts"] == [0, 0, 2]
+    # One task is no stream.
+    _, data = drawn(make_records(tasks=("digits",)))
+    assert (data["compute"], data["along"], data["transfer"]) == ([], None, [])
 
 
 def test_trainings_and_choices(make_chosen, evaluated, drawn):

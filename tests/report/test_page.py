@@ -13,8 +13,8 @@ from ctl_jax.report._table import read
 from ctl_jax.report.aggregate import means, values
 
 GROUPINGS = ("metric", "domain", "year")
-# Data, the charting library, and the page's own.
-SCRIPTS = 3
+# Data, the charting library, and the page's own two.
+SCRIPTS = 4
 BEST = ("td", "best")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -79,7 +79,7 @@ def test_a_finished_run(make_records, page):
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in got.links)
     assert {link[1:] for link in got.links if link.startswith("#")} <= set(got.ids)
     assert "img" not in got.tags
-    assert got.charts == ["mean", "mean", *["task"] * 3, "ledger"]
+    assert got.charts == ["mean", "mean", "compute", "along", *["task"] * 3, "ledger"]
     assert got.tags.count("script") == SCRIPTS
     assert not {"link", "iframe", "object"} & set(got.tags)
     assert not {"missing", "unfinished", "diverged"} & set(got.ids)
@@ -257,7 +257,7 @@ def test_diverged_trials_are_counted_and_listed(make_records, page):
 def test_without_dense_the_comparison_is_left_out_with_a_sentence(make_records, page):
     got = page(make_records(methods=("filters@0.5", "scratch")))
     assert "no method dense" in got.text
-    assert got.charts == ["mean", *["task"] * 3, "ledger"]
+    assert got.charts == ["mean", "compute", "along", *["task"] * 3, "ledger"]
     assert "relative to dense" not in got.text.split("What was run")[0]
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from ctl_jax import report
-from ctl_jax.report import gallery
+from ctl_jax.report import gallery, statistics
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -29,7 +29,7 @@ def browser():
 
 
 def _write(records, folder):
-    """A report with two domains, a task that is missing, and trials that diverged."""
+    """A report with two domains, a task that is missing, trials that diverged, and ranks."""
     records[0]["missing"] = [{"name": "cars", "title": "Cars", "reason": "no folder"}]
     records[0]["tasks"][0]["domain"] = "satellite"
     for record in records:
@@ -40,13 +40,16 @@ def _write(records, folder):
     with pytest.MonkeyPatch.context() as patch:
         # The page has none of them, and they take their time.
         patch.setattr(gallery, "draw_all", lambda results: gallery.Pictures({}, {}))
+        # Else ranks would need ten tasks.
+        patch.setattr(statistics, "TESTED_TASKS", 2)
         report.write(records, folder)
     return folder / "report.html"
 
 
 @pytest.fixture(scope="module")
-def report_file(make_records, tmp_path_factory):
-    return _write(make_records(), tmp_path_factory.mktemp("report"))
+def report_file(make_records, learnt, tmp_path_factory):
+    records = learnt(make_records(), "filters@0.5")
+    return _write(records, tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture
@@ -92,22 +95,70 @@ def test_toggles_act_on_every_chart(open_page):
     _draw_all(tab)
     charts = [chart for chart, _ in tab.evaluate(TRACES)]
     # Two domains, which have a chart each.
-    assert charts == ["mean", "mean", "group", "group", "task", "task", "task", "ledger"]
+    stream = ["compute", "along", "transfer"]
+    expected = ["mean", "mean", "ranks", "group", "group", *stream, *["task"] * 3, "ledger"]
+    assert charts == expected
     tab.locator("input[name=method][value='3']").uncheck()
     _draw_all(tab)
     for chart, names in tab.evaluate(TRACES):
-        if chart != "ledger":
-            assert set(names) <= set(METHODS[:3])
+        if chart not in ("ledger", "transfer"):
+            assert set(names) <= {*METHODS[:3], "front"}
             assert len(names) >= 2
     rows = tab.evaluate("() => document.querySelector('[data-chart=ledger]').data[0].y")
     assert rows == ["pretraining, shared by the methods", *METHODS[2::-1]]
     tab.click("#none")
     _draw_all(tab)
     assert all(not names for chart, names in tab.evaluate(TRACES) if chart != "ledger")
+    assert tab.get_by_text("no method that compares features is chosen").count() == 1
     tab.click("#all")
     _draw_all(tab)
-    shown = [names for chart, names in tab.evaluate(TRACES) if chart != "ledger"]
-    assert shown == [METHODS, METHODS[1:], *[METHODS] * 5]
+    shown = [
+        (chart, names)
+        for chart, names in tab.evaluate(TRACES)
+        if chart not in ("ledger", "transfer")
+    ]
+    assert shown[:2] == [("mean", METHODS), ("mean", METHODS[1:])]
+    assert shown[5] == ("compute", ["front", *METHODS])
+    assert all(names == METHODS for chart, names in shown[2:] if chart != "compute")
+
+
+def _bars(layout):
+    """What is joined at the first budget."""
+    return [(bar["x0"], bar["x1"]) for bar in layout["shapes"] if bar["y0"] < 0.5]
+
+
+def test_ranks_stay_and_the_front_is_of_what_is_shown(open_page):
+    tab = open_page()
+    _draw_all(tab)
+    drawn = """(kind) => { const {data, layout} = document.querySelector(`[data-chart=${kind}]`);
+        return [Object.fromEntries(data.map((t) => [t.name, [t.x, t.y]])), layout]; }"""
+    before, layout = tab.evaluate(drawn, "ranks")
+    every, _ = tab.evaluate(drawn, "compute")
+    assert max(x for xs, _ in before.values() for x in xs) == 4
+    # Three tasks tell ranks apart that differ by 2.71: the first and the last of four methods.
+    assert _bars(layout) == [(1, 3), (2, 4)]
+    tab.locator("input[name=method][value='2']").uncheck()
+    _draw_all(tab)
+    after, layout = tab.evaluate(drawn, "ranks")
+    assert after == {name: points for name, points in before.items() if name != METHODS[2]}
+    assert _bars(layout) == [(2, 4)]
+    fewer, _ = tab.evaluate(drawn, "compute")
+    for found in (every, fewer):
+        points = [p for name, xy in found.items() if name != "front" for p in zip(*xy, strict=True)]
+        best = [
+            (x, y)
+            for x, y in points
+            if not any(a <= x and b >= y for a, b in points if (a, b) != (x, y))
+        ]
+        assert list(zip(*found["front"], strict=True)) == sorted(best)
+    assert fewer["front"] != every["front"]
+    score = fewer["dense"][1]
+    tab.select_option("[name=view]", "error")
+    _draw_all(tab)
+    assert tab.evaluate(drawn, "compute")[0]["dense"][1] == pytest.approx([1 - y for y in score])
+    along, layout = tab.evaluate(drawn, "along")
+    assert [len(xs) for xs, _ in along.values()] == [3, 3, 3]
+    assert layout["yaxis"]["title"]["text"].startswith("mean error")
 
 
 def test_views_axes_and_domains(open_page):
@@ -180,14 +231,32 @@ def test_the_arrow_keys_say_the_points_of_a_chart(open_page):
     tab.keyboard.press("ArrowDown")
     assert tab.locator("#said").inner_text().startswith("filters@0.5 , 100 GFLOP")
     assert tab.locator(".plot .hoverlayer .hovertext").first.is_visible()
+    # Of the front there is nothing to say; of a matrix each cell.
+    for chart, keys, words in (
+        ("compute", ["ArrowRight"], "dense , 100 GFLOP"),
+        (
+            "transfer",
+            ["ArrowDown", "ArrowDown", *["ArrowRight"] * 3],
+            "textures from glyphs 0.400, st",
+        ),
+    ):
+        tab.locator(f"[data-chart={chart}]").scroll_into_view_if_needed()
+        tab.wait_for_selector(f"[data-chart={chart}] .main-svg")
+        tab.locator(f"[data-chart={chart}]").focus()
+        for key in keys:
+            tab.keyboard.press(key)
+        assert " ".join(tab.locator("#said").inner_text().split()).startswith(words)
 
 
-def test_axe_finds_nothing_serious_in_light_and_dark(open_page, make_chosen, evaluated, tmp_path):
+def test_axe_finds_nothing_serious_in_light_and_dark(
+    open_page, make_chosen, evaluated, learnt, tmp_path
+):
     # Of every kind of thing one is enough: axe looks at each.
     axes = {"methods": METHODS[:2], "budgets": (10**11, 4 * 10**11), "seeds": (0,)}
-    records = evaluated(make_chosen(tasks=("digits", "glyphs"), **axes))
+    records = learnt(evaluated(make_chosen(tasks=("digits", "glyphs"), **axes)), METHODS[1])
     tab = open_page(_write(records, tmp_path), color_scheme="dark")
-    assert {*tab.evaluate(CHARTS)} == {"mean", "group", "task", "training", "choice", "ledger"}
+    kinds = {"mean", "group", "task", "training", "choice", "ledger"}
+    assert {*tab.evaluate(CHARTS)} == {*kinds, "ranks", "compute", "along", "transfer"}
     tab.evaluate(
         "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
     )

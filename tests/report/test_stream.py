@@ -12,22 +12,9 @@ from ctl_jax.report._table import read
 
 
 @pytest.fixture
-def learning(make_records):
+def learning(make_records, learnt):
     """Records where each task of filters@0.5 chose among the tasks before it."""
-    lines = make_records()
-    names = [task["name"] for task in lines[0]["tasks"]]
-    for line in lines:
-        if line["type"] == "trial" and line["method"] == "filters@0.5":
-            before = names[: names.index(line["task"])]
-            if before:
-                scores = {
-                    "": 0.2,
-                    **{name: 0.1 + 0.3 * number for number, name in enumerate(before)},
-                }
-                start = max(scores, key=scores.get)
-                line |= {"candidates": scores, "start_task": start or None}
-                line["choice_flops"] = 10**9 * len(scores)
-    return lines
+    return learnt(make_records(), "filters@0.5")
 
 
 def trials(lines):
