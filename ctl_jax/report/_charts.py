@@ -9,8 +9,7 @@ from ctl_jax.report import _choices, aggregate, figures, gallery, spending, stre
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
-from ctl_jax.report.aggregate import DENSE, Mean, Point
-from ctl_jax.report.frontier import Leader
+from ctl_jax.report.aggregate import Point
 from ctl_jax.report.gallery import Results
 
 # A number, its spread over seeds (None of one) and how many seeds, and where it has one the ends of
@@ -37,16 +36,10 @@ _ON_DARK = {"#000000": "#f2f4f8", "#0072B2": "#3c9be0", "#882255": "#e0609a"}
 _DASHES = {"-": "solid", "--": "dash", ":": "dot"}
 
 
-def data(results: Results, leaders: Mapping[str, Leader]) -> dict[str, Any]:
-    """Everything that the charts and the table of results show.
-
-    Args:
-      results: what the page shows.
-      leaders: the best method at each budget, with the intervals of all over all tasks.
-    """
+def data(results: Results) -> dict[str, Any]:
+    """Everything that the charts and the table of results show."""
     table = results.table
     groups = [_group(place, scores, table) for place, scores in enumerate(results.scores)]
-    _add_intervals(groups[0]["points"], table, leaders)
     return {
         "methods": methods(table.methods),
         "budgets": _budgets(table),
@@ -70,17 +63,18 @@ def _group(place: int, scores: aggregate.Scores, table: Table) -> dict[str, Any]
         "name": scores.group.name,
         "metric": aggregate.metric_name(table.tasks[i] for i in tasks),
         "tasks": tasks,
-        **_curves(scores.macro, table),
+        "points": _with_intervals(scores, table),
+        "relative": _numbers([mean.relative for mean in scores.macro.values()], table),
     }
 
 
-def _add_intervals(points: _Numbers, table: Table, leaders: Mapping[str, Leader]) -> None:
-    for method, of_method in zip(table.methods, points, strict=True):
-        for budget, point in zip(table.budgets, of_method, strict=True):
-            scores = leaders[budget].scores if point and budget in leaders else {}
-            interval = scores.get(method)
-            if point and interval and interval.low is not None and interval.high is not None:
-                point += [round(interval.low, _DIGITS), round(interval.high, _DIGITS)]
+def _with_intervals(scores: aggregate.Scores, table: Table) -> _Numbers:
+    found = _numbers([mean.points for mean in scores.macro.values()], table)
+    for method, of_method in zip(table.methods, found, strict=True):
+        for intervals, point in zip(scores.intervals.values(), of_method, strict=True):
+            if point and (interval := intervals[method]).low is not None:
+                point += [_rounded(interval.low), _rounded(interval.high)]
+    return found
 
 
 def methods(names: Sequence[str]) -> list[dict[str, str]]:
@@ -106,13 +100,6 @@ def _budgets(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(at_budget: Mapping[str, Mean], table: Table) -> dict[str, _Numbers]:
-    return {
-        "points": _numbers([mean.points for mean in at_budget.values()], table),
-        "relative": _numbers([mean.relative for mean in at_budget.values()], table),
-    }
-
-
 def _numbers(columns: Sequence[Mapping[str, Point]], table: Table) -> _Numbers:
     return [[_number(points.get(method)) for points in columns] for method in table.methods]
 
@@ -126,16 +113,14 @@ def _number(point: Point | None) -> list[float | None] | None:
 def _task(results: Results, task: RunTask) -> dict[str, Any]:
     table, found = results.table, results.values
     curves = aggregate.task_curves(found, task.name)
-    # Each method against dense alone: others may lack results that it has.
-    relative: list[dict[str, Point]] = [{} for _ in table.budgets]
-    if DENSE in curves:
-        for method in curves:
-            pair = aggregate.means(found, [task.name], list({DENSE: 0, method: 0}), table.budgets)
-            for column, mean in zip(relative, pair.values(), strict=True):
-                column.update(mean.relative)
     points = [
         {method: curve[budget] for method, curve in curves.items() if budget in curve}
         for budget in table.budgets
+    ]
+    # Of the methods that have results at the budget: others may lack them.
+    relative = [
+        aggregate.means(found, [task.name], list(column), [budget])[budget].relative
+        for column, budget in zip(points, table.budgets, strict=True)
     ]
     return {
         "title": task.title,

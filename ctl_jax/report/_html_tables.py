@@ -7,6 +7,7 @@ from typing import Any
 from ctl_jax import formatting
 from ctl_jax.report.aggregate import DENSE, Mean, Point, Scores, error
 from ctl_jax.report.frontier import Leader
+from ctl_jax.report.statistics import Interval
 
 Row = dict[str, Any]
 # What is made of each point before it is shown.
@@ -19,6 +20,7 @@ def grid(
     seeds: Sequence[int],
     *,
     lower_is_better: bool = False,
+    intervals: Sequence[Mapping[str, Interval]] = (),
     leaders: Sequence[Leader | None] = (),
 ) -> list[Row]:
     """Rows of method by budget; marks the best of a column and what dense is better than.
@@ -30,14 +32,15 @@ def grid(
       columns: for each budget the points by method; methods may be absent.
       seeds: the run's seeds, so that a cell with fewer says so.
       lower_is_better: whether the numbers are errors.
-      leaders: for each budget the best method, with the intervals of all; none without intervals.
+      intervals: for each budget those of the points, by method; may be none.
+      leaders: for each budget the best method, and what cannot be told from it; may be none.
     """
     best_of = min if lower_is_better else max
     sign = -1 if lower_is_better else 1
     rows = []
     for method in methods:
         cells = []
-        for points, leader in itertools.zip_longest(columns, leaders):
+        for points, ends, leader in itertools.zip_longest(columns, intervals, leaders):
             point = points.get(method)
             if point is None:
                 cells.append(cell())
@@ -45,7 +48,7 @@ def grid(
             cells.append(
                 cell(
                     formatting.metric(point.mean),
-                    interval=leader.scores[method].ends if leader else "",
+                    interval=ends[method].ends if ends else "",
                     spread="" if point.std is None else f"± {point.std:.3f}",
                     note=f"{point.seeds} of {len(seeds)} seeds" if point.seeds < len(seeds) else "",
                     top=point.mean == best_of(other.mean for other in points.values()),
@@ -111,9 +114,16 @@ def group_views(
       that is the whole stream.
     """
 
-    def block(name: str, tasks: int, means: Mapping[str, Mean], change: _Change = None) -> Row:
+    def block(
+        name: str,
+        tasks: int,
+        means: Mapping[str, Mean],
+        change: _Change = None,
+        intervals: Mapping[str, Mapping[str, Interval]] | None = None,
+    ) -> Row:
         columns = [_points(means[budget], change) for budget in budgets]
-        rows = grid(methods, columns, seeds, lower_is_better=change is error)
+        ends = [intervals[budget] for budget in budgets] if intervals else ()
+        rows = grid(methods, columns, seeds, lower_is_better=change is error, intervals=ends)
         for row in rows:
             for shown, budget in zip(row["cells"], budgets, strict=True):
                 # A mean over fewer tasks than its neighbour is not to be compared with it.
@@ -136,7 +146,12 @@ def group_views(
     for by in ("metric", "domain", "year"):
         of = [scores for scores in found if scores.group.by == by]
         result[by] = [
-            block(scores.group.name, len(scores.group.tasks), scores.macro)
+            block(
+                scores.group.name,
+                len(scores.group.tasks),
+                scores.macro,
+                intervals=scores.intervals,
+            )
             for scores in of
             if len(scores.group.tasks) < size
         ]

@@ -127,7 +127,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
         "without_number": sum(row["dev_test"] is None for row in rows),
         "facts": _run_facts.of_table(run, table),
         "drawn": {each["name"]: each for each in _charts.methods(methods)},
-        "charts": _charts.data(results, leaders) if results.values else None,
+        "charts": _charts.data(results) if results.values else None,
         "has_means": any(mean.points for mean in macro.values()),
         "dense": DENSE in methods,
         "figures": [
@@ -149,6 +149,7 @@ def view(results: Results, images: Collection[str]) -> dict[str, Any]:
             methods,
             [macro[b].points for b in budgets],
             table.seeds,
+            intervals=[results.scores[0].intervals[b] for b in budgets],
             leaders=[leaders.get(b) for b in budgets],
         ),
         "learners": [_learner(each) for each in learners(results)],

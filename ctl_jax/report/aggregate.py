@@ -3,12 +3,16 @@
 import csv
 import dataclasses
 import io
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ctl_jax.records import MissingTask, RunTask
 from ctl_jax.report._table import Table
+from ctl_jax.report.statistics import Interval, mean_intervals
 
 DENSE = "dense"
 # Of means.csv.
@@ -20,6 +24,8 @@ MEANS_COLUMNS = (
     "tasks",
     "score",
     "score_std",
+    "score_low",
+    "score_high",
     "error",
     "examples",
     "weighted_score",
@@ -170,7 +176,11 @@ def _seed_means(
 
 
 def _std(numbers: Sequence[float]) -> float | None:
-    return statistics.stdev(numbers) if len(numbers) > 1 else None
+    if len(numbers) < 2:
+        return None
+    # Of exact fractions, as `statistics.stdev` has it, it would take a tenth of a report's time.
+    mean = statistics.fmean(numbers)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1))
 
 
 class Group(NamedTuple):
@@ -194,6 +204,7 @@ class Scores:
     Attributes:
       group: the tasks.
       macro: the unweighted mean over tasks: the score of the stream.
+      intervals: of `macro`, by budget and method; see `statistics.bootstrap`.
       weighted: the mean weighted by the examples each task was evaluated on; no tasks where
         these are not known.
       top5: the unweighted mean of top-5 accuracy, over the tasks that have it.
@@ -201,6 +212,7 @@ class Scores:
 
     group: Group
     macro: dict[str, Mean]
+    intervals: dict[str, dict[str, Interval]]
     weighted: dict[str, Mean]
     top5: dict[str, Mean]
 
@@ -265,14 +277,34 @@ def scores(table: Table, found: Values, top5: Values) -> list[Scores]:
     result = []
     for group in group_tasks(table.tasks):
         known = all(weights[task] for task in group.tasks)
+        macro = means(found, group.tasks, methods, budgets)
         result.append(
             Scores(
                 group,
-                means(found, group.tasks, methods, budgets),
+                macro,
+                _intervals(found, macro, methods),
                 means(found, group.tasks if known else (), methods, budgets, weights),
                 means(top5, group.tasks, methods, budgets),
             )
         )
+    return result
+
+
+def _intervals(
+    found: Values, macro: Mapping[str, Mean], methods: Sequence[str]
+) -> dict[str, dict[str, Interval]]:
+    """Intervals of means over tasks, by budget and method."""
+    # Budgets at which the tasks are the same have the same resamples of them.
+    by_tasks: dict[tuple[str, ...], list[str]] = {}
+    for budget, mean in macro.items():
+        if mean.tasks:
+            by_tasks.setdefault(mean.tasks, []).append(budget)
+    result: dict[str, dict[str, Interval]] = {budget: {} for budget in macro}
+    for tasks, budgets in by_tasks.items():
+        places = [(budget, method) for budget in budgets for method in methods]
+        columns = np.array([[mean_of(found[t][m][b]) for b, m in places] for t in tasks])
+        for (budget, method), interval in zip(places, mean_intervals(columns), strict=True):
+            result[budget][method] = interval
     return result
 
 
@@ -313,6 +345,8 @@ def _lines(found: Scores, budget: str, macro: Mean, table: Table) -> list[dict[s
                 "tasks": len(macro.tasks),
                 "score": point.mean,
                 "score_std": point.std,
+                "score_low": found.intervals[budget][method].low,
+                "score_high": found.intervals[budget][method].high,
                 "error": error(point).mean,
                 "examples": sum(examples[t] or 0 for t in macro.tasks) if weighted else None,
                 "weighted_score": weighted and weighted.mean,

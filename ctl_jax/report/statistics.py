@@ -10,7 +10,6 @@ a logarithmic axis (base 10), and curves are straight lines between budgets.
 import functools
 import math
 import statistics
-import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -62,9 +61,9 @@ def bootstrap(
     """Intervals of statistics by the bias-corrected and accelerated bootstrap over tasks (BCa).
 
     Efron, Better Bootstrap Confidence Intervals, Journal of the American Statistical Association,
-    1987, by `scipy.stats.bootstrap`; the percentiles of the resamples where it is not defined,
-    since nothing varies or a statistic is at an end of all its resamples. The same numbers give
-    the same intervals.
+    1987; the percentiles of the resamples where it is not defined, since nothing varies or a
+    statistic is at an end of all its resamples. The same numbers give the same intervals. (They are
+    also those of `scipy.stats.bootstrap`, which draws again in each call.)
 
     Args:
       statistic: from weights of the tasks, [..., tasks], which sum to one, to K finite numbers,
@@ -81,38 +80,49 @@ def bootstrap(
     whole = rounded(np.full(tasks, 1 / tasks))
     if tasks < 2:
         return [Interval(float(each)) for each in whole]
-    # A second's import, which few commands need.
-    import scipy.stats
-
-    def of_indices(indices: Array, axis: int = -1) -> Array:
-        return np.moveaxis(rounded(_weights(indices, tasks)), -1, 0)
-
-    # BCa divides by how much a statistic varies from task to task.
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = scipy.stats.bootstrap(
-            (np.arange(tasks),),
-            of_indices,
-            vectorized=True,
-            confidence_level=LEVEL,
-            n_resamples=resamples,
-            rng=np.random.default_rng(0),
-        )
-    sides = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    percentiles = np.quantile(found.bootstrap_distribution, sides, axis=-1)
-    ends = [
-        np.where(np.isfinite(end), end, other)
-        for end, other in zip(found.confidence_interval, percentiles, strict=True)
-    ]
+    drawn = np.sort(rounded(_resampled(tasks, resamples)), axis=0)
+    without = rounded((1 - np.eye(tasks)) / (tasks - 1))
+    sides = np.array([[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]])
+    shares = _corrected(sides, whole, drawn, without)
+    shares = np.where(np.isfinite(shares), shares, sides)
+    places = shares * (len(drawn) - 1)
+    before = np.floor(places).astype(int)
+    low, high = (
+        np.take_along_axis(drawn, at, axis=0) for at in (before, np.ceil(places).astype(int))
+    )
+    ends = low + (places - before) * (high - low)
     return [Interval(*map(float, each)) for each in zip(whole, *ends, strict=True)]
 
 
-def _weights(indices: Array, tasks: int) -> Array:
-    """How often each task is among indices, [..., drawn] -> [..., tasks], as shares of them."""
-    rows = indices.reshape(-1, indices.shape[-1])
-    places = rows + tasks * np.arange(len(rows))[:, None]
-    counts = np.bincount(places.ravel(), minlength=tasks * len(rows))
-    return counts.reshape(*indices.shape[:-1], tasks) / indices.shape[-1]
+def _corrected(sides: Array, whole: Array, drawn: Array, without: Array) -> Array:
+    """Which shares of the resamples are the ends of the interval: [2, K], NaN where undefined.
+
+    Args:
+      sides: those that would be without a correction, [2, 1].
+      whole: the estimates, [K].
+      drawn: of each resample, [resamples, K].
+      without: of all tasks but one, [tasks, K].
+    """
+    from scipy.special import ndtr, ndtri
+
+    # BCa divides by how much a statistic varies from task to task.
+    with np.errstate(all="ignore"):
+        bias = ndtri(((drawn < whole).mean(axis=0) + (drawn <= whole).mean(axis=0)) / 2)
+        influence = without.mean(axis=0) - without
+        skew = np.sum(influence**3, axis=0) / (6 * np.sum(influence**2, axis=0) ** 1.5)
+        moved = bias + ndtri(sides)
+        return ndtr(bias + moved / (1 - skew * moved))
+
+
+@functools.lru_cache(maxsize=32)
+def _resampled(tasks: int, resamples: int) -> Array:
+    """How often each task is in each resample, as shares of it, [resamples, tasks]."""
+    drawn = np.random.default_rng(0).integers(0, tasks, (resamples, tasks))
+    places = drawn + tasks * np.arange(resamples)[:, None]
+    counts = np.bincount(places.ravel(), minlength=tasks * resamples)
+    weights = counts.reshape(resamples, tasks) / tasks
+    weights.flags.writeable = False
+    return weights
 
 
 def mean_intervals(columns: Array) -> list[Interval]:

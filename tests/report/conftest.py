@@ -174,8 +174,7 @@ def _probed(**axes: Any) -> list[dict[str, Any]]:
     (run,) = (line for line in lines if line["type"] == "run")
     run["methods"] = [*run["methods"], "probe"]
     dense = {"steps": 0, "flops_per_step": None, "learning_rate": None, "method": "probe"}
-    rate = run["learning_rates"][0]
-    shared: dict[str, Any] = {}
+    rate, shared = run["learning_rates"][0], dict[str, Any]()
     for trial in [line for line in lines if line["type"] == "trial"]:
         if trial["method"] != run["methods"][0] or trial["learning_rate"] != rate:
             continue

@@ -161,7 +161,10 @@ def test_means_by_hand(records, tmp_path):
     assert float(ocr["score"]) == pytest.approx(0.6)
     assert float(ocr["weighted_score"]) == pytest.approx(0.5)
     assert float(found["year", "2010", "dense"]["score"]) == pytest.approx(0.4)
+    # Two tasks, of which a quarter of the resamples have one alone; a single one has no interval.
+    assert [float(ocr[f"score_{end}"]) for end in ("low", "high")] == pytest.approx([0.4, 0.8])
     several = found["metric", "mAP", "dense"]
+    assert (several["score_low"], several["score_high"]) == ("", "")
     assert (several["top5_tasks"], several["top5"]) == ("0", "")
 
 

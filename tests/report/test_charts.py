@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax.report import _charts, aggregate, comparisons, frontier, gallery, spending, stream
+from ctl_jax.report import _charts, aggregate, comparisons, gallery, spending, stream
 from ctl_jax.report._results import rows
 from ctl_jax.report._table import read
 
@@ -24,8 +24,7 @@ def drawn():
             "passed": stream.along(table),
         }
         results = gallery.Results(**fields)
-        leaders = frontier.frontier(found, *of_run)
-        return results, _charts.data(results, leaders)
+        return results, _charts.data(results)
 
     return make
 
@@ -41,6 +40,8 @@ def test_points_are_the_means(make_records, drawn):
             assert std == pytest.approx(point.std, abs=1e-5)
             assert seeds == 2
             assert low <= score <= high
+            interval = results.scores[0].intervals[list(results.table.budgets)[j]][method]
+            assert (low, high) == pytest.approx(interval[1:], abs=1e-5)
     digits = results.values["digits"]
     first = next(iter(results.table.budgets))
     dense, pruned = (aggregate.point(digits[m][first]).mean for m in ("dense", "filters@0.5"))
@@ -48,6 +49,18 @@ def test_points_are_the_means(make_records, drawn):
     assert data["tasks"][0]["relative"][1][0][0] == pytest.approx(pruned / dense - 1, abs=1e-5)
     assert data["tasks"][0]["relative"][0] == [None] * 3
     assert data["tasks"][0]["chance"] == 0.1
+
+
+def test_groups_of_two_tasks_have_intervals(make_records, drawn):
+    records = make_records()
+    records[0]["tasks"][0]["domain"] = "satellite"
+    _, data = drawn(records)
+    lengths = {
+        group["name"]: {len(point) for points in group["points"] for point in points}
+        for group in data["groups"]
+    }
+    # The number, its spread and its seeds; then both ends.
+    assert lengths == {"all": {5}, "accuracy": {5}, "ocr": {5}, "satellite": {3}, "2022": {5}}
 
 
 def test_what_is_not_there_has_no_point(make_records, drawn):

@@ -316,7 +316,10 @@ def test_groups_of_tasks_are_on_the_page(make_records, page):
     assert "accuracy (2 tasks)" in by_metric
     assert by_metric.split("mAP (1 task)")[1].count("0.125") == 3 * 4
     assert by_domain.split("texture (1 task)")[1].count("0.125") == 3 * 4
-    assert "ocr (2 tasks)" in by_domain
+    ocr = by_domain.split("ocr (2 tasks)")[1].split("texture (1 task)")[0]
+    # An interval of two tasks, and none of one.
+    assert len(re.findall(r"0\.\d{3} to 0\.\d{3}", ocr)) == 3 * 4
+    assert " to " not in by_domain.split("texture (1 task)")[1]
     assert by_year.index("2004 (1 task)") < by_year.index("2010 (2 tasks)")
     assert "Top-5 accuracy, macro mean (2 tasks)" in text
     assert "mAP (dev_test)" in text

@@ -3,19 +3,22 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from ctl_jax import report
-from ctl_jax.report import _paper_tables
+from ctl_jax.report import _paper_tables, gallery
 from ctl_jax.report._paper_tables import Sheet
 from ctl_jax.report._table import read
 from ctl_jax.report.aggregate import means, values
 
 
 @pytest.fixture
-def tables(tmp_path):
+def tables(tmp_path, monkeypatch):
     """Returns the function that gives the files of records in `tables`, as text by name."""
+    monkeypatch.setattr(gallery, "draw_all", lambda results: gallery.Pictures({}, {}))
 
     def make(records):
         report.write(records, tmp_path)
@@ -65,6 +68,30 @@ def test_latex_is_escaped():
     assert line.endswith(r"$-$1.0 {\scriptsize $\pm$ 2} \\")
     # Nothing that LaTeX would take for its own is left, but the cell's end.
     assert len(re.findall(r"(?<!\\)&", line)) == 1
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
+def test_latex_takes_every_table(make_records, tables, tmp_path):
+    names = {
+        "filters@0.5": "filters@0.5:lsq@2stages+probe",
+        "filters@0.75": "100%_of<it>|&$x$#{c}\\d~^",
+        "scratch": "dynamic@domain:all@0.5+head_bn (réseau)",
+    }
+    records = make_records(tasks=[f"t{number}" for number in range(10)], rates=(0.1,))
+    for record in records:
+        if "methods" in record:
+            record["methods"] = [names.get(name, name) for name in record["methods"]]
+        record |= {"method": names.get(record["method"])} if record.get("method") in names else {}
+    inputs = [rf"\input{{tables/{name}}}" for name in tables(records) if name.endswith(".tex")]
+    assert len(inputs) == 5
+    start = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]
+    (tmp_path / "all.tex").write_text("\n\n".join([*start, *inputs, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, errors="replace", check=False)
+    if "`booktabs.sty' not found" in done.stdout:
+        pytest.skip("no booktabs here")
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_best_is_bold_and_the_highest_underlined():
