@@ -101,9 +101,12 @@ def test_steps_that_neither_train_nor_evaluate_are_left_out(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_in_a_bucket_is_refused(bucket):
-    with pytest.raises(UserError, match=f"--workdir={bucket}/run: expected a folder on a disk"):
-        tensorboard(Run(files.path(f"{bucket}/run"), None))
+def test_a_run_in_a_bucket_is_refused_before_any_work(config, console, bucket):
+    config.watch = ("tensorboard",)
+    told = rf"^config\.watch='tensorboard': --workdir={bucket}/run: expected a folder on a disk"
+    with pytest.raises(UserError, match=told):
+        experiment.run(config, f"{bucket}/run", console)
+    assert not files.names(files.path(f"{bucket}/run"))
 
 
 def test_nothing_of_it_is_imported_before_it_is_asked_for():
