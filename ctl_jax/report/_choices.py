@@ -112,6 +112,8 @@ class Choice:
 def of_table(table: Table) -> list[Choice]:
     """What `auto` did on each task, in the run's order; of several budgets at the best."""
     chains = _chains(table)
+    if not chains:
+        return []
     heads = {each.id: each for each in table.prepared if isinstance(each, HeadRecord)}
     pending, found = {place(each) for each in table.pending}, []
     for task in table.tasks:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from ctl_jax import formatting
 from ctl_jax.errors import UserError
 from ctl_jax.records import DevRecord, RunTask, TrainRecord
-from ctl_jax.report import _choices, aggregate, figures, stream
+from ctl_jax.report import _choices, aggregate, drawings, figures, stream
 from ctl_jax.report._budgets import labels
 from ctl_jax.report._table import Table
 from ctl_jax.report._winners import Best, of_table
@@ -123,7 +123,7 @@ def mean_over_tasks(results: Results) -> Drawing | None:
         return None
     title = f"Mean over {_task_counts(at_budget)}"
     metric = aggregate.metric_name(table.tasks)
-    return figures.accuracy(title, metric, curves, table.methods, table.budgets)
+    return drawings.accuracy(title, metric, curves, table.methods, table.budgets)
 
 
 @figure("Improvement over dense in percent against training budget; the numbers are in the table")
@@ -134,7 +134,7 @@ def relative_to_dense(results: Results) -> Drawing | None:
         return None
     title = f"Relative improvement over dense, {_task_counts(at_budget)}"
     metric = aggregate.metric_name(table.tasks)
-    return figures.relative(title, metric, curves, table.methods, table.budgets)
+    return drawings.relative(title, metric, curves, table.methods, table.budgets)
 
 
 def ranks(results: Results) -> dict[str, Ranks]:
@@ -150,7 +150,7 @@ def average_ranks(results: Results) -> Drawing | None:
         return None
     counts = sorted({each.tasks for each in shown.values()})
     title = f"Average rank over {_range(counts)} tasks"
-    return figures.ranks(title, shown, results.table.methods)
+    return drawings.ranks(title, shown, results.table.methods)
 
 
 def learners(results: Results) -> list[stream.Learner]:
@@ -172,7 +172,7 @@ def all_compute(results: Results) -> Drawing | None:
         curves.setdefault(each.method, []).append((each.total_flops, each.error))
     front = sorted((each.total_flops, each.error) for each in points if each.on_front)
     title = f"Error over {len(table.tasks)} tasks against all that was spent"
-    return figures.compute_curves(title, curves, table.methods, "mean error (dev_test)", front)
+    return drawings.compute_curves(title, curves, table.methods, "mean error (dev_test)", front)
 
 
 def running(results: Results) -> tuple[str, dict[str, list[stream.Passed]]]:
@@ -195,7 +195,7 @@ def along_the_stream(results: Results) -> Drawing | None:
     }
     title = f"Along the stream, {labels([budget])[0]} a trial"
     label = "mean error of the tasks so far (dev_test)"
-    return figures.compute_curves(title, curves, table.methods, label)
+    return drawings.compute_curves(title, curves, table.methods, label)
 
 
 @figure(
@@ -210,7 +210,7 @@ def transfer(results: Results) -> Drawing | None:
     chosen = [(row, column) for row, column in enumerate(shown.starts) if column is not None]
     names = [source or "its own start" for source in shown.sources]
     title = f"What tasks could start from: {shown.method}, {labels([shown.budget])[0]}"
-    return figures.matrix(title, scores, shown.tasks, names, chosen)
+    return drawings.matrix(title, scores, shown.tasks, names, chosen)
 
 
 def task_figure(task: str) -> str:
@@ -223,7 +223,7 @@ def _of_task(results: Results, task: RunTask) -> Drawing | None:
     curves = task_curves(results.values, task.name)
     if not curves:
         return None
-    return figures.accuracy(
+    return drawings.accuracy(
         task.title,
         aggregate.metric(task),
         curves,
@@ -267,7 +267,7 @@ def _of_training(results: Results, best: Best) -> Drawing | None:
     if found is None:
         return None
     title = f"Training of the best model: {best.task.title}"
-    return figures.training(title, found.losses, found.scores, best.test.metric)
+    return drawings.training(title, found.losses, found.scores, best.test.metric)
 
 
 def choice_figure(task: str) -> str:
@@ -275,10 +275,10 @@ def choice_figure(task: str) -> str:
     return f"auto_{task}"
 
 
-def expectations(choice: _choices.Choice) -> list[figures.Expectation]:
+def expectations(choice: _choices.Choice) -> list[drawings.Expectation]:
     """What `auto` expected of each network that it could afford."""
     return [
-        figures.Expectation(
+        drawings.Expectation(
             option.flops / option.images,
             option.accuracy,
             *_choices.expected(option),
@@ -294,7 +294,7 @@ def _of_choice(choice: _choices.Choice) -> Drawing | None:
     if not points:
         return None
     title = f"What auto chose from: {choice.task.title}, {labels([choice.trial.budget])[0]}"
-    return figures.expectations(title, choice.metric, points, choice.trial.dev)
+    return drawings.expectations(title, choice.metric, points, choice.trial.dev)
 
 
 def _curves(
