@@ -11,13 +11,11 @@ the best of a budget.
 """
 
 import argparse
-import json
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctl_jax import files, formatting, report
+from ctl_jax import formatting, report
 from ctl_jax.compute import Budget
 from ctl_jax.errors import UserError
 from ctl_jax.report import frontier
@@ -40,41 +38,10 @@ def main() -> None:
     )
     given = parser.parse_args()
     try:
-        rows = merged({folder: read(folder) for folder in given.workdirs})
+        rows = report.results(report.read_runs(given.workdirs))
         print(render(rows, groups_of(rows, given.groups)))
     except UserError as error:
         raise SystemExit(f"race: {error}") from None
-
-
-def read(run: str) -> list[dict[str, Any]]:
-    """The rows of a run's results; of one with a label each method's name ends with it."""
-    match = re.fullmatch(r"(\w+)=(.+)", run)
-    label, workdir = match.groups() if match else ("", run)
-    try:
-        lines = files.read_text(files.path(workdir) / "records.jsonl").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{workdir}: no records.jsonl; expected the folder of a run") from None
-    rows = report.results(json.loads(line) for line in lines)
-    return [{**row, "method": f"{row['method']} ({label})"} for row in rows] if label else rows
-
-
-def merged(runs: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """The rows of several runs, each once.
-
-    Raises:
-      UserError: two runs have different results of one task, method, budget and seed.
-    """
-    found: dict[tuple[Any, ...], tuple[str, Row]] = {}
-    for folder, rows in runs.items():
-        for row in rows:
-            key = tuple(row[name] for name in ("task", "method", "budget", "seed"))
-            before, other = found.setdefault(key, (folder, row))
-            if other["trial"] != row["trial"]:
-                named = ", ".join(map(str, key))
-                raise UserError(
-                    f"{before} and {folder}: different results of {named}; expected one"
-                )
-    return [row for _, row in found.values()]
 
 
 def groups_of(rows: Sequence[Row], given: Sequence[str]) -> dict[str, list[str]]:

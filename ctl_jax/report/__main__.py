@@ -16,12 +16,10 @@ if __name__ == "__main__":
     # Before the imports below, which look at the environment.
     startup.prepare("ctl_jax.report", with_jax=False)
 
-import re
 from collections.abc import Sequence
 
 from ctl_jax import report
-from ctl_jax.report._loading import read_lines
-from ctl_jax.report._merging import merged
+from ctl_jax.report._merging import split
 
 _COMMAND = "ctl_jax.report"
 
@@ -37,22 +35,15 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
-    runs = [_split(run) for run in given.runs]
-    several = len(runs) > 1 or runs[0][0]
-    lines = [(label, read_lines(workdir)) for label, workdir in runs]
-    together = merged(lines) if several else lines[0][1]
-    shown = report.summary(together, "" if several else runs[0][1], given.baseline)
-    out = given.out or (None if several else runs[0][1])
-    for path in report.write(together, out, given.baseline) if out else ():
+    several = len(given.runs) > 1 or split(given.runs[0])[0]
+    workdir = "" if several else given.runs[0]
+    lines = report.read_runs(given.runs)
+    shown = report.summary(lines, workdir, given.baseline)
+    out = given.out or workdir
+    for path in report.write(lines, out, given.baseline) if out else ():
         print(f"wrote {path}")
     print(f"\n{shown}")
     return 0
-
-
-def _split(run: str) -> tuple[str, str]:
-    """The label of a run, "" without one, and its folder."""
-    match = re.fullmatch(r"([\w.@:+-]+)=(.+)", run)
-    return (match[1], match[2]) if match else ("", run)
 
 
 def _parser() -> startup.Parser:

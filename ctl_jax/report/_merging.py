@@ -1,39 +1,70 @@
 """Several runs as one: their records put together, for a report that compares them."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ctl_jax import records
 from ctl_jax.errors import UserError
 from ctl_jax.records import (
+    EvaluateRecord,
+    FinalRecord,
     MethodRecord,
     PendingRecord,
+    PredictRecord,
     PretrainRecord,
     Record,
+    RungRecord,
     RunRecord,
     RunTask,
     TrialRecord,
 )
+from ctl_jax.report._loading import read_lines
 
 T = TypeVar("T")
-# Of one run's best models, and how those were trained.
-_LEFT_OUT = ("evaluate", "train", "dev")
+# How a model was trained; of many that were not evaluated nobody asks.
+_ON_THE_WAY = ("train", "dev")
+# Records whose ids are those of one method's.
+_OF_METHODS = (
+    TrialRecord | PendingRecord | EvaluateRecord | FinalRecord | PredictRecord | RungRecord
+)
 # What runs may say differently of a task that is the same.
 _REMARKS = ("notes", "passed_over", "corrupt_examples")
+
+
+def read_runs(runs: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of one run or several, as those of one.
+
+    Args:
+      runs: folders of runs, each perhaps behind a label, `LABEL=FOLDER`; see `merged`.
+
+    Raises:
+      UserError: as `merged` and `_loading.read_lines` do.
+    """
+    found = [(label, read_lines(workdir)) for label, workdir in map(split, runs)]
+    return merged(found) if len(found) > 1 or found[0][0] else found[0][1]
+
+
+def split(run: str) -> tuple[str, str]:
+    """The label of a run that is given as `LABEL=FOLDER`, "" without one, and its folder."""
+    match = re.fullmatch(r"([\w.@:+-]+)=(.+)", run)
+    return (match[1], match[2]) if match else ("", run)
 
 
 def merged(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> list[dict[str, Any]]:
     """The records of runs as those of one that has all their tasks, methods, budgets and seeds.
 
     What only one of them has (other seeds, other methods) stands beside the rest. Where runs have
-    the same method with other results, such as those of other weights, labels tell them apart.
+    the same method with other results, such as those of other weights, labels tell them apart. A
+    task's evaluation is that of its best model over all runs; there is none where the run that has
+    it evaluated none.
 
     Args:
       runs: each a label, which its methods get, or "", and the objects of its `records.jsonl`.
 
     Returns:
-      Objects as of one `records.jsonl`, without evaluations of best models.
+      Objects as of one `records.jsonl`.
 
     Raises:
       UserError: the records are incomplete, a run has no run record, or runs without labels have
@@ -50,41 +81,48 @@ def merged(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> list[dict
         else each
         for one in found
         for each in one
-        if not isinstance(each, RunRecord | PretrainRecord)
+        if not isinstance(each, RunRecord | PretrainRecord | EvaluateRecord)
     ]
-    return [records.to_json(each) for each in (*together, *_one_pretraining(pretrained), *rest)]
+    every = (*together, *_one_pretraining(pretrained), *rest, *_evaluations(found))
+    return [records.to_json(each) for each in every]
+
+
+def _evaluations(found: Iterable[Iterable[Record]]) -> list[EvaluateRecord]:
+    """Those of each task's best trial over all runs, each once."""
+    every = [each for one in found for each in one]
+    trials: dict[str, list[TrialRecord]] = {}
+    for each in every:
+        if isinstance(each, TrialRecord):
+            trials.setdefault(each.task, []).append(each)
+    best = {records.winner(of_task).id for of_task in trials.values()}
+    by_id = {e.id: e for e in every if isinstance(e, EvaluateRecord) and e.trial in best}
+    return list(by_id.values())
 
 
 def _read(lines: Iterable[Mapping[str, Any]]) -> list[Record]:
+    lines = list(lines)
+    evaluated = {line.get("trial") for line in lines if line.get("type") == EvaluateRecord.type}
     found = (
         records.from_json(line, number)
         for number, line in enumerate(lines, start=1)
-        if line.get("type") not in _LEFT_OUT
+        if line.get("type") not in _ON_THE_WAY or line.get("trial") in evaluated
     )
     return [record for record in found if record is not None]
 
 
 def _labelled(label: str, found: Iterable[Record]) -> list[Record]:
     """Records whose methods end with a label, and whose trials are told apart by it."""
-    if not label:
-        return list(found)
-    renamed: list[Record] = []
-    for each in found:
-        if isinstance(each, RunRecord):
-            methods = tuple(_with(label, method) for method in each.methods)
-            each = dataclasses.replace(each, methods=methods)
-        elif isinstance(each, TrialRecord | PendingRecord):
-            each = dataclasses.replace(
-                each, method=_with(label, each.method), id=f"{each.id} ({label})"
-            )
-        elif isinstance(each, MethodRecord):
-            each = dataclasses.replace(each, method=_with(label, each.method))
-        renamed.append(each)
-    return renamed
+    return [_renamed(each, f" ({label})") for each in found] if label else list(found)
 
 
-def _with(label: str, method: str) -> str:
-    return f"{method} ({label})"
+def _renamed(record: Record, ending: str) -> Record:
+    if isinstance(record, RunRecord):
+        methods = tuple(method + ending for method in record.methods)
+        return dataclasses.replace(record, methods=methods)
+    names = ["method", "trial"] + (["id"] if isinstance(record, _OF_METHODS) else [])
+    known = {name: vars(record).get(name) for name in names}
+    changed: dict[str, Any] = {name: f"{text}{ending}" for name, text in known.items() if text}
+    return dataclasses.replace(record, **changed)
 
 
 def _runs(found: Iterable[Record]) -> list[RunRecord]:

@@ -137,7 +137,7 @@ def lines(table: Table, workdir: str | os.PathLike[str]) -> list[str]:
 
     Args:
       table: the run's records.
-      workdir: folder of the run.
+      workdir: folder of the run; "" of several runs, whose models are in as many folders.
     """
     models = of_table(table)
     if not models:
@@ -146,13 +146,12 @@ def lines(table: Table, workdir: str | os.PathLike[str]) -> list[str]:
     shown = ["", "The best model of each task:" if len(table.tasks) > 1 else "The best model:"]
     folder = os.fspath(workdir)
     for found in models:
-        where = os.path.join(folder, "models", found.trial.id)
-        task = f" --task={found.task.name}" if len(table.tasks) > 1 else ""
-        told = [
-            *facts(found, table.run.model),
-            ("folder", where),
-            ("to go on", f"python -m ctl_jax.predict {shlex.quote(folder)} IMAGES...{task}"),
-        ]
+        told = facts(found, table.run.model)
+        if folder:
+            task = f" --task={found.task.name}" if len(table.tasks) > 1 else ""
+            command = f"python -m ctl_jax.predict {shlex.quote(folder)} IMAGES...{task}"
+            where = os.path.join(folder, "models", found.trial.id)
+            told += [("folder", where), ("to go on", command)]
         width = max(len(name) for name, _ in told)
         shown += ["", found.task.title, *(f"  {name.ljust(width)}  {what}" for name, what in told)]
     return shown

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctl_jax import report
+from ctl_jax import records, report
 from ctl_jax.errors import UserError
 from ctl_jax.report._merging import merged
 from ctl_jax.report._table import read
@@ -90,3 +90,50 @@ def test_a_missing_task_that_another_run_has_is_not_missing(make_records):
 def test_a_run_without_a_run_record(make_records):
     with pytest.raises(UserError, match="no run record among those of a run"):
         merged([("", make_records()), ("", [])])
+
+
+@pytest.mark.parametrize("labels", [("", ""), ("a", "b")])
+def test_the_best_model_of_a_task_is_that_of_all_runs(make_records, evaluated, labels):
+    """Of digits one run has it, of glyphs the other one; each evaluated its own."""
+    runs = [make_records(seeds=(seed,), tasks=("digits", "glyphs")) for seed in (0, 1)]
+    for run, ahead in zip(runs, ("digits", "glyphs"), strict=True):
+        for record in run:
+            if record["type"] == "trial":
+                record["dev"] = 0.9 if record["task"] == ahead else 0.1 * record["dev"]
+    lines = [(label, evaluated(run)) for label, run in zip(labels, runs, strict=True)]
+    whole = evaluated([line for _, run in lines for line in run if line["type"] != "evaluate"])
+    found = report.best(merged(lines))
+    assert [(each.task.name, each.trial.seed) for each in found] == [("digits", 0), ("glyphs", 1)]
+    if labels == ("", ""):
+        ids = {r["task"]: r["trial"] for r in whole if r["type"] == "evaluate"}
+        assert {each.task.name: each.trial.id for each in found} == ids
+    else:
+        assert [each.trial.method[-4:] for each in found] == [" (a)", " (b)"]
+    # How the last one was trained comes with it.
+    logs = read(merged(lines)).logs
+    assert [each.step for each in logs[found[-1].trial.id] if each.type == "train"] == [10, 20]
+    # Models of several runs are in several folders, of which none is named.
+    shown = report.summary(merged(lines))
+    assert "a prediction" in shown
+    assert "to go on" not in shown
+    # Where the better run evaluated none, there is none.
+    only = [lines[0], (lines[1][0], runs[1])]
+    assert [each.task.name for each in report.best(merged(only))] == ["digits"]
+
+
+def test_networks_on_test_have_the_label_of_their_run(make_records):
+    lines = make_records(methods=("dense",), tasks=("digits",), seeds=(0,), rates=(0.1,))
+    trial = next(line for line in lines if line["type"] == "trial")
+    scores = {"metric": "accuracy", "score": 0.5, "low": 0.4, "high": 0.6, "top5": None}
+    final = records.FinalRecord(
+        **{name: trial[name] for name in ("task", "method", "budget", "seed")},
+        id="last",
+        trial=trial["id"],
+        trained_on="train",
+        split="test",
+        **{"examples": 9, **scores, "diverged": False, "flops": 7, "wall_s": 1.0},
+    )
+    run = [*lines, records.to_json(final)]
+    table = read(merged([("a", run), ("b", run)]))
+    assert [each.method for each in table.finals] == ["dense (a)", "dense (b)"]
+    assert {each.trial for each in table.finals} <= {each.id for each in table.trials}
