@@ -103,7 +103,7 @@ def _saved(compared: Comparisons, method: str, budget: str) -> str:
         return ""
     value, interval = _saving(curve, budget)
     has = f"it has the accuracy of {compared.baseline} there"
-    return f"; {has} for {value} ({interval}) of the compute"
+    return f"; {has} for {value}{f' ({interval})' if interval else ''} of the compute"
 
 
 def caveats(compared: Comparisons, tasks: int, seeds: int) -> list[str]:

@@ -73,13 +73,14 @@ def render(view: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: str(_file(name))),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.from_string(_file("template.html"))
+    return environment.get_template("template.html")
 
 
 @functools.cache
