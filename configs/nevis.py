@@ -3,24 +3,7 @@
   python -m ctl_jax.main --config=configs/nevis.py:variant=SHORT --workdir=runs/nevis \\
     --config.weights=resnet50_imagenet_keras_conv1-conv4.npz --config.data.dirs=tfds:DIR,folder:DIR
 
-A part that was run on two CPU cores (reduced sets of 10,000, 8,000 and 3,060 training images):
-
-  python -m ctl_jax.main --config=configs/nevis.py:variant=mnist+cifar10+caltech101 \\
-    --workdir=runs/nevis --config.weights=... --config.data.dirs=tfds:... \\
-    --config.methods=dense,filters@0.5,channels@0.5,linear_probe \\
-    --config.budgets.num=3 --config.budgets.max_flops=2e12 \\
-    --config.finetune.learning_rates=0.01,0.04 --config.seeds=0 \\
-    --config.data.max_eval_examples=512
-
-It took 27 minutes beside other work. Mean dev_test accuracy, and relative to dense:
-
-  budget            500 GFLOP        1 TFLOP        2 TFLOP
-  tasks                     3              3              3
-  ---------------------------------------------------------
-  dense         0.236          0.469          0.604
-  filters@0.5   0.341  +44.6%  0.489   +4.4%  0.603   -0.1%
-  channels@0.5  0.384  +63.0%  0.453   -3.4%  0.546   -9.5%
-  linear_probe  0.552 +134.2%  0.692  +47.6%  0.755  +25.1%
+docs/results.md, "The paper's comparison", has what nine small real sets gave on two CPU cores.
 """
 
 from ctl_jax import experiment

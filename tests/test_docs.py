@@ -5,6 +5,7 @@ import csv
 import pathlib
 import re
 import shlex
+import statistics
 
 import jax
 import pytest
@@ -103,6 +104,27 @@ def test_the_figure_has_numbers_of_the_results():
     accuracies = {row["accuracy"] for row in rows}
     assert len(accuracies) > 10
     assert accuracies <= set(re.findall(r"\.\d+", (DOCS / "results.md").read_text()))
+
+
+def test_the_papers_comparison_has_numbers_of_the_figure():
+    """docs/figures/evidence.csv has each result that the table's means are of."""
+    found: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for row in csv.DictReader((DOCS / "figures/evidence.csv").read_text().splitlines()):
+        budget = float(row["budget"].removesuffix(" flops"))
+        by_task = found.setdefault((row["method"], budget), {})
+        by_task.setdefault(row["task"], []).append(float(row["dev_test"]))
+    section = (DOCS / "results.md").read_text()
+    section = section.split("\n## The paper's comparison\n")[1].split("\n## ")[0]
+    for method in dict.fromkeys(method for method, _ in found):
+        means = [
+            statistics.fmean(map(statistics.fmean, by_task.values()))
+            for (name, _), by_task in found.items()
+            if name == method
+        ]
+        (line,) = re.findall(rf"^\| `{re.escape(method)}` \| \W*\.\d.*", section, re.MULTILINE)
+        # The first of each cell, before its interval.
+        shown = re.findall(r"(\.\d{3})\W* \(", line)
+        assert shown == [f"{mean:.3f}".lstrip("0") for mean in means]
 
 
 # Of the launchers the program's flags stand behind "--".
