@@ -47,22 +47,6 @@ def test_tables_have_each_method_at_each_budget():
     assert len(re.findall("Training is nowhere clearly ahead", text)) == 2
 
 
-def test_runs_are_put_together_where_they_agree():
-    assert race.merged({"one": ROWS[:6], "two": ROWS[3:]}) == ROWS
-    other = [ROWS[0] | {"trial": "another"}]
-    with pytest.raises(UserError, match="one and two: different results of a, probe, 100000000000"):
-        race.merged({"one": ROWS, "two": other})
-
-
-def test_methods_of_a_run_with_a_label_have_it(tmp_path, monkeypatch):
-    (tmp_path / "records.jsonl").touch()
-    monkeypatch.setattr(race.report, "results", lambda lines: [*lines, *ROWS])
-    assert race.read(str(tmp_path)) == ROWS
-    found = race.read(f"small={tmp_path}")
-    assert {row["method"] for row in found} == {"probe (small)", "dense (small)"}
-    assert len(race.merged({"one": ROWS, "two": found})) == 2 * len(ROWS)
-
-
 @pytest.mark.parametrize("given", ["near", "near=", "near=a,d"])
 def test_a_group_of_tasks_that_there_are_not(given):
     with pytest.raises(UserError, match="expected NAME=TASK,TASK with tasks among a, b, c"):
@@ -71,5 +55,5 @@ def test_a_group_of_tasks_that_there_are_not(given):
 
 def test_a_folder_that_is_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"race: .*: no records\.jsonl; expected the folder of a"):
+    with pytest.raises(SystemExit, match=r"race: .*: no records\.jsonl; expected the --workdir"):
         race.main()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ctl_jax import compute, data, experiment, failures, models, records
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import build, runner
+from ctl_jax.experiment import build, runner, training
 from ctl_jax.experiment.kinds import finetune
 from ctl_jax.experiment.step_files import seal
 from ctl_jax.experiment.steps import KINDS, Output
@@ -66,7 +66,7 @@ def _trained(step, place, job):
     )
     # What it starts from is looked at.
     place.variables(step.inputs["weights"])
-    log = (finetune._train_record(step, [stretch], entry) for entry in LOG)
+    log = (training.train_record(step, [stretch], entry) for entry in LOG)
     return Output([*log, trial], _of(place, step, _variables(place, 4, 10)))
 
 

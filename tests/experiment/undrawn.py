@@ -2,12 +2,21 @@
 
 from collections.abc import Callable
 
-from ctl_jax.report import figures
+from ctl_jax.report import drawings, figures
 
 
 def fake_figures(setattr: Callable) -> None:
     """Reports have the figures that they should, of a few bytes each."""
-    for name in ("accuracy", "relative", "training", "ranks", "expectations"):
-        setattr(figures, name, lambda *args: "figure")
+    drawn = (
+        "accuracy",
+        "relative",
+        "training",
+        "ranks",
+        "compute_curves",
+        "matrix",
+        "expectations",
+    )
+    for name in drawn:
+        setattr(drawings, name, lambda *args: "figure")
     for name in ("png", "pdf"):
         setattr(figures, name, lambda drawing: b"figure")
