@@ -118,6 +118,11 @@ class Method:
         return self.tuning.name == tunings.AUTO
 
     @property
+    def is_open(self) -> bool:
+        """Whether the widths of its network are known only when its cut is done."""
+        return self.cut is not None and self.cut.allocation != "uniform"
+
+    @property
     def pretrained(self) -> bool:
         """Whether it starts from pretrained weights."""
         return self.start == "pretrained"

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from ctl_jax import data, models, pruning, records
+from ctl_jax import data, models, records
 from ctl_jax.compute import Budget, Pace
 from ctl_jax.compute.budgets import UNITS
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import build, chains, preparation, searches, stretches
+from ctl_jax.experiment import chains, preparation, searches, starts, stretches
 from ctl_jax.experiment.auto import answer, candidates
 from ctl_jax.experiment.auto.candidates import Candidate
 from ctl_jax.experiment.config import Config, budgets
@@ -26,9 +26,6 @@ from ctl_jax.experiment.kinds import (
     pace,
     predict,
     pretrain,
-    prune,
-    regrow,
-    shorten,
 )
 from ctl_jax.experiment.learners import Begin
 from ctl_jax.experiment.method_costs import MethodCost
@@ -39,9 +36,6 @@ from ctl_jax.experiment.tasks import TaskInfo, find_tasks
 from ctl_jax.experiment.workspace import Workspace
 from ctl_jax.finetune.phases import SGD
 from ctl_jax.finetune.step import MAX_STEPS
-
-# The criterion that a trial's seed decides.
-_DRAWN = "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +94,7 @@ class Plan:
     def is_measured(self) -> bool:
         """Whether trials depend on what is finished: on measurements, cuts, or looks at a task."""
         measured = any(UNITS[budget.unit].measured for budget in self.budgets)
-        return measured or any(m.is_auto or _is_open(m) for m in self.methods.values())
+        return measured or any(m.is_auto or m.is_open for m in self.methods.values())
 
     def points(self) -> list[Point]:
         """Tasks x methods x budgets x seeds x settings that are tried, in that order."""
@@ -130,69 +124,11 @@ class Plan:
         """What makes the network that a learner starts its only task from; None: no task before."""
         return self.begin.weights if self.begin else None
 
-    def _shortened(self, method: Method) -> Step | None:
-        """What makes the first stages alone, where a method has no more, of its start.
-
-        Raises:
-          UserError: the network does not have more.
-        """
-        start = self.pretraining if method.start == "pretrained" else None
-        if self.inherited and not method.learner:
-            # A network that `auto` may choose: the learner's own is whole.
-            start = self.inherited
-        if not method.stages:
-            return start
-        network = self.described.network(dataclasses.replace(method, image_size=0))
-        return self.workspace.once(
-            ("shortened", method.stages, method.start, start and start.id),
-            lambda: shorten.make(method.stages, network, start),
-        )
-
-    def is_trained(self, method: Method) -> bool:
-        """Whether a method starts from weights that are not random."""
-        return method.start == "pretrained" or self.inherited is not None
-
-    def was_cut(self, method: Method) -> bool:
-        """Whether a method starts from a network of its own that was cut for an earlier task."""
-        inherits = self.inherited is not None and bool(method.learner)
-        return inherits and self.config.learner.cut == "once"
-
-    def _uncut(self, method: Method, network: Mapping[str, Any]) -> Step | None:
-        """What makes the weights that a method starts from, before it cuts them."""
-        start = self._shortened(method)
-        if not self.inherited or not method.learner:
-            return start
-        if method.cut and not self.was_cut(method) and self.config.learner.restore:
-            return regrow.make(self.inherited, start, network)
-        return self.inherited
-
     def start(
         self, method: Method, task: TaskInfo | None = None, seed: int | None = None
     ) -> Step | None:
-        """The step that makes a method's weights; None where they are given, or random.
-
-        Args:
-          method: which.
-          task: whose images decide on a cut that is decided by images; where there is none, the
-            step says no more than which widths it leaves.
-          seed: of the trial, for a cut that is drawn.
-        """
-        cut, network = method.cut, self.described.network(dataclasses.replace(method, image_size=0))
-        start = self._uncut(method, network)
-        if cut is None or self.was_cut(method):
-            return start
-        criterion = cut.criterion or self.config.pruning.criterion
-        settings = {"criterion": criterion, "round_to": build.round_to(self.config.pruning)}
-        of_task: dict[str, Any] = {}
-        if self.is_trained(method) and criterion not in pruning.ZERO_SHOT and task:
-            of_task = {"task": task.identity, "seed": seed}
-            network = self.described.network(method)
-        elif cut.criterion == _DRAWN and seed is not None:
-            of_task = {"seed": seed}
-        return self.workspace.once(
-            ("cut", method.start, cut, start and start.id, repr(of_task), network["image_size"]),
-            lambda: prune.make(cut, settings, network, start, **of_task),
-        )
+        """The step that makes what a method starts from; see `starts.weights`."""
+        return starts.weights(self, method, task, seed)
 
     def wanted(self, point: Point, finished: Finished | None = None) -> list[Step]:
         """What a point wants so far: its trial, or what has to be done before that is known."""
@@ -235,7 +171,7 @@ class Plan:
         """
         method = point.method
         start = weights or self.start(method, point.task, point.seed)
-        if start and _is_open(method) and (finished is None or start not in finished):
+        if start and method.is_open and (finished is None or start not in finished):
             return start
         measured = self._measured(point, start, finished)
         if isinstance(measured, Step):
@@ -322,7 +258,7 @@ class Plan:
         (task,), (method,), (seed,) = self.tasks, self.methods.values(), self.seeds
         network = Method() if method.is_auto else method
         start = self.start(network, task, seed)
-        if start is not None and _is_open(method) and start not in finished:
+        if start is not None and method.is_open and start not in finished:
             return start
         return neighbours.make(
             task.identity,
@@ -380,7 +316,7 @@ class Plan:
         Returns:
           The cost; None where its widths are known only when the cut is done.
         """
-        if _is_open(method):
+        if method.is_open:
             return None
         start, last = self.start(method), self.described.phase_list(method)[-1]
         size = method.image_size or self.config.data.image_size
@@ -449,11 +385,6 @@ class Plan:
 def _weights(start: Step | None) -> dict[str, Step]:
     """The input of a step that starts from what another one made."""
     return {"weights": start} if start else {}
-
-
-def _is_open(method: Method) -> bool:
-    """Whether the widths of a method's network are known only when its cut is done."""
-    return method.cut is not None and method.cut.allocation != "uniform"
 
 
 def make_plan(workspace: Workspace) -> Plan:

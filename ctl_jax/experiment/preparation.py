@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctl_jax.errors import UserError
-from ctl_jax.experiment import stretches
+from ctl_jax.experiment import starts, stretches
 from ctl_jax.experiment.kinds import adapt, head, recalibrate
 from ctl_jax.experiment.steps import Step
 from ctl_jax.experiment.strategies import Point
@@ -21,7 +21,7 @@ _IMAGES = (256, 64, 32, 16)
 def corrected(plan: "Plan", point: Point, budget_flops: int, start: Step | None) -> Step | None:
     """What a method starts from, after a cut perhaps corrected."""
     method = point.method
-    if method.cut and plan.is_trained(method) and not plan.was_cut(method):
+    if method.cut and starts.is_trained(plan, method) and not starts.was_cut(plan, method):
         assert start is not None
         # Not unasked: statistics of few images make features of real sets worse, not better.
         if method.cut.lsq or method.cut.statistics:
@@ -37,7 +37,7 @@ def prepared(plan: "Plan", point: Point, budget_flops: int, start: Step | None) 
         if phase.solver == SGD:
             between.append(number)
             continue
-        if not plan.is_trained(method):
+        if not starts.is_trained(plan, method):
             raise UserError(
                 f"config.methods: {method.name!r} fits a head to a network of random weights; "
                 "expected pretrained ones"
