@@ -106,24 +106,30 @@ def test_the_figure_has_numbers_of_the_results():
     assert accuracies <= set(re.findall(r"\.\d+", (DOCS / "results.md").read_text()))
 
 
-def test_the_papers_comparison_has_numbers_of_the_figure():
-    """docs/figures/evidence.csv has each result that the table's means are of."""
+@pytest.mark.parametrize(
+    ("results", "title"),
+    [
+        ("evidence", "The paper's comparison"),
+        ("learners", "Learners over nine real sets"),
+    ],
+)
+def test_means_are_those_of_their_results(results, title):
+    """The first number of each cell, and the file in docs/figures/ of what it is a mean of."""
     found: dict[tuple[str, float], dict[str, list[float]]] = {}
-    for row in csv.DictReader((DOCS / "figures/evidence.csv").read_text().splitlines()):
+    for row in csv.DictReader((DOCS / f"figures/{results}.csv").read_text().splitlines()):
         budget = float(row["budget"].removesuffix(" flops"))
         by_task = found.setdefault((row["method"], budget), {})
         by_task.setdefault(row["task"], []).append(float(row["dev_test"]))
     section = (DOCS / "results.md").read_text()
-    section = section.split("\n## The paper's comparison\n")[1].split("\n## ")[0]
+    section = section.split(f"\n## {title}\n")[1].split("\n## ")[0]
     for method in dict.fromkeys(method for method, _ in found):
         means = [
             statistics.fmean(map(statistics.fmean, by_task.values()))
             for (name, _), by_task in found.items()
             if name == method
         ]
-        (line,) = re.findall(rf"^\| `{re.escape(method)}` \| \W*\.\d.*", section, re.MULTILINE)
-        # The first of each cell, before its interval.
-        shown = re.findall(r"(\.\d{3})\W* \(", line)
+        (line,) = re.findall(rf"^\| `{re.escape(method)}` (\| \W*\.\d.*)", section, re.MULTILINE)
+        shown = re.findall(r"\| \W*(\.\d{3})", line)
         assert shown == [f"{mean:.3f}".lstrip("0") for mean in means]
 
 
