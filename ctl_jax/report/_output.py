@@ -1,7 +1,7 @@
 """The files of a report."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ctl_jax import files
@@ -26,7 +26,8 @@ def write(
     network on test, where that was asked for, `missing.csv` one a task of the stream that there was
     no data for. Figures are PNG, those of the whole run also PDF; `tables/` has the page's main
     tables as CSV and LaTeX. The same records, in any order, give the same bytes. Each file appears
-    whole or not at all.
+    whole or not at all. Figures and tables that an earlier report left, of other tasks or methods
+    perhaps, are removed.
 
     Args:
       lines: objects of `records.jsonl`, in any order.
@@ -73,4 +74,18 @@ def write(
         **{f"tables/{name}": text.encode() for name, text in _paper_tables.write_all(view).items()},
     }
     files.at_once(lambda name: files.write_bytes(folder / name, contents[name]), contents)
+    _remove_old(folder, contents, {"figures": gallery.is_name, "tables": _paper_tables.is_name})
     return [folder / name for name in contents]
+
+
+def _remove_old(
+    folder: files.Path,
+    contents: Collection[str],
+    names: Mapping[str, Callable[[str, str], bool]],
+) -> None:
+    """Removes what an earlier report left, by its names; other files beside it stay."""
+    for inside, is_ours in names.items():
+        for name in files.names(folder / inside):
+            stem, _, suffix = name.rpartition(".")
+            if f"{inside}/{name}" not in contents and is_ours(stem, suffix):
+                files.remove(folder / inside / name)

@@ -22,6 +22,10 @@ _LATEX = {
 }
 
 
+# Of all that there may be.
+_NAMES = ("mean_over_tasks", "difference", "relative", "compute_ratio", "ledger")
+
+
 class Sheet(NamedTuple):
     """A table.
 
@@ -51,6 +55,11 @@ def write_all(view: Mapping[str, Any]) -> dict[str, str]:
         contents[f"{name}.csv"] = to_csv(sheet)
         contents[f"{name}.tex"] = to_latex(sheet)
     return contents
+
+
+def is_name(stem: str, suffix: str) -> bool:
+    """Whether a file of this name may be one of these."""
+    return stem in _NAMES and suffix in ("csv", "tex")
 
 
 def _sheets(view: Mapping[str, Any]) -> Iterator[tuple[str, Sheet]]:

@@ -112,6 +112,14 @@ def draw_all(results: Results) -> Pictures:
     )
 
 
+def is_name(stem: str, suffix: str) -> bool:
+    """Whether a file of this name may be one of these figures."""
+    if stem in (each.name for each in FIGURES):
+        return suffix in ("png", "pdf")
+    of_tasks = (task_figure, training_figure, choice_figure)
+    return suffix == "png" and stem.startswith(tuple(name("") for name in of_tasks))
+
+
 @figure(
     "Mean {metric} over tasks against training budget, one line a method; the numbers are in the "
     "table"

@@ -5,7 +5,7 @@ import random
 import pytest
 from PIL import Image
 
-from ctl_jax import report
+from ctl_jax import files, report
 from ctl_jax.errors import UserError
 
 TABLES = ("mean_over_tasks", "difference", "relative", "compute_ratio", "ledger")
@@ -77,3 +77,19 @@ def test_wrong_records_leave_the_old_report_alone(make_records, tmp_path):
     with pytest.raises(UserError, match="no field 'dev'"):
         report.write(records, tmp_path)
     assert {name: next(tmp_path.rglob(name)).read_bytes() for name in before} == before
+
+
+def test_what_another_report_left_goes(make_probed, make_records, tmp_path, bucket):
+    """A figure of a task or method that the run is no more of would be taken for one of it."""
+    whole, part = make_probed(), make_records(tasks=("digits",), methods=("dense",))
+    for folder in (tmp_path / "run", files.path(f"{bucket}/run")):
+        before = set(map(str, report.write(whole, folder)))
+        own = [f"{folder}/figures/{name}" for name in ("mine.png", "task_digits.svg", "task.png")]
+        own += [f"{folder}/tables/mine.csv", f"{folder}/tables/ledger.txt"]
+        for path in own:
+            files.write_text(path, "mine")
+        after = set(map(str, report.write(part, folder)))
+        # Of both kinds of figures, and of the tables that compare methods.
+        gone = {path.rpartition("/")[2] for path in before - after}
+        assert gone >= {"task_glyphs.png", "difference.tex"}
+        assert {f"{folder}/{name}" for name in files.tree(folder)} == {*after, *own}
