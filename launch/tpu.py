@@ -37,8 +37,6 @@ from launch.supervision import Supervisor, Work, remove
 
 _COMMAND = "launch.tpu"
 _INTERRUPTED = 130
-# Between two looks whether all is over.
-_LOOK_S = 1.0
 
 
 def main(argv: list[str]) -> int:
@@ -161,19 +159,6 @@ def _work(
     )
 
 
-def _results(futures: Sequence[concurrent.futures.Future[int]]) -> list[int]:
-    """Waits for all; raises what one of them raises as soon as it does."""
-    waiting = set(futures)
-    while waiting:
-        # Not for ever: a Ctrl-C in the moment before a wait is acted upon when that wait ends.
-        done, waiting = concurrent.futures.wait(
-            waiting, _LOOK_S, concurrent.futures.FIRST_EXCEPTION
-        )
-        for future in done:
-            future.result()
-    return [future.result() for future in futures]
-
-
 def _run_all(
     options: argparse.Namespace,
     slices: Sequence[Slice],
@@ -192,7 +177,7 @@ def _run_all(
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
-            statuses = _results(futures)
+            statuses = [future.result() for future in futures]
         except KeyboardInterrupt:
             print("The machines go on: the same command follows them, and --delete ends them.")
             statuses = [_INTERRUPTED]

@@ -145,6 +145,15 @@ def test_a_machine_that_can_no_longer_be_asked_for_is_named(cloud, capsys, monke
     os.kill(int((cloud.folder / "vms/run-0/shm/ctl_jax/pid").read_text()), signal.SIGKILL)
 
 
+@pytest.fixture
+def ctrl_c():
+    """As in a terminal: what a script starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_names_what_goes_on(cloud, capsys, monkeypatch):
     def interrupted(self):
         self._machine.create()
