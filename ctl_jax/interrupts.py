@@ -47,12 +47,14 @@ class _State:
       raised: whether it has raised, which it does once: saving must not be cut short.
       catching: whether anything would catch it.
       deferring: whether it may not raise now.
+      retrying: whether it would be swallowed now, since one that was is being sent again.
     """
 
     first: signal.Signals | None = None
     raised = False
     catching = False
     deferring = False
+    retrying = False
 
 
 _state = _State()
@@ -136,6 +138,9 @@ def farewell(number: signal.Signals) -> str:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    if _state.retrying:
+        _send_again(number)
+        return
     if requested() and number == signal.SIGTERM:
         return  # Clusters repeat themselves; what has to be done is being done.
     if requested() or not _state.catching:
@@ -153,8 +158,15 @@ def _retry(
     if not isinstance(stopped, Stopped):
         hook(unraisable)
         return
+    # A busy machine may send it before this is left; Python drops what is raised here.
+    _state.retrying = True
     _state.first, _state.raised = None, False
-    threading.Timer(0.01, _thread.interrupt_main, [stopped.signal]).start()
+    _send_again(stopped.signal)
+    _state.retrying = False
+
+
+def _send_again(number: int) -> None:
+    threading.Timer(0.01, _thread.interrupt_main, [number]).start()
 
 
 def _end(number: signal.Signals) -> None:

@@ -4,6 +4,7 @@ import gc
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -126,8 +127,22 @@ def _collected():
     gc.collect()
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("free", [_Freed, _forgotten, _collected])
-def test_where_python_would_swallow_it_it_comes_again(caught, capfd, free):
+def test_where_python_would_swallow_it_it_comes_again(caught, capfd, monkeypatch, free, busy):
+    class Timer(threading.Timer):
+        """Of a machine so busy that what it sends is there before it is said to have started."""
+
+        def start(self):
+            super().start()
+            if not sent:
+                sent.append(True)
+                time.sleep(0.2)
+
+    sent = []
+    if busy:
+        monkeypatch.setattr(threading, "Timer", Timer)
+
     def work():
         free()
         deadline = time.monotonic() + 10
