@@ -161,8 +161,10 @@ def _retry(
     # A busy machine may send it before this is left; Python drops what is raised here.
     _state.retrying = True
     _state.first, _state.raised = None, False
-    _send_again(stopped.signal)
-    _state.retrying = False
+    try:
+        _send_again(stopped.signal)
+    finally:
+        _state.retrying = False
 
 
 def _send_again(number: int) -> None:

@@ -60,7 +60,7 @@ def was_cut(plan: "Plan", method: Method) -> bool:
 
 def _uncut(plan: "Plan", method: Method, network: Mapping[str, Any]) -> Step | None:
     """What makes the weights that a method starts from, before it cuts them."""
-    start = _shortened(plan, method)
+    start = _shortened(plan, method, network)
     if not plan.inherited or not method.learner:
         return start
     if method.cut and not was_cut(plan, method) and plan.config.learner.restore:
@@ -68,7 +68,7 @@ def _uncut(plan: "Plan", method: Method, network: Mapping[str, Any]) -> Step | N
     return plan.inherited
 
 
-def _shortened(plan: "Plan", method: Method) -> Step | None:
+def _shortened(plan: "Plan", method: Method, network: Mapping[str, Any]) -> Step | None:
     """What makes the first stages alone, where a method has no more, of its start.
 
     Raises:
@@ -80,7 +80,6 @@ def _shortened(plan: "Plan", method: Method) -> Step | None:
         start = plan.inherited
     if not method.stages:
         return start
-    network = plan.described.network(dataclasses.replace(method, image_size=0))
     return plan.workspace.once(
         ("shortened", method.stages, method.start, start and start.id),
         lambda: shorten.make(method.stages, network, start),
